@@ -1,0 +1,144 @@
+//! The card of a server instance: what it tells the bus about itself.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What stands between server and tool on an endpoint that shows many servers.
+pub const NAME_SEPARATOR: &str = "__";
+
+/// The id of a server: 1 to 48 characters of `[a-z0-9-]`, beginning and ending with a letter or digit.
+///
+/// It stands in URLs, in subjects and before tool names, so it needs no escaping in any of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ServerId(String);
+
+/// Says why a text is not a server id.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a server id: use 1 to 48 lower-case letters, digits and `-`, with a letter or digit at both ends"
+)]
+pub struct BadServerId(pub String);
+
+impl ServerId {
+    /// The id's text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The name that a tool or prompt of this server has on an endpoint of many servers.
+    #[must_use]
+    pub fn prefixed(&self, name: &str) -> String {
+        format!("{}{NAME_SEPARATOR}{name}", self.0)
+    }
+
+    /// Takes a prefixed name apart; `None` when it has no server before the separator.
+    #[must_use]
+    pub fn split_prefixed(name: &str) -> Option<(Self, &str)> {
+        let (server, name) = name.split_once(NAME_SEPARATOR)?;
+        Some((server.parse().ok()?, name))
+    }
+}
+
+impl FromStr for ServerId {
+    type Err = BadServerId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let edge = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let bytes = text.as_bytes();
+        let inner = bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
+        if inner && bytes.len() <= 48 && edge(bytes.first()) && edge(bytes.last()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(BadServerId(text.to_owned()))
+        }
+    }
+}
+
+impl TryFrom<String> for ServerId {
+    type Error = BadServerId;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<ServerId> for String {
+    fn from(id: ServerId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for ServerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What one instance of a server tells the bus.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServerCard {
+    /// Which server.
+    pub id: ServerId,
+    /// Which process serves it.
+    pub instance: String,
+    /// Whose it is.
+    pub tenant: String,
+    /// Its name for people.
+    pub title: String,
+    /// Its version, as the server itself spells it.
+    pub version: String,
+    /// How a model should use it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// Labels to find it by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// The protocol version that is spoken behind the host, such as a child process's.
+    pub protocol_version: String,
+    /// MCP server capabilities, by name.
+    #[serde(default)]
+    pub capabilities: Map<String, Value>,
+    /// Changes whenever a list of tools, prompts or resources changes.
+    pub revision: String,
+    /// How many tools it has.
+    #[serde(default)]
+    pub tools: u32,
+    /// How many prompts it has.
+    #[serde(default)]
+    pub prompts: u32,
+    /// How many resources and resource templates it has.
+    #[serde(default)]
+    pub resources: u32,
+    /// How many calls it takes at once.
+    pub max_in_flight: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_slugs() {
+        for good in ["a", "products", "my-server-2", "7"] {
+            assert!(good.parse::<ServerId>().is_ok(), "{good}");
+        }
+        for bad in ["", "-a", "a-", "A", "a_b", "a.b", "a b", &"x".repeat(49)] {
+            assert!(bad.parse::<ServerId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn prefixed_names_come_apart_at_the_first_separator() {
+        let id: ServerId = "crm".parse().expect("id");
+        let name = id.prefixed("get__it");
+        assert_eq!(ServerId::split_prefixed(&name), Some((id, "get__it")));
+        assert_eq!(ServerId::split_prefixed("get"), None);
+        assert_eq!(ServerId::split_prefixed("__get"), None);
+    }
+}

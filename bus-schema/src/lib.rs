@@ -1,0 +1,24 @@
+//! The words of the bus: everything that two processes must agree on, and nothing that does I/O.
+//!
+//! Start with [`envelope`] (what crosses the bus) and [`subject`] (where it goes). [`rpc`] is the borrowed
+//! look at a JSON-RPC message which lets the rest of it pass untouched; [`mcp`] holds the names that the
+//! Model Context Protocol fixes. Time and ids are always arguments here, never taken from the environment.
+
+pub mod card;
+pub mod codec;
+pub mod envelope;
+pub mod header;
+pub mod mcp;
+pub mod principal;
+pub mod rpc;
+pub mod subject;
+pub mod token;
+pub mod trace;
+
+pub use card::{ServerCard, ServerId};
+pub use codec::ContentType;
+pub use envelope::{Body, Frame, FrameKind, Request};
+pub use mcp::{ProtocolVersion, RpcError};
+pub use principal::Principal;
+pub use token::Token;
+pub use trace::TraceContext;

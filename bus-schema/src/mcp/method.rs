@@ -1,0 +1,93 @@
+//! MCP methods by name, and what follows from a method alone.
+
+/// Describes a server (modern).
+pub const DISCOVER: &str = "server/discover";
+/// Lists tools.
+pub const TOOLS_LIST: &str = "tools/list";
+/// Calls a tool.
+pub const TOOLS_CALL: &str = "tools/call";
+/// Lists prompts.
+pub const PROMPTS_LIST: &str = "prompts/list";
+/// Renders a prompt.
+pub const PROMPTS_GET: &str = "prompts/get";
+/// Lists resources.
+pub const RESOURCES_LIST: &str = "resources/list";
+/// Lists resource templates.
+pub const TEMPLATES_LIST: &str = "resources/templates/list";
+/// Reads a resource.
+pub const RESOURCES_READ: &str = "resources/read";
+/// Completes an argument.
+pub const COMPLETE: &str = "completion/complete";
+/// Opens a legacy session.
+pub const INITIALIZE: &str = "initialize";
+/// Is the other side alive (legacy)?
+pub const PING: &str = "ping";
+/// Sets a session's log level (legacy).
+pub const SET_LEVEL: &str = "logging/setLevel";
+/// Ends a legacy handshake.
+pub const INITIALIZED: &str = "notifications/initialized";
+/// Cancels a request.
+pub const CANCELLED: &str = "notifications/cancelled";
+/// Tells how far a request is.
+pub const PROGRESS: &str = "notifications/progress";
+/// A log line.
+pub const MESSAGE: &str = "notifications/message";
+/// The tools have changed.
+pub const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+/// The prompts have changed.
+pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
+/// The resources have changed.
+pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
+
+/// The methods whose request names one tool, prompt or resource.
+pub const NAMED: [&str; 3] = [TOOLS_CALL, PROMPTS_GET, RESOURCES_READ];
+
+/// The methods that Trunkline serves to modern clients.
+pub const SERVED: [&str; 9] = [
+    DISCOVER,
+    TOOLS_LIST,
+    TOOLS_CALL,
+    PROMPTS_LIST,
+    PROMPTS_GET,
+    RESOURCES_LIST,
+    TEMPLATES_LIST,
+    RESOURCES_READ,
+    COMPLETE,
+];
+
+/// Whether a modern result of this method must carry `ttlMs` and `cacheScope`.
+#[must_use]
+pub fn is_cacheable(method: &str) -> bool {
+    matches!(
+        method,
+        DISCOVER | TOOLS_LIST | PROMPTS_LIST | RESOURCES_LIST | TEMPLATES_LIST | RESOURCES_READ
+    )
+}
+
+/// Whether asking twice does what asking once does, for the methods whose meaning alone says so.
+#[must_use]
+pub fn is_read_only(method: &str) -> bool {
+    is_cacheable(method) || matches!(method, PROMPTS_GET | COMPLETE)
+}
+
+/// The key of `params` that holds the name, for the methods that name something.
+#[must_use]
+pub fn name_key(method: &str) -> Option<&'static str> {
+    match method {
+        TOOLS_CALL | PROMPTS_GET => Some("name"),
+        RESOURCES_READ => Some("uri"),
+        _ => None,
+    }
+}
+
+/// The server capability without which a method does not exist.
+#[must_use]
+pub fn capability(method: &str) -> Option<&'static str> {
+    match method {
+        TOOLS_LIST | TOOLS_CALL => Some("tools"),
+        PROMPTS_LIST | PROMPTS_GET => Some("prompts"),
+        RESOURCES_LIST | TEMPLATES_LIST | RESOURCES_READ => Some("resources"),
+        COMPLETE => Some("completions"),
+        _ => None,
+    }
+}

@@ -1,0 +1,495 @@
+//! Every subject of the bus, built and parsed: the only place in the code where a subject is spelled.
+//!
+//! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
+
+use std::fmt;
+
+use crate::{mcp::method, token::Token};
+
+/// The queue group in which replicas share requests.
+pub const QUEUE_GROUP: &str = "mcp";
+/// The header-less events by which the broker tells that a connection of ours has ended.
+pub const DISCONNECTS: &str = "$SYS.ACCOUNT.*.DISCONNECT";
+
+const RPC: &str = "mcp.rpc";
+const INSTANCE: &str = "mcp.inst";
+const CANCEL: &str = "mcp.cancel";
+const EVENT: &str = "mcp.evt";
+const PUBLIC: &str = "mcp.pub";
+const WATCH: &str = "mcp.watch";
+const INBOX: &str = "_INBOX_";
+const SERVICES: &str = "$SRV";
+
+/// The classes of process that may make calls. Each has inboxes of its own, which only its user may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CallerClass {
+    /// A door, or a whole node.
+    Bridge,
+    /// The command line.
+    Cli,
+}
+
+impl CallerClass {
+    const ALL: [Self; 2] = [Self::Bridge, Self::Cli];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Cli => "cli",
+        }
+    }
+}
+
+/// An MCP method as subject tokens: `tools/call` is `tools.call`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MethodPath(Vec<Token>);
+
+impl MethodPath {
+    /// Encodes a method, one token for each part between slashes.
+    #[must_use]
+    pub fn encode(method: &str) -> Self {
+        Self(method.split('/').map(Token::encode).collect())
+    }
+}
+
+impl fmt::Display for MethodPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, token) in self.0.iter().enumerate() {
+            write!(f, "{}{token}", if at == 0 { "" } else { "." })?;
+        }
+        Ok(())
+    }
+}
+
+/// What a caller tells one instance about one of its calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InstanceVerb {
+    /// Here is a piece of the request's body.
+    Body,
+    /// Frames up to a number have been read.
+    Credit,
+    /// Stop working on the call.
+    Cancel,
+}
+
+impl InstanceVerb {
+    const ALL: [Self; 3] = [Self::Body, Self::Credit, Self::Cancel];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Credit => "credit",
+            Self::Cancel => "cancel",
+        }
+    }
+}
+
+/// What an event tells about a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EventKind {
+    /// An instance is ready, or its catalogue has changed; the payload is its card.
+    Up,
+    /// An instance takes no more calls; the payload is its card.
+    Down,
+    /// A call has ended; published only while somebody watches.
+    Call,
+}
+
+impl EventKind {
+    const ALL: [Self; 3] = [Self::Up, Self::Down, Self::Call];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Call => "call",
+        }
+    }
+}
+
+/// A subject of the bus.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A call to any replica of a server.
+    Rpc {
+        /// Whose server.
+        tenant: Token,
+        /// Which server.
+        server: Token,
+        /// Which method.
+        method: MethodPath,
+    },
+    /// A word to one instance.
+    Instance {
+        /// Which server.
+        server: Token,
+        /// Which instance.
+        instance: Token,
+        /// What about.
+        verb: InstanceVerb,
+    },
+    /// Where the broker tells an instance that nobody reads a call's inbox any more: the reply subject of a heartbeat,
+    /// which "no responders" comes back on.
+    Gone {
+        /// Which server.
+        server: Token,
+        /// Which instance works on the call.
+        instance: Token,
+        /// Which process made the call.
+        caller: Token,
+        /// Which call of it.
+        call: u64,
+    },
+    /// A cancellation to all replicas, as long as the caller does not know which one works.
+    Cancel {
+        /// Whose server.
+        tenant: Token,
+        /// Which server.
+        server: Token,
+    },
+    /// Something that happened to a server.
+    Event {
+        /// Whose server.
+        tenant: Token,
+        /// Which server.
+        server: Token,
+        /// What happened.
+        kind: EventKind,
+    },
+    /// Somebody wants to see calls for the next seconds.
+    Watch {
+        /// Whose calls.
+        tenant: Token,
+    },
+    /// The inbox of one call.
+    Inbox {
+        /// Which kind of caller.
+        class: CallerClass,
+        /// Which process.
+        instance: Token,
+        /// Which call of it.
+        call: u64,
+    },
+    /// A call by a plain NATS client.
+    Public {
+        /// Whose server.
+        tenant: Token,
+        /// Which server.
+        server: Token,
+        /// Which method.
+        method: MethodPath,
+        /// The tool, prompt or resource, for the methods that name one.
+        name: Option<Token>,
+    },
+}
+
+/// Says why a text is not a subject of ours.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a subject of the bus")]
+pub struct UnknownSubject(pub String);
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rpc {
+                tenant,
+                server,
+                method,
+            } => write!(f, "{RPC}.{tenant}.{server}.{method}"),
+            Self::Instance {
+                server,
+                instance,
+                verb,
+            } => {
+                write!(f, "{INSTANCE}.{server}.{instance}.{}", verb.as_str())
+            }
+            Self::Gone {
+                server,
+                instance,
+                caller,
+                call,
+            } => {
+                write!(f, "{INSTANCE}.{server}.{instance}.gone.{caller}.{call:x}")
+            }
+            Self::Cancel { tenant, server } => write!(f, "{CANCEL}.{tenant}.{server}"),
+            Self::Event { tenant, server, kind } => write!(f, "{EVENT}.{tenant}.{server}.{}", kind.as_str()),
+            Self::Watch { tenant } => write!(f, "{WATCH}.{tenant}"),
+            Self::Inbox {
+                class,
+                instance,
+                call,
+            } => {
+                write!(f, "{INBOX}{}.{instance}.call.{call:x}", class.as_str())
+            }
+            Self::Public {
+                tenant,
+                server,
+                method,
+                name,
+            } => {
+                write!(f, "{PUBLIC}.{tenant}.{server}.{method}")?;
+                name.as_ref().map_or(Ok(()), |name| write!(f, ".{name}"))
+            }
+        }
+    }
+}
+
+impl Subject {
+    /// Reads a subject.
+    ///
+    /// # Errors
+    /// [`UnknownSubject`] when it is none of ours, or one that no correct process would build.
+    pub fn parse(text: &str) -> Result<Self, UnknownSubject> {
+        parse_subject(text).ok_or_else(|| UnknownSubject(text.to_owned()))
+    }
+}
+
+fn parse_subject(text: &str) -> Option<Subject> {
+    let tokens: Vec<&str> = text.split('.').collect();
+    let token = |text: &str| Token::parse(text).ok();
+    let path = |rest: &[&str]| {
+        rest.iter()
+            .map(|t| token(t))
+            .collect::<Option<Vec<_>>>()
+            .map(MethodPath)
+    };
+    match tokens.as_slice() {
+        ["mcp", "rpc", tenant, server, method @ ..] if !method.is_empty() => Some(Subject::Rpc {
+            tenant: token(tenant)?,
+            server: token(server)?,
+            method: path(method)?,
+        }),
+        ["mcp", "inst", server, instance, verb] => {
+            let verb = InstanceVerb::ALL.into_iter().find(|v| v.as_str() == *verb)?;
+            Some(Subject::Instance {
+                server: token(server)?,
+                instance: token(instance)?,
+                verb,
+            })
+        }
+        ["mcp", "inst", server, instance, "gone", caller, call] => Some(Subject::Gone {
+            server: token(server)?,
+            instance: token(instance)?,
+            caller: token(caller)?,
+            call: parse_call(call)?,
+        }),
+        ["mcp", "cancel", tenant, server] => Some(Subject::Cancel {
+            tenant: token(tenant)?,
+            server: token(server)?,
+        }),
+        ["mcp", "evt", tenant, server, kind] => {
+            let kind = EventKind::ALL.into_iter().find(|k| k.as_str() == *kind)?;
+            Some(Subject::Event {
+                tenant: token(tenant)?,
+                server: token(server)?,
+                kind,
+            })
+        }
+        ["mcp", "watch", tenant] => Some(Subject::Watch {
+            tenant: token(tenant)?,
+        }),
+        ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => {
+            let (method, name) = split_public_name(rest);
+            let name = name.map(Token::parse).transpose().ok()?;
+            Some(Subject::Public {
+                tenant: token(tenant)?,
+                server: token(server)?,
+                method: path(method)?,
+                name,
+            })
+        }
+        [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
+        _ => None,
+    }
+}
+
+fn parse_inbox(inbox: &str, instance: &str, call: &str) -> Option<Subject> {
+    let class = inbox.strip_prefix(INBOX)?;
+    let class = CallerClass::ALL.into_iter().find(|c| c.as_str() == class)?;
+    Some(Subject::Inbox {
+        class,
+        instance: Token::parse(instance).ok()?,
+        call: parse_call(call)?,
+    })
+}
+
+/// Reads a call number in the one spelling that is ever written.
+fn parse_call(call: &str) -> Option<u64> {
+    let canonical = !call.is_empty()
+        && call.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        && (call == "0" || !call.starts_with('0'));
+    canonical.then(|| u64::from_str_radix(call, 16).ok())?
+}
+
+/// A method that names something has exactly one token more than its path; the name is that token.
+fn split_public_name<'a, 'b>(rest: &'b [&'a str]) -> (&'b [&'a str], Option<&'a str>) {
+    if let Some((name, method)) = rest.split_last() {
+        let spelled = method.join("/");
+        if method::NAMED.contains(&spelled.as_str()) {
+            return (method, Some(name));
+        }
+    }
+    (rest, None)
+}
+
+/// All calls to one server.
+#[must_use]
+pub fn all_calls(tenant: &Token, server: &Token) -> String {
+    format!("{RPC}.{tenant}.{server}.>")
+}
+
+/// All words to one instance of a server.
+#[must_use]
+pub fn all_instance_words(server: &Token, instance: &Token) -> String {
+    format!("{INSTANCE}.{server}.{instance}.>")
+}
+
+/// All events of one kind in a tenant.
+#[must_use]
+pub fn all_events(tenant: &Token, kind: EventKind) -> String {
+    format!("{EVENT}.{tenant}.*.{}", kind.as_str())
+}
+
+/// All calls by plain NATS clients, of every tenant.
+#[must_use]
+pub fn all_public_calls() -> String {
+    format!("{PUBLIC}.*.*.>")
+}
+
+/// All answers to the calls of one process.
+#[must_use]
+pub fn all_answers(class: CallerClass, instance: &Token) -> String {
+    format!("{INBOX}{}.{instance}.call.*", class.as_str())
+}
+
+/// The call number at the end of an inbox's subject, read without looking at the rest.
+#[must_use]
+pub fn call_of_inbox(subject: &str) -> Option<u64> {
+    u64::from_str_radix(subject.rsplit('.').next()?, 16).ok()
+}
+
+/// The prefix for the NATS client library's own request inboxes, beside those of our calls.
+#[must_use]
+pub fn library_inbox_prefix(class: CallerClass, instance: &Token) -> String {
+    format!("{INBOX}{}.{instance}.lib", class.as_str())
+}
+
+/// The verbs of the NATS services protocol (ADR-32).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceVerb {
+    /// Is it there?
+    Ping,
+    /// What is it?
+    Info,
+    /// How does it do?
+    Stats,
+}
+
+impl ServiceVerb {
+    /// Reads the verb of a subject of the services protocol.
+    #[must_use]
+    pub fn of(subject: &str) -> Option<Self> {
+        match subject.split('.').nth(1)? {
+            "PING" => Some(Self::Ping),
+            "INFO" => Some(Self::Info),
+            "STATS" => Some(Self::Stats),
+            _ => None,
+        }
+    }
+}
+
+/// The subject that asks all services of a bus for their description.
+#[must_use]
+pub fn ask_all_services() -> String {
+    format!("{SERVICES}.INFO")
+}
+
+/// The three subscriptions by which one service instance answers all verbs: to all, by name, by id.
+#[must_use]
+pub fn service_questions(name: &str, id: &str) -> [String; 3] {
+    [
+        format!("{SERVICES}.*"),
+        format!("{SERVICES}.*.{name}"),
+        format!("{SERVICES}.*.{name}.{id}"),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn token() -> impl Strategy<Value = Token> {
+        ".{0,80}".prop_map(|name| Token::encode(&name))
+    }
+
+    fn method() -> impl Strategy<Value = String> {
+        prop_oneof![
+            Just("tools/call".to_owned()),
+            Just("resources/read".to_owned()),
+            Just("server/discover".to_owned()),
+            "[a-z.]{1,12}(/[a-zA-Z_.]{1,12}){0,3}",
+        ]
+    }
+
+    fn subject() -> impl Strategy<Value = Subject> {
+        prop_oneof![
+            (token(), token(), method()).prop_map(|(tenant, server, method)| Subject::Rpc {
+                tenant,
+                server,
+                method: MethodPath::encode(&method)
+            }),
+            (token(), token(), prop::sample::select(InstanceVerb::ALL.to_vec())).prop_map(
+                |(server, instance, verb)| Subject::Instance {
+                    server,
+                    instance,
+                    verb
+                }
+            ),
+            (token(), token()).prop_map(|(tenant, server)| Subject::Cancel { tenant, server }),
+            (token(), token(), token(), any::<u64>()).prop_map(|(server, instance, caller, call)| {
+                Subject::Gone {
+                    server,
+                    instance,
+                    caller,
+                    call,
+                }
+            }),
+            (token(), token(), prop::sample::select(EventKind::ALL.to_vec()))
+                .prop_map(|(tenant, server, kind)| Subject::Event { tenant, server, kind }),
+            token().prop_map(|tenant| Subject::Watch { tenant }),
+            (
+                prop::sample::select(CallerClass::ALL.to_vec()),
+                token(),
+                any::<u64>()
+            )
+                .prop_map(|(class, instance, call)| Subject::Inbox {
+                    class,
+                    instance,
+                    call
+                }),
+            (token(), token(), method(), token()).prop_map(|(tenant, server, method, name)| {
+                Subject::Public {
+                    tenant,
+                    server,
+                    name: method::NAMED.contains(&method.as_str()).then_some(name),
+                    method: MethodPath::encode(&method),
+                }
+            }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn every_subject_built_parses_back(subject in subject()) {
+            prop_assert_eq!(Subject::parse(&subject.to_string()), Ok(subject));
+        }
+
+        #[test]
+        fn no_text_panics_and_what_parses_is_canonical(text in "[a-z_.$*>A-Z0-9 ]{0,60}") {
+            if let Ok(subject) = Subject::parse(&text) {
+                prop_assert_eq!(subject.to_string(), text);
+            }
+        }
+    }
+}

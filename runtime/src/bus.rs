@@ -1,0 +1,542 @@
+//! One process's connection to the bus: connecting, publishing, and what the broker tells about other processes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_nats::{Client, ConnectOptions, Event, HeaderMap, Subscriber};
+use bus_schema::{
+    Token, header,
+    subject::{self, CallerClass},
+};
+use bytes::Bytes;
+use futures::StreamExt as _;
+use serde::Deserialize;
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info, warn};
+
+use crate::{inbox::Inbox, telemetry::Metrics};
+
+/// The oldest nats-server that has what the platform rests on (message schedules with cron, counters, message TTL).
+pub const OLDEST_SERVER: (u32, u32) = (2, 14);
+/// A payload of the bus at its largest: an inline body and its envelope.
+const SMALLEST_MAX_PAYLOAD: usize = 512 * 1024;
+/// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
+const RECONNECT_GRACE: Duration = Duration::from_secs(2);
+/// How many messages of one subscription may wait; beyond it the client library drops them.
+const SUBSCRIPTION_CAPACITY: usize = 65_536;
+
+/// How to reach the bus.
+#[derive(Clone, Debug)]
+pub struct BusOptions {
+    /// `nats://[user:password@]host:port`, several separated by commas.
+    pub url: String,
+    /// The user and password when the URL has none.
+    pub credentials: Option<(String, String)>,
+    /// Which class of caller this process is.
+    pub class: CallerClass,
+}
+
+/// Says why the bus cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusError {
+    /// Nobody answers there, or not as NATS does.
+    #[error("cannot connect to NATS at {url}; is it running, and is the address right?")]
+    Unreachable {
+        /// The address without its password.
+        url: String,
+        /// What the client library says.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// It refuses this user.
+    #[error(
+        "NATS at {url} refuses the credentials; put them into the URL (nats://user:password@host:port), or run with the \
+         --data-dir of the `trunkline up` that started it"
+    )]
+    Refused {
+        /// The address without its password.
+        url: String,
+    },
+    /// It lacks what the platform needs.
+    #[error("NATS at {url} has version {found}, but {}.{} or newer is needed; upgrade it, or leave out --nats to let trunkline start its own", OLDEST_SERVER.0, OLDEST_SERVER.1)]
+    TooOld {
+        /// The address without its password.
+        url: String,
+        /// What it says it is.
+        found: String,
+    },
+    /// Its messages are too small for the bus.
+    #[error(
+        "NATS at {url} takes at most {found} bytes a message; set max_payload to {SMALLEST_MAX_PAYLOAD} or more (2MB is right)"
+    )]
+    PayloadTooSmall {
+        /// The address without its password.
+        url: String,
+        /// Its limit in bytes.
+        found: usize,
+    },
+    /// A subscription was not taken.
+    #[error("cannot subscribe on the bus")]
+    Subscribe(#[source] async_nats::SubscribeError),
+    /// The connection has been closed.
+    #[error("the connection to the bus is closed")]
+    Closed,
+}
+
+/// A connection to the bus, shared by everything in one process.
+#[derive(Clone)]
+pub struct Bus(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    class: CallerClass,
+    instance: String,
+    instance_token: Token,
+    inbox: Inbox,
+    metrics: Metrics,
+    /// Counts the connections made; hosts announce themselves at each.
+    connects: watch::Receiver<u64>,
+    started: Instant,
+    /// Milliseconds after `started` at which the last reconnect happened; 0 for never.
+    reconnected_at_ms: AtomicU64,
+    /// Instances whose connection has ended, as the broker tells.
+    lost: broadcast::Sender<Arc<str>>,
+    closed: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Bus {
+    /// Connects, checks that the broker will do, and opens the inbox for answers.
+    ///
+    /// # Errors
+    /// [`BusError`], each naming what to change.
+    pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
+        let instance = new_instance_id();
+        let instance_token = Token::encode(&instance);
+        let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
+        let shown = without_password(&options.url);
+        let client = connect_options(&options, &instance, &instance_token, events_in)
+            .connect(options.url.split(',').map(str::trim).collect::<Vec<_>>())
+            .await
+            .map_err(|source| match source.kind() {
+                async_nats::ConnectErrorKind::AuthorizationViolation
+                | async_nats::ConnectErrorKind::Authentication => BusError::Refused { url: shown.clone() },
+                _ => BusError::Unreachable {
+                    url: shown.clone(),
+                    source,
+                },
+            })?;
+        check_server(&client, &shown)?;
+        let (connects_in, connects) = watch::channel(1);
+        let answers = subscribe(&client, subject::all_answers(options.class, &instance_token)).await?;
+        let disconnects = subscribe(&client, subject::DISCONNECTS.to_owned()).await?;
+        let bus = Self(Arc::new(Inner {
+            client,
+            class: options.class,
+            instance,
+            instance_token,
+            inbox: Inbox::default(),
+            metrics: Metrics::new(),
+            connects,
+            started: Instant::now(),
+            reconnected_at_ms: AtomicU64::new(0),
+            lost: broadcast::channel(256).0,
+            closed: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }));
+        bus.spawn(bus.clone().dispatch_answers(answers));
+        bus.spawn(bus.clone().watch_disconnects(disconnects));
+        bus.spawn(bus.clone().watch_connection(events, connects_in));
+        Ok(bus)
+    }
+
+    /// The id of this process, which is also the name of its connection.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        &self.0.instance
+    }
+
+    /// The process's meters.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    /// The version of the broker.
+    #[must_use]
+    pub fn server_version(&self) -> String {
+        self.0.client.server_info().version
+    }
+
+    /// Whether the connection stands at this moment.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.0.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Sends out what is still buffered and ends the connection.
+    pub async fn close(&self) {
+        self.0.closed.cancel();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+        if let Err(error) = self.0.client.flush().await {
+            warn!(%error, "could not flush the bus connection before closing it");
+        }
+        if let Err(error) = self.0.client.drain().await {
+            debug!(%error, "the bus connection was closed already");
+        }
+    }
+
+    /// Opens a subscription outside the internal protocol; the door for plain NATS clients uses it.
+    ///
+    /// # Errors
+    /// [`BusError::Subscribe`] when the client library refuses the subject.
+    pub async fn serve_public(&self) -> Result<PublicCalls, BusError> {
+        let calls = self
+            .0
+            .client
+            .queue_subscribe(subject::all_public_calls(), subject::QUEUE_GROUP.to_owned())
+            .await
+            .map_err(BusError::Subscribe)?;
+        Ok(PublicCalls {
+            bus: self.clone(),
+            calls,
+        })
+    }
+
+    pub(crate) fn class(&self) -> CallerClass {
+        self.0.class
+    }
+
+    pub(crate) fn instance_token(&self) -> &Token {
+        &self.0.instance_token
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.0.inbox
+    }
+
+    pub(crate) fn connects(&self) -> watch::Receiver<u64> {
+        self.0.connects.clone()
+    }
+
+    pub(crate) fn lost_instances(&self) -> broadcast::Receiver<Arc<str>> {
+        self.0.lost.subscribe()
+    }
+
+    pub(crate) fn closed(&self) -> &CancellationToken {
+        &self.0.closed
+    }
+
+    /// Runs a task that ends with the connection.
+    pub(crate) fn spawn<F>(&self, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let closed = self.0.closed.clone();
+        self.0.tasks.spawn(async move {
+            tokio::select! { () = closed.cancelled() => {} () = task => {} }
+        });
+    }
+
+    /// Whether "no responders" may only mean that the responders have not reconnected yet.
+    pub(crate) fn recently_reconnected(&self) -> bool {
+        let at = self.0.reconnected_at_ms.load(Ordering::Relaxed);
+        let down = !self.is_connected();
+        down || (at > 0 && self.0.started.elapsed() < Duration::from_millis(at) + RECONNECT_GRACE)
+    }
+
+    pub(crate) async fn publish(&self, subject: String, payload: impl Into<Bytes>) -> Result<(), BusError> {
+        self.0
+            .client
+            .publish(subject, payload.into())
+            .await
+            .map_err(|_| BusError::Closed)
+    }
+
+    pub(crate) async fn publish_with_reply(
+        &self,
+        subject: String,
+        reply: String,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), BusError> {
+        self.0
+            .client
+            .publish_with_reply(subject, reply, payload.into())
+            .await
+            .map_err(|_| BusError::Closed)
+    }
+
+    pub(crate) async fn publish_with_headers(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: impl Into<Bytes>,
+    ) -> Result<(), BusError> {
+        self.0
+            .client
+            .publish_with_headers(subject, headers, payload.into())
+            .await
+            .map_err(|_| BusError::Closed)
+    }
+
+    pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, BusError> {
+        subscribe(&self.0.client, subject).await
+    }
+
+    pub(crate) async fn queue_subscribe(&self, subject: String) -> Result<Subscriber, BusError> {
+        let group = subject::QUEUE_GROUP.to_owned();
+        self.0
+            .client
+            .queue_subscribe(subject, group)
+            .await
+            .map_err(BusError::Subscribe)
+    }
+
+    pub(crate) fn new_library_inbox(&self) -> String {
+        self.0.client.new_inbox()
+    }
+
+    async fn dispatch_answers(self, mut answers: Subscriber) {
+        while let Some(message) = answers.next().await {
+            self.0.inbox.deliver(message);
+        }
+    }
+
+    async fn watch_disconnects(self, mut events: Subscriber) {
+        while let Some(message) = events.next().await {
+            let Ok(event) = serde_json::from_slice::<DisconnectEvent>(&message.payload) else {
+                continue;
+            };
+            if event.client.name.is_empty() || event.client.name == self.0.instance {
+                continue;
+            }
+            debug!(instance = %event.client.name, "a connection to the bus has ended");
+            let name: Arc<str> = event.client.name.into();
+            self.0.inbox.instance_lost(&name);
+            let _ = self.0.lost.send(name);
+        }
+    }
+
+    async fn watch_connection(
+        self,
+        mut events: tokio::sync::mpsc::UnboundedReceiver<Event>,
+        connects: watch::Sender<u64>,
+    ) {
+        let mut first = true;
+        while let Some(event) = events.recv().await {
+            match event {
+                Event::Connected if first => first = false,
+                Event::Connected => {
+                    let now = u64::try_from(self.0.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.0.reconnected_at_ms.store(now.max(1), Ordering::Relaxed);
+                    connects.send_modify(|count| *count += 1);
+                    info!("reconnected to the bus");
+                }
+                Event::Disconnected => warn!("lost the connection to the bus; reconnecting"),
+                Event::SlowConsumer(_) => {
+                    warn!("messages from the bus were dropped: this process reads too slowly")
+                }
+                Event::ServerError(error) => warn!(%error, "the broker reports an error"),
+                Event::ClientError(error) => debug!(%error, "the bus client reports an error"),
+                other => debug!(event = %other, "bus connection event"),
+            }
+        }
+    }
+}
+
+/// The calls of plain NATS clients.
+pub struct PublicCalls {
+    bus: Bus,
+    calls: Subscriber,
+}
+
+/// One call of a plain NATS client.
+pub struct PublicCall {
+    /// The subject it came on.
+    pub subject: String,
+    /// Where its answers go.
+    pub reply: Option<String>,
+    /// The value of its `Content-Type` header.
+    pub content_type: Option<String>,
+    /// What the broker says of the client, as JSON.
+    pub request_info: Option<String>,
+    /// The trace that it is part of.
+    pub trace: Option<(String, Option<String>)>,
+    /// The message.
+    pub payload: Bytes,
+}
+
+impl PublicCalls {
+    /// Waits for the next call; `None` once the subscription has ended.
+    pub async fn next(&mut self) -> Option<PublicCall> {
+        let message = self.calls.next().await?;
+        let get = |name: &str| {
+            message
+                .headers
+                .as_ref()
+                .and_then(|h| h.get_last(name))
+                .map(|value| value.as_str().to_owned())
+        };
+        Some(PublicCall {
+            content_type: get(header::CONTENT_TYPE),
+            request_info: get(header::NATS_REQUEST_INFO),
+            trace: get(header::TRACEPARENT).map(|parent| (parent, get(header::TRACESTATE))),
+            subject: message.subject.to_string(),
+            reply: message.reply.as_ref().map(ToString::to_string),
+            payload: message.payload,
+        })
+    }
+
+    /// Stops taking calls; those that have arrived are still delivered.
+    pub async fn drain(&mut self) {
+        if let Err(error) = self.calls.drain().await {
+            debug!(%error, "the public subscription had ended already");
+        }
+    }
+
+    /// Sends one message of an answer.
+    ///
+    /// # Errors
+    /// [`BusError::Closed`] when the connection is gone.
+    pub async fn answer(
+        bus: &Bus,
+        reply: String,
+        content_type: &str,
+        payload: Vec<u8>,
+    ) -> Result<(), BusError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        bus.publish_with_headers(reply, headers, payload).await
+    }
+
+    /// The largest answer that one message can carry.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.bus.0.client.max_payload()
+    }
+}
+
+#[derive(Deserialize)]
+struct DisconnectEvent {
+    client: DisconnectedClient,
+}
+
+#[derive(Deserialize)]
+struct DisconnectedClient {
+    #[serde(default)]
+    name: String,
+}
+
+fn connect_options(
+    options: &BusOptions,
+    instance: &str,
+    token: &Token,
+    events: tokio::sync::mpsc::UnboundedSender<Event>,
+) -> ConnectOptions {
+    let connect = ConnectOptions::new()
+        .name(instance)
+        .custom_inbox_prefix(subject::library_inbox_prefix(options.class, token))
+        .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .ping_interval(Duration::from_secs(10))
+        // A floor and jitter: a broker that takes the connection and ends it at once must not be stormed.
+        .reconnect_delay_callback(|attempts| {
+            let base = 50_u64.saturating_mul(1 << attempts.min(6)).min(2_000);
+            Duration::from_millis(base + u64::from(uuid::Uuid::now_v7().as_bytes()[15]))
+        })
+        .event_callback(move |event| {
+            let _ = events.send(event);
+            std::future::ready(())
+        });
+    match &options.credentials {
+        Some((user, password)) => connect.user_and_password(user.clone(), password.clone()),
+        None => connect,
+    }
+}
+
+async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, BusError> {
+    client.subscribe(subject).await.map_err(BusError::Subscribe)
+}
+
+fn check_server(client: &Client, url: &str) -> Result<(), BusError> {
+    let found = client.server_info();
+    if !is_new_enough(&found.version, OLDEST_SERVER) {
+        return Err(BusError::TooOld {
+            url: url.to_owned(),
+            found: found.version,
+        });
+    }
+    if found.max_payload < SMALLEST_MAX_PAYLOAD {
+        return Err(BusError::PayloadTooSmall {
+            url: url.to_owned(),
+            found: found.max_payload,
+        });
+    }
+    Ok(())
+}
+
+/// Compares the first two numbers of a version such as `v2.15.1-RC.1`; one that cannot be read is too old.
+#[must_use]
+pub fn is_new_enough(version: &str, oldest: (u32, u32)) -> bool {
+    let mut numbers = version
+        .trim_start_matches('v')
+        .split(['.', '-', '+'])
+        .map(str::parse::<u32>);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= oldest,
+        _ => false,
+    }
+}
+
+fn without_password(url: &str) -> String {
+    let shown = url
+        .split(',')
+        .map(|one| match (one.split_once("://"), one.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+            _ => one.to_owned(),
+        });
+    shown.collect::<Vec<_>>().join(",")
+}
+
+/// Sixteen hex digits of fresh randomness.
+fn new_instance_id() -> String {
+    let id = uuid::Uuid::now_v7().simple().to_string();
+    id[16..].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        for (version, expected) in [
+            ("2.15.1", true),
+            ("v2.14.0-RC.1", true),
+            ("2.9.10", false),
+            ("3.0.0", true),
+            ("2", false),
+            ("x.y", false),
+        ] {
+            assert_eq!(is_new_enough(version, OLDEST_SERVER), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        assert_eq!(
+            without_password("nats://a:b@h:1,nats://h:2"),
+            "nats://h:1,nats://h:2"
+        );
+    }
+}

@@ -1,0 +1,113 @@
+//! What a host needs of a server, and what it gives to it.
+
+use std::{sync::Arc, time::Duration};
+
+use bus_schema::{Request, RpcError, ServerId, rpc};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, watch};
+
+/// An MCP server that a host can serve. It speaks the modern era and keeps no state between calls that a replica would miss.
+pub trait McpServer: Send + Sync + 'static {
+    /// Handles one request. The body of the request is a JSON-RPC request; the outcome's is the response with its id.
+    ///
+    /// The future is dropped when the caller cancels, is gone, or its deadline passes.
+    fn handle(self: Arc<Self>, request: Request, parts: Parts) -> BoxFuture<'static, Outcome>;
+
+    /// Counts up whenever a list of tools, prompts or resources has changed.
+    fn list_changes(&self) -> Option<watch::Receiver<u64>> {
+        None
+    }
+
+    /// The protocol version that is spoken behind the host; the bus's own by default.
+    fn protocol_version(&self) -> String {
+        bus_schema::ProtocolVersion::MODERN.to_string()
+    }
+}
+
+/// How a server is served.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// Its id on the bus.
+    pub id: ServerId,
+    /// Whose it is.
+    pub tenant: String,
+    /// Labels to find it by.
+    pub tags: Vec<String>,
+    /// How many calls run at once; beyond, callers hear "busy".
+    pub max_in_flight: u32,
+    /// The longest that any call may take, whatever its caller would wait.
+    pub max_call_time: Duration,
+    /// How long running calls may go on when the host stops.
+    pub drain_time: Duration,
+}
+
+impl HostOptions {
+    /// The usual limits.
+    #[must_use]
+    pub fn new(id: ServerId) -> Self {
+        Self {
+            id,
+            tenant: bus_schema::principal::DEFAULT_TENANT.to_owned(),
+            tags: Vec::new(),
+            max_in_flight: 256,
+            max_call_time: Duration::from_secs(15 * 60),
+            drain_time: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The answer to a request.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The code, when it is an error.
+    pub code: Option<i64>,
+    /// The JSON-RPC response.
+    pub body: Bytes,
+}
+
+impl Outcome {
+    /// A result that is JSON already.
+    #[must_use]
+    pub fn result(id: &str, result: &[u8]) -> Self {
+        Self {
+            code: None,
+            body: rpc::result_response(id, result).into(),
+        }
+    }
+
+    /// An error.
+    #[must_use]
+    pub fn error(id: Option<&str>, error: &RpcError) -> Self {
+        Self {
+            code: Some(error.code),
+            body: rpc::error_response(id, error).into(),
+        }
+    }
+
+    /// An error for the request that this body holds.
+    #[must_use]
+    pub fn error_for(body: &[u8], error: &RpcError) -> Self {
+        let message = rpc::Message::parse(body).ok();
+        Self::error(
+            message.and_then(|m| m.id).map(serde_json::value::RawValue::get),
+            error,
+        )
+    }
+}
+
+/// Where a running call sends its notifications.
+#[derive(Clone, Debug)]
+pub struct Parts(mpsc::Sender<Bytes>);
+
+impl Parts {
+    pub(crate) fn new(sender: mpsc::Sender<Bytes>) -> Self {
+        Self(sender)
+    }
+
+    /// Sends one JSON-RPC notification ahead of the answer; waits while the caller reads more slowly than the server sends.
+    /// After the call's end notifications are dropped, as the protocol has no place for them.
+    pub async fn send(&self, notification: impl Into<Bytes>) {
+        let _ = self.0.send(notification.into()).await;
+    }
+}

@@ -1,0 +1,408 @@
+//! One call inside a host: its slot, its body, its handler, and its one answer whatever happens.
+
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
+
+use async_nats::Message;
+use bus_schema::{
+    ContentType, FrameKind, Request, RpcError, Token,
+    envelope::{CHUNK_BYTES, Control, MAX_BODY_BYTES},
+    subject::Subject,
+};
+use bytes::Bytes;
+use futures::FutureExt as _;
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, error, info_span, warn};
+
+use super::{
+    ACCEPT_AFTER, HEARTBEAT,
+    frames::{Credit, Frames},
+    run::Shared,
+    server::{Outcome, Parts},
+};
+use crate::{
+    bus::BusError,
+    telemetry::{CallEnd, Ended},
+    watch,
+};
+
+/// How many notifications of one call may wait to be sent.
+const PARTS_AHEAD: usize = 16;
+/// How many chunks of a body may wait to be taken; callers send at most 16 without credit.
+const CHUNKS_AHEAD: usize = 64;
+/// After how many chunks the host grants new credit.
+const CHUNK_CREDIT_EVERY: u32 = 4;
+
+/// Which call of which process.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct CallKey {
+    pub(super) caller: String,
+    pub(super) call: u64,
+}
+
+/// What the loop must reach of a running call.
+pub(super) struct Work {
+    pub(super) cancel: CancellationToken,
+    pub(super) credit: Credit,
+    chunks: Option<mpsc::Sender<Control>>,
+}
+
+impl Work {
+    /// Takes a request from the queue: runs it in a task of its own, or answers "busy".
+    pub(super) fn begin(
+        shared: &Arc<Shared>,
+        message: Message,
+        codec: ContentType,
+        early: &VecDeque<CallKey>,
+    ) {
+        let Some(reply) = message.reply.map(|reply| reply.to_string()) else {
+            return;
+        };
+        let request: Request = match codec.decode(&message.payload) {
+            Ok(request) => request,
+            Err(error) => {
+                warn!(%error, server.id = %shared.options.id, "refused a request whose envelope cannot be read");
+                return;
+            }
+        };
+        let key = CallKey {
+            caller: request.caller.clone(),
+            call: request.call,
+        };
+        if early.contains(&key) {
+            debug!("a call was cancelled before it came");
+            return;
+        }
+        let gone = Subject::Gone {
+            server: Token::encode(shared.options.id.as_str()),
+            instance: shared.bus.instance_token().clone(),
+            caller: Token::encode(&key.caller),
+            call: key.call,
+        };
+        let frames = Frames::new(shared.bus.clone(), reply, gone.to_string(), codec);
+        let Some(permits) = Permits::take(shared, &request) else {
+            return answer_busy(shared, request, frames);
+        };
+        let (chunks, body) = match request.chunked_bytes {
+            0 => (None, None),
+            _ => Some(mpsc::channel(CHUNKS_AHEAD)).unzip(),
+        };
+        let work = Arc::new(Self {
+            cancel: CancellationToken::new(),
+            credit: Credit::default(),
+            chunks,
+        });
+        shared.calls().insert(key.clone(), Arc::clone(&work));
+        let running = Running {
+            shared: Arc::clone(shared),
+            key,
+            work,
+            frames,
+            permits,
+        };
+        let span = info_span!(
+            "call",
+            server.id = %shared.options.id,
+            mcp.method.name = %request.method,
+            tool.name = request.name.as_deref(),
+            trace_id = request.trace.as_ref().map(bus_schema::TraceContext::trace_id)
+        );
+        shared.running.spawn(running.run(request, body).instrument(span));
+    }
+
+    /// Hands one piece of the request's body to the call.
+    pub(super) fn take_chunk(&self, control: Control) {
+        if let Some(chunks) = &self.chunks
+            && chunks.try_send(control).is_err()
+        {
+            // A correct caller waits for credit; this one floods, and its body can never be whole.
+            self.cancel.cancel();
+        }
+    }
+}
+
+/// A running call holds its slot, and room for its body.
+struct Permits {
+    _slot: OwnedSemaphorePermit,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Permits {
+    fn take(shared: &Shared, request: &Request) -> Option<Self> {
+        let slot = Arc::clone(&shared.slots).try_acquire_owned().ok()?;
+        let kib = u32::try_from(request.chunked_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = match kib {
+            0 => None,
+            // A body over the limit is refused with a clear error later; it takes no room until then.
+            _ if request.chunked_bytes > MAX_BODY_BYTES as u64 => None,
+            _ => Some(
+                Arc::clone(&shared.large_bodies)
+                    .try_acquire_many_owned(kib)
+                    .ok()?,
+            ),
+        };
+        Some(Self {
+            _slot: slot,
+            _room: room,
+        })
+    }
+}
+
+fn answer_busy(shared: &Arc<Shared>, request: Request, frames: Frames) {
+    shared.bus.metrics().busy(shared.options.id.as_str());
+    let shared = Arc::clone(shared);
+    shared.running.clone().spawn(async move {
+        debug!(server.id = %shared.options.id, mcp.method.name = %request.method, "answered busy");
+        if let Err(error) = frames.signal(FrameKind::Busy, 0).await {
+            debug!(%error, "could not answer busy");
+        }
+    });
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    key: CallKey,
+    work: Arc<Work>,
+    frames: Frames,
+    permits: Permits,
+}
+
+/// How a call ends at its host.
+enum End {
+    Answered(Outcome),
+    /// Nobody waits any more; nothing is sent.
+    Cancelled,
+}
+
+impl Running {
+    async fn run(mut self, mut request: Request, body: Option<mpsc::Receiver<Control>>) {
+        let metrics = self.shared.bus.metrics().clone();
+        let server = self.shared.options.id.as_str().to_owned();
+        let _in_flight = metrics.in_flight(&server);
+        let started = Instant::now();
+        let deadline = started + self.shared.call_budget(request.timeout_ms);
+        let described = watch::Described::of(&request);
+        let request_bytes = request
+            .body
+            .0
+            .len()
+            .max(usize::try_from(request.chunked_bytes).unwrap_or(usize::MAX));
+        let end = match self.receive_body(&mut request, body, deadline).await {
+            None => self.handle(request, deadline).await,
+            Some(end) => end,
+        };
+        let (ended, code, answer_bytes) = match &end {
+            End::Answered(outcome) => (Ended::Answered, outcome.code, outcome.body.len()),
+            End::Cancelled => (Ended::Cancelled, None, 0),
+        };
+        if let End::Answered(outcome) = end {
+            self.answer(outcome, deadline).await;
+        }
+        self.shared.calls().remove(&self.key);
+        drop(self.permits);
+        let duration = started.elapsed();
+        metrics.handled(&CallEnd {
+            server: &server,
+            described: &described,
+            duration,
+            ended,
+            code,
+        });
+        if self.shared.watched.now() {
+            let event = described.into_event(
+                &self.shared.bus,
+                &server,
+                duration,
+                ended,
+                code,
+                (request_bytes, answer_bytes),
+            );
+            event.publish(&self.shared.bus).await;
+        }
+    }
+
+    /// Collects a body that comes in chunks. `Some` when the call has ended over it.
+    async fn receive_body(
+        &mut self,
+        request: &mut Request,
+        chunks: Option<mpsc::Receiver<Control>>,
+        deadline: Instant,
+    ) -> Option<End> {
+        let mut chunks = chunks?;
+        let length = usize::try_from(request.chunked_bytes).unwrap_or(usize::MAX);
+        if length > MAX_BODY_BYTES {
+            let error = RpcError::invalid_request(format!(
+                "a request of {length} bytes is larger than {MAX_BODY_BYTES}"
+            ));
+            return Some(End::Answered(Outcome::error(None, &error)));
+        }
+        if self.frames.signal(FrameKind::SendBody, 0).await.is_err() {
+            return Some(End::Cancelled);
+        }
+        let mut body = Vec::with_capacity(length);
+        let mut expected = 0;
+        while body.len() < length {
+            let chunk = tokio::select! {
+                () = self.work.cancel.cancelled() => return Some(End::Cancelled),
+                () = sleep_until(deadline) => return Some(End::Cancelled),
+                chunk = chunks.recv() => chunk?,
+            };
+            let fits = chunk.seq == expected
+                && chunk.body.0.len() <= CHUNK_BYTES
+                && body.len() + chunk.body.0.len() <= length;
+            if !fits || chunk.body.0.is_empty() {
+                let error = RpcError::internal("the request's body did not arrive whole; send it again");
+                return Some(End::Answered(Outcome::error(None, &error)));
+            }
+            body.extend_from_slice(&chunk.body.0);
+            expected += 1;
+            if expected % CHUNK_CREDIT_EVERY == 0
+                && self.frames.signal(FrameKind::Credit, expected).await.is_err()
+            {
+                return Some(End::Cancelled);
+            }
+        }
+        request.body = body.into();
+        None
+    }
+
+    /// Runs the handler: sends on what it notifies, tells the caller that it works, and drops it when nobody waits.
+    async fn handle(&mut self, request: Request, deadline: Instant) -> End {
+        let (parts_in, mut parts) = mpsc::channel(PARTS_AHEAD);
+        let body = request.body.0.clone();
+        let handler = Arc::clone(&self.shared.server).handle(request, Parts::new(parts_in));
+        let mut handler = AssertUnwindSafe(handler).catch_unwind();
+        let mut beat = heartbeat();
+        let outcome = loop {
+            tokio::select! {
+                biased;
+                () = self.work.cancel.cancelled() => return End::Cancelled,
+                Some(part) = parts.recv() => {
+                    if let Some(end) = self.send_part(part, deadline, &mut beat, &body).await {
+                        return end;
+                    }
+                }
+                outcome = &mut handler => break outcome,
+                () = sleep_until(deadline) => return End::Answered(self.deadline_error(&body)),
+                _ = beat.tick() => if self.frames.signal(FrameKind::Accept, 0).await.is_err() {
+                    return End::Cancelled;
+                },
+            }
+        };
+        // What the handler notified before it answered comes before its answer.
+        while let Ok(part) = parts.try_recv() {
+            if let Some(end) = self.send_part(part, deadline, &mut beat, &body).await {
+                return end;
+            }
+        }
+        End::Answered(outcome.unwrap_or_else(|_| {
+            error!("a handler panicked; its call was answered with an error");
+            Outcome::error_for(
+                &body,
+                &RpcError::internal("the server failed while it handled the call"),
+            )
+        }))
+    }
+
+    async fn send_part(
+        &mut self,
+        part: Bytes,
+        deadline: Instant,
+        beat: &mut Interval,
+        body: &[u8],
+    ) -> Option<End> {
+        self.send(FrameKind::Part, None, part, deadline, Some(beat))
+            .await
+            .err()
+            .map(|ended| match ended {
+                Unsent::Deadline => End::Answered(self.deadline_error(body)),
+                Unsent::Gone => End::Cancelled,
+            })
+    }
+
+    async fn answer(&mut self, outcome: Outcome, deadline: Instant) {
+        let Outcome { code, body } = outcome;
+        let answer = if body.len() > MAX_BODY_BYTES {
+            let error = RpcError::internal(format!(
+                "the answer of {} bytes is larger than the {MAX_BODY_BYTES} bytes that one message may have; ask for less at a time",
+                body.len()
+            ));
+            Outcome::error_for(&body, &error)
+        } else {
+            Outcome { code, body }
+        };
+        let mut beat = heartbeat();
+        // A caller that takes a large answer slowly has a little longer than the call itself.
+        let deadline = deadline.max(Instant::now() + HEARTBEAT * 5);
+        let beating = self.frames.bytes_sent() || answer.body.len() > CHUNK_BYTES;
+        let sent = self
+            .send(
+                FrameKind::Final,
+                answer.code,
+                answer.body,
+                deadline,
+                beating.then_some(&mut beat),
+            )
+            .await;
+        if sent.is_err() {
+            debug!("the caller did not take the answer");
+        }
+    }
+
+    /// Sends one part or the answer; gives up when nobody waits any more.
+    async fn send(
+        &mut self,
+        kind: FrameKind,
+        code: Option<i64>,
+        body: Bytes,
+        deadline: Instant,
+        beat: Option<&mut Interval>,
+    ) -> Result<(), Unsent> {
+        let Running { frames, work, .. } = self;
+        let pulse = frames.pulse();
+        let sending = frames.send(&work.credit, kind, code, body);
+        let beating = async {
+            let Some(beat) = beat else {
+                return std::future::pending().await;
+            };
+            loop {
+                beat.tick().await;
+                if pulse.signal(FrameKind::Accept, 0).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            sent = sending => sent.map_err(|_: BusError| Unsent::Gone),
+            () = work.cancel.cancelled() => Err(Unsent::Gone),
+            () = sleep_until(deadline) => Err(Unsent::Deadline),
+            () = beating => Err(Unsent::Gone),
+        }
+    }
+
+    fn deadline_error(&self, body: &[u8]) -> Outcome {
+        let server = &self.shared.options.id;
+        Outcome::error_for(
+            body,
+            &RpcError::internal(format!(
+                "server `{server}` did not finish the call within its deadline"
+            )),
+        )
+    }
+}
+
+/// Why a frame was not sent.
+enum Unsent {
+    Deadline,
+    Gone,
+}
+
+fn heartbeat() -> Interval {
+    let mut beat = interval_at(Instant::now() + ACCEPT_AFTER, HEARTBEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}

@@ -1,0 +1,23 @@
+//! The bus at work: the only crate that talks to NATS.
+//!
+//! [`Bus`] is one process's connection. [`host`] serves an MCP server on it, [`call`] asks one, [`directory`] knows
+//! who is there and [`catalogue`] what they offer. [`rmcp_host`] turns a server written with rmcp's macros into one that
+//! [`host`] can serve; [`supervise`] keeps what may fail running. What is said on the bus stands in `bus-schema`.
+
+pub mod bus;
+pub mod call;
+pub mod catalogue;
+pub mod directory;
+pub mod host;
+mod inbox;
+pub mod nats_server;
+pub mod rmcp_host;
+pub mod supervise;
+pub mod telemetry;
+pub mod watch;
+
+pub use bus::{Bus, BusError, BusOptions};
+pub use call::{Answer, Call, CallError, Retry};
+pub use catalogue::Catalogue;
+pub use directory::Directory;
+pub use host::{Host, HostOptions, McpServer, Outcome, Parts};

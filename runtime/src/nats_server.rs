@@ -1,0 +1,317 @@
+//! A nats-server of our own: found, started with the repository's `nats.conf`, watched, and stopped.
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+use tracing::{debug, warn};
+
+use crate::bus::is_new_enough;
+
+/// The configuration that every nats-server of ours runs with.
+const CONFIG: &str = include_str!("../../nats.conf");
+/// The version that the Makefile fetches.
+pub const PINNED_VERSION: &str = "2.15.1";
+/// The oldest version that we start ourselves.
+const OLDEST_OWN: (u32, u32) = (2, 15);
+/// The user of the platform's own processes, as `nats.conf` names it.
+pub const CORE_USER: &str = "core";
+const READY_LIMIT: Duration = Duration::from_secs(20);
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How a nats-server is to run.
+#[derive(Clone, Debug)]
+pub struct NatsServerOptions {
+    /// The program; `None` looks for one.
+    pub program: Option<PathBuf>,
+    /// Where clients connect; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The folder for its configuration, its secret and JetStream's files.
+    pub data_dir: PathBuf,
+}
+
+/// A running nats-server.
+pub struct NatsServer {
+    child: Child,
+    url: String,
+    password: String,
+    pid_file: PathBuf,
+}
+
+/// Says why a nats-server could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NatsServerError {
+    /// There is none.
+    #[error(
+        "no nats-server {}.{} or newer was found on PATH or in .cache; run `make nats` to fetch it, put one on PATH, or use \
+         --nats to connect to one that runs already", OLDEST_OWN.0, OLDEST_OWN.1
+    )]
+    NotFound,
+    /// The one that was named is too old or does not run.
+    #[error("{program} is no nats-server {}.{} or newer (it says `{found}`)", OLDEST_OWN.0, OLDEST_OWN.1)]
+    Unusable {
+        /// Which program.
+        program: String,
+        /// What it printed.
+        found: String,
+    },
+    /// Somebody else listens there.
+    #[error(
+        "port {0} is in use, so nats-server cannot listen there; use --nats nats://{0} if that is the NATS you want, or \
+         --nats-listen with another port (port 0 picks a free one)"
+    )]
+    PortInUse(SocketAddr),
+    /// The data folder cannot be used.
+    #[error("cannot use the data folder {path}")]
+    DataDir {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// It ended, or did not become ready.
+    #[error("nats-server did not start; the last it said: {0}")]
+    NotReady(String),
+}
+
+/// Finds the secret of the platform's own processes in the data folder of a `trunkline up` on this machine.
+#[must_use]
+pub fn local_password(data_dir: &Path) -> Option<String> {
+    let password = fs::read_to_string(data_dir.join("nats").join("core.secret")).ok()?;
+    Some(password.trim().to_owned()).filter(|password| !password.is_empty())
+}
+
+impl NatsServer {
+    /// Starts a nats-server and waits until it takes connections.
+    ///
+    /// # Errors
+    /// [`NatsServerError`], each naming what to change.
+    pub async fn start(options: NatsServerOptions) -> Result<Self, NatsServerError> {
+        let program = find_program(options.program).await?;
+        let data_dir = options.data_dir.join("nats");
+        let unusable = |source| NatsServerError::DataDir {
+            path: data_dir.clone(),
+            source,
+        };
+        fs::create_dir_all(&data_dir).map_err(unusable)?;
+        // The server takes relative paths from its own folder, not from ours.
+        let data_dir = data_dir.canonicalize().map_err(unusable)?;
+        let password = core_password(&data_dir).map_err(unusable)?;
+        let config = data_dir.join("nats.conf");
+        fs::write(&config, CONFIG).map_err(unusable)?;
+        let pid_file = data_dir.join("nats.pid");
+        end_leftover(&pid_file, &config).await;
+        let listen = free_port(options.listen)?;
+        let mut child = Command::new(&program)
+            .arg("-c")
+            .arg(&config)
+            .args(["-a", &listen.ip().to_string(), "-p", &listen.port().to_string()])
+            .arg("-P")
+            .arg(&pid_file)
+            .env("TRUNKLINE_NATS_STORE", &data_dir)
+            .env("TRUNKLINE_NATS_CORE_PASSWORD", &password)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            // Ctrl-C in a terminal reaches the whole group; the server must outlive our drain.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| NatsServerError::NotReady(error.to_string()))?;
+        wait_until_ready(&mut child).await?;
+        Ok(Self {
+            child,
+            url: format!("nats://{listen}"),
+            password,
+            pid_file,
+        })
+    }
+
+    /// Where it listens, without credentials.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The secret of the platform's own processes.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Waits until it ends, which it does not do by itself.
+    pub async fn ended(&mut self) -> String {
+        match self.child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    /// Stops it: asks, waits, and ends it by force if it does not go.
+    pub async fn stop(mut self) {
+        if let Some(pid) = self
+            .child
+            .id()
+            .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+        {
+            // It may have ended by itself in between.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        if timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
+            warn!("nats-server did not stop when asked; ending it by force");
+            let _ = self.child.kill().await;
+        }
+        let _ = fs::remove_file(&self.pid_file);
+    }
+}
+
+async fn find_program(named: Option<PathBuf>) -> Result<PathBuf, NatsServerError> {
+    if let Some(program) = named {
+        let found = version_of(&program)
+            .await
+            .unwrap_or_else(|error| error.to_string());
+        if usable(&found) {
+            return Ok(program);
+        }
+        return Err(NatsServerError::Unusable {
+            program: program.display().to_string(),
+            found,
+        });
+    }
+    let cached = Path::new(".cache/nats-server")
+        .join(PINNED_VERSION)
+        .join("nats-server");
+    for program in [PathBuf::from("nats-server"), cached] {
+        if version_of(&program).await.is_ok_and(|found| usable(&found)) {
+            return Ok(program);
+        }
+    }
+    Err(NatsServerError::NotFound)
+}
+
+async fn version_of(program: &Path) -> io::Result<String> {
+    let output = Command::new(program)
+        .arg("--version")
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+/// Reads `nats-server: v2.15.1`.
+fn usable(version: &str) -> bool {
+    version
+        .strip_prefix("nats-server: ")
+        .is_some_and(|version| is_new_enough(version, OLDEST_OWN))
+}
+
+/// The secret is made once for each data folder, and only its owner may read it.
+fn core_password(data_dir: &Path) -> io::Result<String> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let path = data_dir.join("core.secret");
+    match fs::read_to_string(&path) {
+        Ok(password) if !password.trim().is_empty() => return Ok(password.trim().to_owned()),
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    // It begins with a letter: nats-server reads a variable of digits alone as a number.
+    let mut random = [0_u8; 32];
+    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
+    let password: String = std::iter::once("s".to_owned())
+        .chain(random.iter().map(|b| format!("{b:02x}")))
+        .collect();
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
+    file.write_all(password.as_bytes())?;
+    Ok(password)
+}
+
+/// Picks a port if none is given, and finds out early whether a given one is free.
+fn free_port(listen: SocketAddr) -> Result<SocketAddr, NatsServerError> {
+    std::net::TcpListener::bind(listen)
+        .and_then(|listener| listener.local_addr())
+        .map_err(|_| NatsServerError::PortInUse(listen))
+}
+
+/// Ends the nats-server that an earlier process left on this data folder when it was killed.
+async fn end_leftover(pid_file: &Path, config: &Path) {
+    let Ok(text) = fs::read_to_string(pid_file) else {
+        return;
+    };
+    let Some(pid) = text.trim().parse().ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    // A process id may have been given to somebody else since; only a process with our configuration is ours.
+    let command = fs::read(format!("/proc/{pid}/cmdline", pid = pid.as_raw_nonzero())).unwrap_or_default();
+    let ours = String::from_utf8_lossy(&command).contains(&*config.to_string_lossy());
+    if !ours {
+        return;
+    }
+    warn!(
+        pid = pid.as_raw_nonzero().get(),
+        "ending the nats-server that an earlier run left behind"
+    );
+    let _ = kill_process(pid, Signal::TERM);
+    let limit = Instant::now() + STOP_LIMIT;
+    while test_kill_process(pid).is_ok() {
+        if Instant::now() > limit {
+            let _ = kill_process(pid, Signal::KILL);
+            return;
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Reads the server's log until it is ready, and keeps reading it afterwards.
+async fn wait_until_ready(child: &mut Child) -> Result<(), NatsServerError> {
+    let stderr = child.stderr.take().expect("its standard error is piped");
+    let mut lines = BufReader::new(stderr).lines();
+    let mut last = "nothing".to_owned();
+    let ready = timeout(READY_LIMIT, async {
+        while let Ok(Some(line)) = lines.next_line().await {
+            debug!(target: "nats_server", "{line}");
+            if line.contains("Server is ready") {
+                return true;
+            }
+            last = line;
+        }
+        false
+    })
+    .await;
+    if ready != Ok(true) {
+        return Err(NatsServerError::NotReady(last));
+    }
+    tokio::spawn(async move {
+        while let Ok(Some(line)) = lines.next_line().await {
+            if line.contains("[ERR]") || line.contains("[FTL]") {
+                warn!(target: "nats_server", "{line}");
+            } else {
+                debug!(target: "nats_server", "{line}");
+            }
+        }
+    });
+    Ok(())
+}

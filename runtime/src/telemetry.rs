@@ -1,0 +1,277 @@
+//! Meters and logs of one process.
+//!
+//! Meters carry the names of the OpenTelemetry semantic conventions for MCP
+//! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/>) and are read in the Prometheus text format.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use opentelemetry::{
+    KeyValue,
+    metrics::{Counter, Histogram, MeterProvider as _, UpDownCounter},
+};
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Encoder as _, Registry, TextEncoder};
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::watch::Described;
+
+/// The bounds that the semantic conventions recommend, in seconds.
+const DURATION_BOUNDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
+];
+/// What is logged when nobody says otherwise. rmcp tells of every request and whole messages at `info`.
+const DEFAULT_FILTER: &str = "info,rmcp=warn,async_nats=warn,sqlx=warn,ractor=warn";
+
+/// How a call ended at its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// With an answer, which may be an error.
+    Answered,
+    /// Its caller did not wait any more.
+    Cancelled,
+}
+
+/// What is measured of a call at its end.
+pub(crate) struct CallEnd<'a> {
+    pub(crate) server: &'a str,
+    pub(crate) described: &'a Described,
+    pub(crate) duration: Duration,
+    pub(crate) ended: Ended,
+    pub(crate) code: Option<i64>,
+}
+
+/// What one server's calls add up to, for the services protocol.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) calls: u64,
+    pub(crate) errors: u64,
+    pub(crate) busy: u64,
+    pub(crate) busy_time_ns: u64,
+}
+
+#[derive(Default)]
+struct LiveTotals {
+    calls: AtomicU64,
+    errors: AtomicU64,
+    busy: AtomicU64,
+    busy_time_ns: AtomicU64,
+}
+
+/// The meters of one process.
+#[derive(Clone)]
+pub struct Metrics(Arc<Meters>);
+
+struct Meters {
+    registry: Registry,
+    /// Keeps the meters alive; dropping it would end them.
+    _provider: SdkMeterProvider,
+    server_duration: Histogram<f64>,
+    client_duration: Histogram<f64>,
+    in_flight: UpDownCounter<i64>,
+    busy: Counter<u64>,
+    refused: Counter<u64>,
+    restarts: Counter<u64>,
+    /// Held only to look up or insert.
+    totals: Mutex<HashMap<String, Arc<LiveTotals>>>,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .without_target_info()
+            .build()
+            .expect("a fresh registry takes the exporter");
+        let provider = SdkMeterProvider::builder().with_reader(exporter).build();
+        let meter = provider.meter("trunkline");
+        let seconds = |name: &'static str, description: &'static str| {
+            meter
+                .f64_histogram(name)
+                .with_unit("s")
+                .with_description(description)
+                .with_boundaries(DURATION_BOUNDS.to_vec())
+                .build()
+        };
+        let counter = |name: &'static str, description: &'static str| {
+            meter.u64_counter(name).with_description(description).build()
+        };
+        Self(Arc::new(Meters {
+            server_duration: seconds("mcp.server.operation.duration", "How long hosts worked on calls"),
+            client_duration: seconds("mcp.client.operation.duration", "How long doors waited for calls"),
+            in_flight: meter
+                .i64_up_down_counter("trunkline.calls.in_flight")
+                .with_description("Calls that hosts work on")
+                .build(),
+            busy: counter(
+                "trunkline.calls.busy",
+                "Calls answered busy, as all slots were taken",
+            ),
+            refused: counter(
+                "trunkline.calls.refused",
+                "Requests refused for a reply subject that is no caller's inbox",
+            ),
+            restarts: counter(
+                "trunkline.part.restarts",
+                "Restarts of servers and bridges after a failure",
+            ),
+            totals: Mutex::default(),
+            registry,
+            _provider: provider,
+        }))
+    }
+
+    /// Writes all meters in the Prometheus text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.0.registry.gather(), &mut text) {
+            tracing::warn!(%error, "could not write the meters");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// Counts what a door waited for one call.
+    pub fn asked(
+        &self,
+        server: &str,
+        method: &str,
+        door: &'static str,
+        duration: Duration,
+        error: Option<i64>,
+    ) {
+        let mut attributes = vec![
+            KeyValue::new("server.id", server.to_owned()),
+            KeyValue::new("mcp.method.name", method.to_owned()),
+            KeyValue::new("door", door),
+        ];
+        attributes.extend(error.map(|code| KeyValue::new("error.type", code.to_string())));
+        self.0.client_duration.record(duration.as_secs_f64(), &attributes);
+    }
+
+    /// Counts a restart of a supervised part.
+    pub fn restarted(&self, part: &str) {
+        self.0.restarts.add(1, &[KeyValue::new("part", part.to_owned())]);
+    }
+
+    pub(crate) fn handled(&self, end: &CallEnd<'_>) {
+        let mut attributes = vec![
+            KeyValue::new("server.id", end.server.to_owned()),
+            KeyValue::new("mcp.method.name", end.described.method.clone()),
+            KeyValue::new("mcp.protocol.version", end.described.protocol_version.clone()),
+        ];
+        // Resource URIs are without number; tools and prompts are few.
+        if end.described.method == bus_schema::mcp::method::TOOLS_CALL {
+            attributes.extend(
+                end.described
+                    .name
+                    .clone()
+                    .map(|name| KeyValue::new("gen_ai.tool.name", name)),
+            );
+        }
+        let error = match end.ended {
+            Ended::Answered => end.code.map(|code| code.to_string()),
+            Ended::Cancelled => Some("cancelled".to_owned()),
+        };
+        let failed = error.is_some();
+        attributes.extend(error.map(|kind| KeyValue::new("error.type", kind)));
+        self.0
+            .server_duration
+            .record(end.duration.as_secs_f64(), &attributes);
+        let totals = self.live_totals(end.server);
+        totals.calls.fetch_add(1, Ordering::Relaxed);
+        totals.errors.fetch_add(u64::from(failed), Ordering::Relaxed);
+        let nanos = u64::try_from(end.duration.as_nanos()).unwrap_or(u64::MAX);
+        totals.busy_time_ns.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// Counts a call as running until the guard is dropped.
+    pub(crate) fn in_flight(&self, server: &str) -> InFlight {
+        let attributes = [KeyValue::new("server.id", server.to_owned())];
+        self.0.in_flight.add(1, &attributes);
+        InFlight {
+            meters: Arc::clone(&self.0),
+            attributes,
+        }
+    }
+
+    pub(crate) fn busy(&self, server: &str) {
+        self.0
+            .busy
+            .add(1, &[KeyValue::new("server.id", server.to_owned())]);
+        self.live_totals(server).busy.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn refused(&self, server: &str) {
+        self.0
+            .refused
+            .add(1, &[KeyValue::new("server.id", server.to_owned())]);
+    }
+
+    pub(crate) fn totals(&self, server: &str) -> Totals {
+        let live = self.live_totals(server);
+        Totals {
+            calls: live.calls.load(Ordering::Relaxed),
+            errors: live.errors.load(Ordering::Relaxed),
+            busy: live.busy.load(Ordering::Relaxed),
+            busy_time_ns: live.busy_time_ns.load(Ordering::Relaxed),
+        }
+    }
+
+    fn live_totals(&self, server: &str) -> Arc<LiveTotals> {
+        let mut totals = self.0.totals.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = totals.get(server) {
+            return Arc::clone(found);
+        }
+        Arc::clone(totals.entry(server.to_owned()).or_default())
+    }
+}
+
+/// Counts a call as running for as long as it lives.
+pub(crate) struct InFlight {
+    meters: Arc<Meters>,
+    attributes: [KeyValue; 1],
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.meters.in_flight.add(-1, &self.attributes);
+    }
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For a person.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts logging to standard error. `filter` is in the syntax of `tracing_subscriber::EnvFilter`, such as `debug` or `info,runtime=debug`.
+///
+/// # Errors
+/// A text that says what is wrong with the filter.
+pub fn start_logging(filter: Option<&str>, format: LogFormat) -> Result<(), String> {
+    let filter = filter.unwrap_or(DEFAULT_FILTER);
+    let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let started = match format {
+        LogFormat::Text => registry
+            .with(fmt::layer().with_writer(std::io::stderr).with_target(false))
+            .try_init(),
+        LogFormat::Json => registry
+            .with(fmt::layer().json().with_writer(std::io::stderr))
+            .try_init(),
+    };
+    started.map_err(|error| error.to_string())
+}
