@@ -1,1 +1,16 @@
-//! x
+//! Everything that faces the outside: doors for clients, and upstream bridges that make foreign servers actors on the bus.
+//!
+//! A door reads a message into a [`request::Incoming`], the [`front`] finds out which server it is for and asks it over the bus. The
+//! [`http`], [`stdio`], [`ws`] and [`nats`] doors differ only in how messages come and go; [`legacy`] is the one room that knows sessions.
+
+pub mod admin;
+mod conversation;
+pub mod front;
+pub mod http;
+pub mod legacy;
+pub mod nats;
+mod param_headers;
+pub mod request;
+pub mod stdio;
+pub mod upstream;
+pub mod ws;

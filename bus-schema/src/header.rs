@@ -12,6 +12,8 @@ pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 pub const METHOD: &str = "mcp-method";
 /// The tool, prompt or resource of a request, mirrored from its body.
 pub const NAME: &str = "mcp-name";
+/// What the names of headers begin with that repeat a tool's arguments.
+pub const PARAM_PREFIX: &str = "mcp-param-";
 /// The session of a legacy client.
 pub const SESSION_ID: &str = "mcp-session-id";
 /// The last event that a reconnecting legacy client has seen.

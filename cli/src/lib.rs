@@ -1,1 +1,88 @@
-//! x
+//! The composition root: the only crate that sees both actors and bridges, and puts them together by role.
+//!
+//! [`args`] is what a user can type, [`config`] what a file can say, [`node`] starts and stops the parts of one process, and
+//! `commands` holds one file for each command.
+
+pub mod args;
+mod commands;
+pub mod config;
+pub mod node;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use runtime::telemetry::{self, LogFormat};
+
+use crate::args::{Arguments, Command};
+
+/// Runs the program; the exit code is 0 for success, 1 for a failure that was reported, and 2 for a wrong command line.
+#[must_use]
+pub fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word of a command goes to the terminal, whatever is logged"
+)]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
+fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    if let Command::Completions(shell) = &arguments.command {
+        commands::completions::print(shell);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let common = arguments.common;
+    // A command that only asks should not talk about how it connects.
+    let default_filter = arguments
+        .command
+        .is_long_running()
+        .then_some(None)
+        .unwrap_or(Some("warn"));
+    let format = if common.log_json {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    };
+    telemetry::start_logging(common.log.as_deref().or(default_filter), format)
+        .map_err(anyhow::Error::msg)
+        .context("cannot start logging")?;
+    let config = config::Config::load(&common)?;
+    let runtime = build_runtime(config.threads)?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Up(up) => commands::up::run(config, up).await,
+            Command::Serve(serve) => commands::serve::run(config, serve).await,
+            Command::Bridge(bridge) => commands::bridge::run(config, bridge).await,
+            Command::Servers(ask) => commands::servers::run(config, ask).await,
+            Command::Tools(tools) => commands::tools::run(config, tools).await,
+            Command::Call(call) => commands::call::run(config, call).await,
+            Command::Tail(ask) => commands::tail::run(config, ask).await,
+            Command::Completions(_) => Ok(ExitCode::SUCCESS),
+        }
+    })
+}
+
+/// One thread costs the least for each call where cores are few, as waking other threads is what a call on the bus mostly costs.
+fn build_runtime(threads: Option<usize>) -> anyhow::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.unwrap_or(cores.div_ceil(4));
+    let mut builder = if threads <= 1 {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        builder.worker_threads(threads);
+        builder
+    };
+    builder.enable_all().build().context("cannot start the runtime")
+}

@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `trunkline` program: reads the command line and gives the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    trunkline::run()
+}

@@ -10,15 +10,16 @@ use std::{
 
 use async_nats::{Client, ConnectOptions, Event, HeaderMap, Subscriber};
 use bus_schema::{
-    Token, header,
-    subject::{self, CallerClass},
+    Token,
+    subject::{self, CallerClass, Subject},
 };
 use bytes::Bytes;
 use futures::StreamExt as _;
+use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use tokio::{
     sync::{broadcast, watch},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -31,6 +32,8 @@ pub const OLDEST_SERVER: (u32, u32) = (2, 14);
 const SMALLEST_MAX_PAYLOAD: usize = 512 * 1024;
 /// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
+/// How long the broker may take to hand a process its own message.
+const ROUND_TRIP: Duration = Duration::from_secs(5);
 /// How many messages of one subscription may wait; beyond it the client library drops them.
 const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
@@ -91,6 +94,9 @@ pub enum BusError {
     /// The connection has been closed.
     #[error("the connection to the bus is closed")]
     Closed,
+    /// The broker does not hand on what this process sends itself.
+    #[error("the broker does not answer")]
+    Silent,
 }
 
 /// A connection to the bus, shared by everything in one process.
@@ -157,6 +163,11 @@ impl Bus {
         bus.spawn(bus.clone().dispatch_answers(answers));
         bus.spawn(bus.clone().watch_disconnects(disconnects));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
+        // A broker does not say that it refuses a user a subject; it drops what is published there, and every call would run
+        // to its deadline.
+        bus.round_trip()
+            .await
+            .map_err(|_| BusError::Refused { url: shown })?;
         Ok(bus)
     }
 
@@ -197,21 +208,8 @@ impl Bus {
         }
     }
 
-    /// Opens a subscription outside the internal protocol; the door for plain NATS clients uses it.
-    ///
-    /// # Errors
-    /// [`BusError::Subscribe`] when the client library refuses the subject.
-    pub async fn serve_public(&self) -> Result<PublicCalls, BusError> {
-        let calls = self
-            .0
-            .client
-            .queue_subscribe(subject::all_public_calls(), subject::QUEUE_GROUP.to_owned())
-            .await
-            .map_err(BusError::Subscribe)?;
-        Ok(PublicCalls {
-            bus: self.clone(),
-            calls,
-        })
+    pub(crate) fn max_payload(&self) -> usize {
+        self.0.client.max_payload()
     }
 
     pub(crate) fn class(&self) -> CallerClass {
@@ -307,6 +305,21 @@ impl Bus {
         self.0.client.new_inbox()
     }
 
+    /// Publishes to its own inbox and waits for it: then the broker has taken everything that was sent before.
+    pub(crate) async fn round_trip(&self) -> Result<(), BusError> {
+        let (call, mailbox) = self.0.inbox.open();
+        let inbox = Subject::Inbox {
+            class: self.0.class,
+            instance: self.0.instance_token.clone(),
+            call,
+        };
+        let published = self.publish(inbox.to_string(), Bytes::new()).await;
+        let heard = timeout(ROUND_TRIP, mailbox.next()).await;
+        self.0.inbox.close(call);
+        published?;
+        heard.map(|_| ()).map_err(|_| BusError::Silent)
+    }
+
     async fn dispatch_answers(self, mut answers: Subscriber) {
         while let Some(message) = answers.next().await {
             self.0.inbox.deliver(message);
@@ -355,78 +368,6 @@ impl Bus {
     }
 }
 
-/// The calls of plain NATS clients.
-pub struct PublicCalls {
-    bus: Bus,
-    calls: Subscriber,
-}
-
-/// One call of a plain NATS client.
-pub struct PublicCall {
-    /// The subject it came on.
-    pub subject: String,
-    /// Where its answers go.
-    pub reply: Option<String>,
-    /// The value of its `Content-Type` header.
-    pub content_type: Option<String>,
-    /// What the broker says of the client, as JSON.
-    pub request_info: Option<String>,
-    /// The trace that it is part of.
-    pub trace: Option<(String, Option<String>)>,
-    /// The message.
-    pub payload: Bytes,
-}
-
-impl PublicCalls {
-    /// Waits for the next call; `None` once the subscription has ended.
-    pub async fn next(&mut self) -> Option<PublicCall> {
-        let message = self.calls.next().await?;
-        let get = |name: &str| {
-            message
-                .headers
-                .as_ref()
-                .and_then(|h| h.get_last(name))
-                .map(|value| value.as_str().to_owned())
-        };
-        Some(PublicCall {
-            content_type: get(header::CONTENT_TYPE),
-            request_info: get(header::NATS_REQUEST_INFO),
-            trace: get(header::TRACEPARENT).map(|parent| (parent, get(header::TRACESTATE))),
-            subject: message.subject.to_string(),
-            reply: message.reply.as_ref().map(ToString::to_string),
-            payload: message.payload,
-        })
-    }
-
-    /// Stops taking calls; those that have arrived are still delivered.
-    pub async fn drain(&mut self) {
-        if let Err(error) = self.calls.drain().await {
-            debug!(%error, "the public subscription had ended already");
-        }
-    }
-
-    /// Sends one message of an answer.
-    ///
-    /// # Errors
-    /// [`BusError::Closed`] when the connection is gone.
-    pub async fn answer(
-        bus: &Bus,
-        reply: String,
-        content_type: &str,
-        payload: Vec<u8>,
-    ) -> Result<(), BusError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, content_type);
-        bus.publish_with_headers(reply, headers, payload).await
-    }
-
-    /// The largest answer that one message can carry.
-    #[must_use]
-    pub fn max_payload(&self) -> usize {
-        self.bus.0.client.max_payload()
-    }
-}
-
 #[derive(Deserialize)]
 struct DisconnectEvent {
     client: DisconnectedClient,
@@ -458,10 +399,30 @@ fn connect_options(
             let _ = events.send(event);
             std::future::ready(())
         });
-    match &options.credentials {
-        Some((user, password)) => connect.user_and_password(user.clone(), password.clone()),
+    match url_credentials(&options.url).or_else(|| options.credentials.clone().map(Login::Password)) {
+        Some(Login::Password((user, password))) => connect.user_and_password(user, password),
+        Some(Login::Token(token)) => connect.token(token),
         None => connect,
     }
+}
+
+/// What a URL says about who connects.
+#[derive(Debug, PartialEq, Eq)]
+enum Login {
+    Password((String, String)),
+    Token(String),
+}
+
+/// Takes the credentials out of a URL; the client library leaves them there.
+fn url_credentials(url: &str) -> Option<Login> {
+    let one = url.split(',').find(|one| one.contains('@'))?;
+    let (login, _) = one.rsplit_once('@')?;
+    let login = login.split_once("://").map_or(login, |(_, login)| login);
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    Some(match login.split_once(':') {
+        Some((user, password)) => Login::Password((decoded(user), decoded(password))),
+        None => Login::Token(decoded(login)),
+    })
 }
 
 async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, BusError> {
@@ -529,6 +490,23 @@ mod tests {
             ("x.y", false),
         ] {
             assert_eq!(is_new_enough(version, OLDEST_SERVER), expected, "{version}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_taken_from_the_url() {
+        for (url, expected) in [
+            ("nats://h:4222", None),
+            (
+                "nats://u:p%40ss@h:4222",
+                Some(Login::Password(("u".to_owned(), "p@ss".to_owned()))),
+            ),
+            (
+                "nats://h:1,nats://t0ken@h:2",
+                Some(Login::Token("t0ken".to_owned())),
+            ),
+        ] {
+            assert_eq!(url_credentials(url), expected, "{url}");
         }
     }
 

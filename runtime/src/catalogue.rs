@@ -7,13 +7,16 @@ use std::{
 
 use bus_schema::{
     Principal, RpcError, ServerCard, ServerId,
-    mcp::{meta, method},
+    mcp::{
+        meta, method,
+        mirrored::{self, Mirrored},
+    },
     rpc,
 };
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use tokio::sync::OnceCell;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     bus::Bus,
@@ -33,6 +36,8 @@ pub struct Item {
     pub json: Box<RawValue>,
     /// Whether it is marked read-only or idempotent (tools only).
     pub retry: Retry,
+    /// The arguments that HTTP clients repeat in headers (tools only).
+    pub mirrored: Vec<Mirrored>,
 }
 
 /// The lists of one server at one revision.
@@ -46,6 +51,16 @@ pub struct Lists {
     pub resources: Vec<Item>,
     /// Its resource templates.
     pub templates: Vec<Item>,
+    /// Where each tool stands in `tools`.
+    tool_places: HashMap<String, usize>,
+}
+
+impl Lists {
+    /// A tool by name.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<&Item> {
+        self.tool_places.get(name).map(|place| &self.tools[*place])
+    }
 }
 
 /// Says why a server's lists are not known.
@@ -176,6 +191,12 @@ impl Catalogue {
                 _ => lists.templates = items,
             }
         }
+        lists.tool_places = lists
+            .tools
+            .iter()
+            .enumerate()
+            .map(|(at, tool)| (tool.key.clone(), at))
+            .collect();
         Ok(Arc::new(lists))
     }
 
@@ -254,14 +275,22 @@ fn read_item(raw: &RawValue) -> Option<Item> {
         name: Option<&'a RawValue>,
         #[serde(default, deserialize_with = "lenient")]
         annotations: Annotations,
+        #[serde(default, rename = "inputSchema")]
+        input_schema: Value,
     }
     let peek: Peek<'_> = serde_json::from_str(raw.get()).ok()?;
     let key = meta::as_text(peek.uri.or(peek.uri_template).or(peek.name)?)?.into_owned();
     let repeatable = peek.annotations.read_only_hint || peek.annotations.idempotent_hint;
+    let mirrored = mirrored::mirrored(&peek.input_schema).unwrap_or_else(|error| {
+        warn!(%error, tool.name = %key, "the tool's header annotations cannot be used");
+        Vec::new()
+    });
+    let retry = if repeatable { Retry::Safe } else { Retry::Never };
     Some(Item {
         key,
         json: raw.to_owned(),
-        retry: if repeatable { Retry::Safe } else { Retry::Never },
+        retry,
+        mirrored,
     })
 }
 

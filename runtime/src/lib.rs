@@ -11,6 +11,7 @@ pub mod directory;
 pub mod host;
 mod inbox;
 pub mod nats_server;
+pub mod public;
 pub mod rmcp_host;
 pub mod supervise;
 pub mod telemetry;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    io::IsTerminal as _,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -266,9 +267,12 @@ pub fn start_logging(filter: Option<&str>, format: LogFormat) -> Result<(), Stri
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
-        LogFormat::Text => registry
-            .with(fmt::layer().with_writer(std::io::stderr).with_target(false))
-            .try_init(),
+        LogFormat::Text => {
+            let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
+            registry
+                .with(layer.with_ansi(std::io::stderr().is_terminal()))
+                .try_init()
+        }
         LogFormat::Json => registry
             .with(fmt::layer().json().with_writer(std::io::stderr))
             .try_init(),

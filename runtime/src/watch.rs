@@ -159,6 +159,7 @@ impl CallWatch {
         let events = bus
             .subscribe(subject::all_events(&tenant, EventKind::Call))
             .await?;
+        bus.round_trip().await?;
         let renewing = bus.clone();
         bus.spawn(async move {
             let mut renew = interval(RENEW);

@@ -3,6 +3,7 @@
 pub mod error;
 pub mod meta;
 pub mod method;
+pub mod mirrored;
 pub mod version;
 
 pub use error::RpcError;

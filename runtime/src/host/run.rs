@@ -329,6 +329,8 @@ async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, Ho
     let questions = services::subscribe(bus, options).await?;
     // Calls last: whoever reaches this replica finds it whole.
     let calls = bus.queue_subscribe(subject::all_calls(&tenant, &server)).await?;
+    // Announced is what the broker hands calls to, and not what it has yet to read.
+    bus.round_trip().await?;
     Ok(Subscriptions {
         calls,
         words,

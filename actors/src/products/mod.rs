@@ -1,0 +1,24 @@
+//! The products server: a seeded catalogue with search, edits and stock, as an MCP server on SQLite or PostgreSQL.
+//!
+//! It is a plain rmcp [`ServerHandler`](rmcp::ServerHandler) and knows nothing of the bus. All state lives in the database,
+//! so any number of replicas, in one process or in many, may serve the same catalogue.
+
+mod arguments;
+mod completion;
+mod database;
+mod error;
+mod index;
+mod product;
+mod prompts;
+mod resources;
+mod search;
+mod seed;
+mod server;
+mod store;
+mod timestamp;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::ProductsError;
+pub use server::Products;

@@ -1,0 +1,116 @@
+//! What operators ask a process over HTTP: is it alive, is it ready, how does it do.
+
+use std::{io, net::SocketAddr};
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use runtime::Bus;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::front::Front;
+
+/// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S> {
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(door_ready))
+        .route(
+            "/metrics",
+            get(|State(front): State<Front>| async move { metrics(front.bus()) }),
+        )
+        .with_state(front)
+}
+
+/// The same for a process without doors; ready means that the bus is there.
+fn bare_routes(bus: Bus) -> Router {
+    Router::new()
+        .route("/healthz", get(healthy))
+        .route(
+            "/readyz",
+            get(|State(bus): State<Bus>| async move { ready(bus.is_connected(), None) }),
+        )
+        .route(
+            "/metrics",
+            get(|State(bus): State<Bus>| async move { metrics(&bus) }),
+        )
+        .with_state(bus)
+}
+
+/// A listener for operators, for processes that have no HTTP door.
+pub struct AdminDoor {
+    listener: TcpListener,
+    local: SocketAddr,
+    router: Router,
+}
+
+impl AdminDoor {
+    /// Binds the port; port 0 picks a free one.
+    ///
+    /// # Errors
+    /// What the system says when the port cannot be had.
+    pub async fn bind(bus: Bus, listen: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(listen).await?;
+        let local = listener.local_addr()?;
+        Ok(Self {
+            listener,
+            local,
+            router: bare_routes(bus),
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Serves until `stop`.
+    ///
+    /// # Errors
+    /// What the system says when accepting connections fails for good.
+    pub async fn serve(self, stop: CancellationToken) -> io::Result<()> {
+        info!(address = %self.local, "metrics and health are served");
+        axum::serve(self.listener, self.router)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await
+    }
+}
+
+async fn healthy() -> &'static str {
+    "ok"
+}
+
+async fn door_ready(State(front): State<Front>) -> Response {
+    let servers = front.directory().snapshot().servers().count();
+    ready(front.bus().is_connected(), Some(servers))
+}
+
+fn ready(bus: bool, servers: Option<usize>) -> Response {
+    let ready = bus && servers != Some(0);
+    let status = if ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(json!({ "ready": ready, "bus": bus, "servers": servers })),
+    )
+        .into_response()
+}
+
+fn metrics(bus: &Bus) -> Response {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        bus.metrics().render(),
+    )
+        .into_response()
+}

@@ -1,0 +1,317 @@
+//! The HTTP door: Streamable HTTP for both eras on `/mcp` (all servers) and `/servers/{id}/mcp` (one).
+//!
+//! A request passes the origin guard, is told apart by era, and goes to the modern ladder or to the legacy room. What both share,
+//! turning an answer into JSON or an event stream, lives in `answer`.
+
+mod answer;
+mod legacy;
+mod modern;
+mod origin;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{DefaultBodyLimit, Path, Request, State},
+    http::{HeaderMap, Method, StatusCode, header as http_header},
+    response::{IntoResponse as _, Response},
+    routing::any,
+    serve::ListenerExt as _,
+};
+use bus_schema::{
+    Principal, ProtocolVersion, RpcError, ServerId, TraceContext, envelope::MAX_BODY_BYTES, header, mcp::Era,
+    rpc::Kind,
+};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use crate::{
+    admin,
+    front::{Endpoint, Front},
+    legacy::Sessions,
+    request::Incoming,
+    ws,
+};
+
+pub use origin::{Allowed, BadOrigin};
+
+/// The name of this door in envelopes and meters.
+pub(crate) const DOOR: &str = "http";
+/// How long a client may take to send a request's body.
+const BODY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How the door listens.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// Where; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Hosts and origins beside the loopback ones that clients may come with.
+    pub allowed: Vec<String>,
+    /// Which protocols are spoken.
+    pub serves: Serves,
+}
+
+/// Which protocols one listener speaks; health and metrics stand beside them always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serves {
+    /// Streamable HTTP.
+    Http,
+    /// WebSocket.
+    WebSocket,
+    /// Both.
+    Everything,
+}
+
+/// The bound HTTP door.
+pub struct HttpDoor {
+    listener: TcpListener,
+    local: SocketAddr,
+    router: Router,
+    stop: CancellationToken,
+}
+
+/// Says why the door cannot open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HttpDoorError {
+    /// Somebody else listens there.
+    #[error("port {0} is in use; choose another with --listen (port 0 picks a free one)")]
+    PortInUse(SocketAddr),
+    /// The address is none of this machine's, or needs rights.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
+    /// A configured origin is none.
+    #[error(transparent)]
+    Origin(#[from] BadOrigin),
+}
+
+/// What every request handler reaches.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) front: Front,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) allowed: Arc<Allowed>,
+    pub(crate) stop: CancellationToken,
+}
+
+impl Door {
+    /// Refuses what comes from a foreign site, with words for the client.
+    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), String> {
+        self.allowed.check(headers).map_err(|refusal| {
+            debug!(%refusal, "refused a request by its origin");
+            refusal.to_string()
+        })
+    }
+}
+
+impl HttpDoor {
+    /// Binds the port.
+    ///
+    /// # Errors
+    /// [`HttpDoorError`] when it cannot be had.
+    pub async fn bind(front: Front, options: HttpOptions) -> Result<Self, HttpDoorError> {
+        let address = options.listen;
+        let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &options.allowed)?);
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => HttpDoorError::PortInUse(address),
+                _ => HttpDoorError::Listen { address, source },
+            })?;
+        let local = listener
+            .local_addr()
+            .map_err(|source| HttpDoorError::Listen { address, source })?;
+        let stop = CancellationToken::new();
+        let door = Door {
+            front,
+            sessions: Arc::default(),
+            allowed,
+            stop: stop.clone(),
+        };
+        Ok(Self {
+            listener,
+            local,
+            router: routes(door, options.serves),
+            stop,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Serves until `stop`; then finishes the requests that have begun.
+    ///
+    /// # Errors
+    /// What the system says when accepting connections fails for good.
+    pub async fn serve(self, stop: CancellationToken) -> io::Result<()> {
+        info!(address = %self.local, "http door is open");
+        // Without this every event of a stream waits for the acknowledgement of the one before.
+        let listener = self.listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                debug!(%error, "could not set TCP_NODELAY");
+            }
+        });
+        let stopping = self.stop;
+        let shutdown = async move {
+            stop.cancelled().await;
+            // WebSocket conversations have no end of their own.
+            stopping.cancel();
+        };
+        axum::serve(listener, self.router)
+            .with_graceful_shutdown(shutdown)
+            .await
+    }
+}
+
+/// Every route of the door.
+fn routes(door: Door, serves: Serves) -> Router {
+    let mut router = Router::new();
+    if serves != Serves::WebSocket {
+        router = router
+            .route("/mcp", any(all_servers))
+            .route("/servers/{id}/mcp", any(one_server));
+    }
+    if serves != Serves::Http {
+        router = router
+            .route("/ws", any(ws::all_servers))
+            .route("/servers/{id}/ws", any(ws::one_server));
+    }
+    let admin = admin::routes(door.front.clone());
+    router
+        .merge(admin)
+        .layer(DefaultBodyLimit::disable())
+        .with_state(door)
+}
+
+async fn all_servers(State(door): State<Door>, request: Request) -> Response {
+    handle(door, Endpoint::All, request).await
+}
+
+async fn one_server(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
+    match id.parse::<ServerId>() {
+        Ok(id) => handle(door, Endpoint::Server(id), request).await,
+        Err(error) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
+    }
+}
+
+async fn handle(door: Door, endpoint: Endpoint, request: Request) -> Response {
+    if let Err(refusal) = door.check_origin(request.headers()) {
+        return (StatusCode::FORBIDDEN, refusal).into_response();
+    }
+    match *request.method() {
+        Method::POST => post(door, endpoint, request).await,
+        Method::DELETE => legacy::end_session(&door, &endpoint, request.headers()),
+        _ => method_not_allowed(),
+    }
+}
+
+fn method_not_allowed() -> Response {
+    let allow = [(http_header::ALLOW, "POST, DELETE")];
+    (
+        StatusCode::METHOD_NOT_ALLOWED,
+        allow,
+        "send MCP messages with POST",
+    )
+        .into_response()
+}
+
+async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let headers = parts.headers;
+    let body = match read_body(&headers, body).await {
+        Ok(body) => body,
+        Err(response) => return response,
+    };
+    let incoming = match Incoming::read(body) {
+        Ok(incoming) => incoming,
+        Err(refused) => {
+            // A legacy client never sees a modern status, but an unreadable message is nobody's.
+            return answer::error(StatusCode::BAD_REQUEST, refused.id.as_deref(), &refused.error);
+        }
+    };
+    match era_of(&headers, &incoming) {
+        Era::Modern => modern::handle(&door, endpoint, &headers, incoming).await,
+        Era::Legacy => legacy::handle(&door, endpoint, &headers, incoming).await,
+    }
+}
+
+/// Tells the era of a message: by its metadata, else by a version header that no legacy client sends. A handshake without
+/// modern metadata is a legacy one whatever the header says.
+fn era_of(headers: &HeaderMap, incoming: &Incoming) -> Era {
+    if incoming.meta.is_modern {
+        return Era::Modern;
+    }
+    if incoming.method == bus_schema::mcp::method::INITIALIZE || incoming.kind == Kind::Response {
+        return Era::Legacy;
+    }
+    let Some(version) = text_header(headers, header::PROTOCOL_VERSION) else {
+        return Era::Legacy;
+    };
+    match version.parse::<ProtocolVersion>() {
+        Ok(version) => version.era(),
+        // Versions are dates: what is later than all legacy ones is meant as modern, and refused there by name.
+        Err(_) if version > ProtocolVersion::NEWEST_LEGACY.as_str() => Era::Modern,
+        Err(_) => Era::Legacy,
+    }
+}
+
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Response> {
+    let content_type = text_header(headers, http_header::CONTENT_TYPE.as_str()).unwrap_or_default();
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    if !essence.eq_ignore_ascii_case("application/json") {
+        let error = RpcError::invalid_request(format!(
+            "content type `{content_type}` is not supported; send application/json"
+        ));
+        return Err(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, &error));
+    }
+    let read = Limited::new(body, MAX_BODY_BYTES).collect();
+    match tokio::time::timeout(BODY_LIMIT, read).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let error =
+                RpcError::invalid_request(format!("the request is larger than {MAX_BODY_BYTES} bytes"));
+            Err(answer::error(StatusCode::PAYLOAD_TOO_LARGE, None, &error))
+        }
+        Ok(Err(error)) => {
+            let error =
+                RpcError::invalid_request(format!("the request's body did not arrive whole: {error}"));
+            Err(answer::error(StatusCode::BAD_REQUEST, None, &error))
+        }
+        Err(_) => {
+            let error =
+                RpcError::invalid_request(format!("the request's body did not arrive within {BODY_LIMIT:?}"));
+            Err(answer::error(StatusCode::REQUEST_TIMEOUT, None, &error))
+        }
+    }
+}
+
+/// A header as text; one that is no visible ASCII reads as absent.
+pub(crate) fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .map(str::trim)
+}
+
+pub(crate) fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
+    let parent = text_header(headers, header::TRACEPARENT)?;
+    TraceContext::parse(parent, text_header(headers, header::TRACESTATE))
+}
+
+/// Who a client without authentication is.
+pub(crate) fn principal() -> Principal {
+    Principal::developer()
+}

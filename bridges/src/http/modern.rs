@@ -1,0 +1,165 @@
+//! The ladder that every modern request climbs before it goes anywhere.
+//!
+//! Source: MCP 2026-07-28, Streamable HTTP and versioning. The order of the rungs is that of the official conformance suite.
+
+use axum::{
+    http::{HeaderMap, StatusCode, header as http_header},
+    response::{IntoResponse as _, Response},
+};
+use bus_schema::{
+    ProtocolVersion, RpcError, header,
+    mcp::{error, method},
+    rpc::Kind,
+};
+
+use super::{DOOR, Door, answer, principal, text_header, trace_of};
+use crate::{
+    front::{Caller, Endpoint},
+    param_headers,
+    request::Incoming,
+};
+
+pub(super) async fn handle(
+    door: &Door,
+    endpoint: Endpoint,
+    headers: &HeaderMap,
+    incoming: Incoming,
+) -> Response {
+    match incoming.kind {
+        Kind::Request => {}
+        // There is nothing to notify of: closing the response stream is what cancels.
+        Kind::Notification => return StatusCode::ACCEPTED.into_response(),
+        Kind::Response => {
+            let error = RpcError::invalid_request("a client of this protocol version sends no responses");
+            return answer::error(StatusCode::BAD_REQUEST, None, &error);
+        }
+    }
+    let Some(accepts) = Accepts::of(headers) else {
+        let error = RpcError::invalid_request("accept both application/json and text/event-stream");
+        return answer::error(StatusCode::NOT_ACCEPTABLE, incoming.id.as_deref(), &error);
+    };
+    if let Err(error) = climb(door, &endpoint, headers, &incoming).await {
+        return answer::error(answer::status_of(error.code), incoming.id.as_deref(), &error);
+    }
+    let caller = Caller {
+        principal: principal(),
+        door: DOOR,
+        endpoint,
+        protocol_version: ProtocolVersion::MODERN,
+        trace: trace_of(headers),
+    };
+    let answering = door.front.ask(&caller, &incoming).await;
+    answer::modern(answering, accepts).await
+}
+
+/// What a client takes as an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accepts {
+    /// JSON, or events where there are notifications.
+    Both,
+    /// JSON only: notifications are left out.
+    JsonOnly,
+}
+
+impl Accepts {
+    pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
+        let Some(accept) = text_header(headers, http_header::ACCEPT.as_str()) else {
+            return Some(Self::Both);
+        };
+        let accept = accept.to_ascii_lowercase();
+        let takes = |essence: &str, family: &str| {
+            accept
+                .split(',')
+                .map(|range| range.split(';').next().unwrap_or_default().trim())
+                .any(|range| range == essence || range == family || range == "*/*")
+        };
+        match (
+            takes("application/json", "application/*"),
+            takes("text/event-stream", "text/*"),
+        ) {
+            (true, true) => Some(Self::Both),
+            (true, false) => Some(Self::JsonOnly),
+            (false, _) => None,
+        }
+    }
+}
+
+async fn climb(
+    door: &Door,
+    endpoint: &Endpoint,
+    headers: &HeaderMap,
+    incoming: &Incoming,
+) -> Result<(), RpcError> {
+    let missing = |name: &str| RpcError::header_mismatch(format!("header `{name}` is missing"));
+    let version =
+        text_header(headers, header::PROTOCOL_VERSION).ok_or_else(|| missing("MCP-Protocol-Version"))?;
+    let called = text_header(headers, header::METHOD).ok_or_else(|| missing("Mcp-Method"))?;
+    let name = match &incoming.name {
+        Some(piece) => {
+            let value = text_header(headers, header::NAME).ok_or_else(|| missing("Mcp-Name"))?;
+            let value = header::decode_value(value)
+                .map_err(|bad| RpcError::header_mismatch(format!("header `Mcp-Name`: {bad}")))?;
+            Some((value, piece))
+        }
+        None => None,
+    };
+    let meta_key =
+        |key: &str| RpcError::invalid_params(format!("`params._meta` needs `io.modelcontextprotocol/{key}`"));
+    let own_version = incoming
+        .meta
+        .protocol_version
+        .as_deref()
+        .ok_or_else(|| meta_key("protocolVersion"))?;
+    if !incoming.meta.has_capabilities {
+        return Err(meta_key("clientCapabilities"));
+    }
+    mirrors("MCP-Protocol-Version", version, own_version)?;
+    mirrors("Mcp-Method", called, &incoming.method)?;
+    if let Some((value, piece)) = &name {
+        mirrors("Mcp-Name", value, &piece.value)?;
+    }
+    if own_version != ProtocolVersion::MODERN.as_str() {
+        return Err(RpcError::unsupported_version(own_version));
+    }
+    if !method::SERVED.contains(&incoming.method.as_str()) || !door.front.offers(endpoint, &incoming.method) {
+        return Err(RpcError::method_not_found(&incoming.method));
+    }
+    if incoming.method == method::TOOLS_CALL {
+        param_headers::check(&door.front, endpoint, headers, incoming).await?;
+    }
+    Ok(())
+}
+
+fn mirrors(name: &str, value: &str, body: &str) -> Result<(), RpcError> {
+    if value == body {
+        return Ok(());
+    }
+    Err(RpcError::new(
+        error::HEADER_MISMATCH,
+        format!("header `{name}` says `{value}`, but the body says `{body}`"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_client_accepts_is_read_leniently() {
+        for (accept, expected) in [
+            (None, Some(Accepts::Both)),
+            (Some("application/json, text/event-stream"), Some(Accepts::Both)),
+            (Some("*/*"), Some(Accepts::Both)),
+            (Some("Application/JSON;q=0.9,text/*"), Some(Accepts::Both)),
+            (Some("application/json"), Some(Accepts::JsonOnly)),
+            (Some("text/event-stream"), None),
+            (Some("text/html"), None),
+        ] {
+            let mut headers = HeaderMap::new();
+            if let Some(accept) = accept {
+                headers.insert(http_header::ACCEPT, accept.parse().expect("header"));
+            }
+            assert_eq!(Accepts::of(&headers), expected, "{accept:?}");
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The one room that knows the legacy era: handshakes, sessions, and the translation of single messages.
+//!
+//! Everything behind it is modern. Without it a complete modern platform is left.
+
+mod session;
+mod translate;
+
+pub(crate) use session::{Session, SessionError, Sessions};
+pub(crate) use translate::{Local, answer_locally, downgrade, upgrade};

@@ -1,0 +1,274 @@
+//! The NATS door: plain NATS clients call tools by publishing JSON-RPC requests on public subjects.
+//!
+//! `mcp.pub.<tenant>.<server>.<method>[.<name>]`, with `/` in the method as `.`; the payload is JSON, or MessagePack when the
+//! `Content-Type` header says so, and the answer comes in the same. Who calls is what the broker says, never what the client does.
+
+use std::sync::Arc;
+
+use bus_schema::{
+    ContentType, Principal, ProtocolVersion, RpcError, ServerId, Token, TraceContext,
+    mcp::{error, meta, method},
+    rpc::{self, Kind},
+    subject::{MethodPath, Subject},
+};
+use bytes::Bytes;
+use runtime::{
+    BusError,
+    public::{PublicCall, PublicCalls},
+};
+use serde::Deserialize;
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
+
+use crate::{
+    front::{Caller, Endpoint, Front, Step},
+    request::Incoming,
+};
+
+/// The name of this door in envelopes and meters.
+const DOOR: &str = "nats";
+/// How many public calls one door works on; beyond, callers hear "busy".
+const MAX_CALLS: usize = 1_024;
+
+/// The door for plain NATS clients.
+pub struct NatsDoor {
+    front: Front,
+    calls: PublicCalls,
+}
+
+impl NatsDoor {
+    /// Opens the door; several doors share the calls.
+    ///
+    /// # Errors
+    /// [`BusError`] when the bus refuses the subscription.
+    pub async fn open(front: Front) -> Result<Self, BusError> {
+        let calls = front.bus().serve_public().await?;
+        Ok(Self { front, calls })
+    }
+
+    /// Serves until `stop`; then finishes the calls that have come.
+    pub async fn serve(mut self, stop: CancellationToken) {
+        let max_payload = self.calls.max_payload();
+        let slots = Arc::new(Semaphore::new(MAX_CALLS));
+        let running = TaskTracker::new();
+        let mut draining = false;
+        loop {
+            let call = tokio::select! {
+                () = stop.cancelled(), if !draining => {
+                    draining = true;
+                    self.calls.drain().await;
+                    continue;
+                }
+                call = self.calls.next() => call,
+            };
+            let Some(call) = call else { break };
+            let Some(reply) = call.reply.clone() else {
+                debug!(subject = %call.subject, "ignored a public call that wants no answer");
+                continue;
+            };
+            let slot = Arc::clone(&slots).try_acquire_owned();
+            let front = self.front.clone();
+            running.spawn(async move {
+                let answers = Answers {
+                    front,
+                    reply,
+                    codec: ContentType::Json,
+                    max_payload,
+                };
+                match slot {
+                    Ok(_slot) => answers.serve(call).await,
+                    Err(_) => {
+                        let error = RpcError::internal("all slots of this door are taken; try again shortly")
+                            .with_data(json!({ "reason": "busy" }));
+                        answers.send(rpc::error_response(None, &error).into()).await;
+                    }
+                }
+            });
+        }
+        running.close();
+        running.wait().await;
+    }
+}
+
+/// The answers to one public call.
+struct Answers {
+    front: Front,
+    reply: String,
+    codec: ContentType,
+    max_payload: usize,
+}
+
+/// What the broker says of a client that comes through a service import.
+#[derive(Deserialize)]
+struct RequestInfo {
+    #[serde(default)]
+    acc: String,
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    name: String,
+}
+
+impl Answers {
+    async fn serve(mut self, call: PublicCall) {
+        match self.read(&call) {
+            Ok((caller, incoming)) => {
+                let mut answering = self.front.ask(&caller, &incoming).await;
+                loop {
+                    match answering.next().await {
+                        // A client that asks for progress listens for more than one message.
+                        Step::Part(part) if incoming.meta.wants_progress => self.send(part).await,
+                        Step::Part(_) => {}
+                        Step::Final(last) => return self.send(last.body).await,
+                    }
+                }
+            }
+            Err((id, error)) => self.send(rpc::error_response(id.as_deref(), &error).into()).await,
+        }
+    }
+
+    fn read(&mut self, call: &PublicCall) -> Result<(Caller, Incoming), (Option<String>, RpcError)> {
+        let unread = |error: RpcError| (None, error);
+        if let Some(content_type) = &call.content_type {
+            self.codec = ContentType::parse(content_type)
+                .map_err(|error| unread(RpcError::invalid_request(error.to_string())))?;
+        }
+        let json = match self.codec {
+            ContentType::Json => call.payload.clone(),
+            codec => codec
+                .to_json(&call.payload)
+                .map_err(|error| unread(RpcError::new(error::PARSE, error.to_string())))?
+                .into(),
+        };
+        let incoming = Incoming::read(with_metadata(json)).map_err(|refused| (refused.id, refused.error))?;
+        let endpoint = check(call, &incoming).map_err(|error| (incoming.id.clone(), error))?;
+        if !self.front.offers(&endpoint, &incoming.method) {
+            return Err((incoming.id.clone(), RpcError::method_not_found(&incoming.method)));
+        }
+        let trace = call
+            .trace
+            .as_ref()
+            .and_then(|(parent, state)| TraceContext::parse(parent, state.as_deref()));
+        let principal = principal(call.request_info.as_deref());
+        let caller = Caller {
+            principal,
+            door: DOOR,
+            endpoint,
+            protocol_version: ProtocolVersion::MODERN,
+            trace,
+        };
+        Ok((caller, incoming))
+    }
+
+    async fn send(&self, json: Bytes) {
+        let payload = match self.codec.from_json(&json) {
+            Ok(payload) if payload.len() + 1024 <= self.max_payload => payload,
+            Ok(payload) => {
+                let id = rpc::Message::parse(&json)
+                    .ok()
+                    .and_then(|message| message.id.map(|id| id.get().to_owned()));
+                let error = RpcError::internal(format!(
+                    "the answer of {} bytes is larger than one NATS message; ask for less, or use the HTTP door",
+                    payload.len()
+                ))
+                .with_data(json!({ "reason": "too_large" }));
+                let error = rpc::error_response(id.as_deref(), &error);
+                self.codec.from_json(&error).unwrap_or(error)
+            }
+            Err(error) => {
+                debug!(%error, "a public answer cannot be written in the caller's encoding");
+                return;
+            }
+        };
+        let sent =
+            PublicCalls::answer(self.front.bus(), self.reply.clone(), self.codec.as_str(), payload).await;
+        if let Err(error) = sent {
+            debug!(%error, "could not answer a public call");
+        }
+    }
+}
+
+/// The subject is what the broker has let this client use, so the message must say the same.
+fn check(call: &PublicCall, incoming: &Incoming) -> Result<Endpoint, RpcError> {
+    let Ok(Subject::Public {
+        tenant,
+        server,
+        method,
+        name,
+    }) = Subject::parse(&call.subject)
+    else {
+        return Err(RpcError::invalid_request(format!(
+            "subject `{}` is not mcp.pub.<tenant>.<server>.<method>, with the name as last token for {}",
+            call.subject,
+            method::NAMED.join(", ")
+        )));
+    };
+    if incoming.kind != Kind::Request {
+        return Err(RpcError::invalid_request(
+            "only requests are served here; a call ends at its deadline",
+        ));
+    }
+    if tenant != Token::encode(bus_schema::principal::DEFAULT_TENANT) {
+        return Err(RpcError::invalid_params(format!("there is no tenant `{tenant}`")));
+    }
+    let mismatch = |what: &str, subject: String, body: &str| {
+        RpcError::header_mismatch(format!(
+            "the subject says {what} `{subject}`, but the body says `{body}`"
+        ))
+    };
+    if method != MethodPath::encode(&incoming.method) {
+        return Err(mismatch("method", method.to_string(), &incoming.method));
+    }
+    let named = incoming.name.as_ref().map(|piece| piece.value.as_str());
+    if name != named.map(Token::encode) {
+        return Err(mismatch(
+            "name",
+            name.map(|name| name.to_string()).unwrap_or_default(),
+            named.unwrap_or_default(),
+        ));
+    }
+    if !method::SERVED.contains(&incoming.method.as_str()) {
+        return Err(RpcError::method_not_found(&incoming.method));
+    }
+    if let Some(version) = &incoming.meta.protocol_version
+        && version != ProtocolVersion::MODERN.as_str()
+    {
+        return Err(RpcError::unsupported_version(version));
+    }
+    let id: ServerId = server
+        .as_str()
+        .parse()
+        .map_err(|_| RpcError::invalid_params(format!("`{server}` is no server id")))?;
+    Ok(Endpoint::Server(id))
+}
+
+/// Adds the metadata that plain clients may leave out.
+fn with_metadata(json: Bytes) -> Bytes {
+    let Ok(incoming) = Incoming::read(json.clone()) else {
+        return json;
+    };
+    if incoming.kind != Kind::Request || incoming.meta.is_modern {
+        return json;
+    }
+    incoming.with_metadata(&format!(
+        r#""{}":"{}","{}":{{}}"#,
+        meta::PROTOCOL_VERSION,
+        ProtocolVersion::MODERN,
+        meta::CLIENT_CAPABILITIES
+    ))
+}
+
+fn principal(request_info: Option<&str>) -> Principal {
+    let info = request_info.and_then(|text| serde_json::from_str::<RequestInfo>(text).ok());
+    match info {
+        Some(info) if !info.user.is_empty() => Principal {
+            subject: format!("{}/{}", info.acc, info.user),
+            client: Some(info.name).filter(|name| !name.is_empty()),
+            ..Principal::developer()
+        },
+        // One account for everybody, as on a NATS that is not ours: the developer's.
+        _ => Principal::developer(),
+    }
+}

@@ -1,0 +1,168 @@
+//! One run of a child: its process, the conversation with it, and the tasks that carry that.
+
+use std::{process::ExitStatus, sync::Arc, time::Duration};
+
+use bus_schema::{RpcError, ServerId};
+use tokio::{
+    io::AsyncRead,
+    task::JoinSet,
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::{
+    error::UpstreamError,
+    link::Link,
+    options::{ChildOptions, Limits},
+    process::Process,
+    wire::{Line, Lines, excerpt},
+};
+
+/// How long a child that has closed a pipe has to end, so that its exit status can be told.
+const FOLLOWS_WITHIN: Duration = Duration::from_secs(1);
+/// How long what a child has written before its end may take to be read.
+const READ_WITHIN: Duration = Duration::from_secs(1);
+/// The longest line of stderr that is kept whole.
+const MAX_STDERR_BYTES: usize = 16 * 1024;
+const SHOWN_CHARS: usize = 2_000;
+/// How often the host may hear that lists have changed.
+const CHANGES_EVERY: Duration = Duration::from_millis(250);
+
+/// A child and the conversation with it. Dropped, it is killed and its calls are answered with an error.
+pub(super) struct Child {
+    process: Process,
+    link: Arc<Link>,
+    limits: Limits,
+    /// Cancelled when all that the child has written was read.
+    all_read: CancellationToken,
+    /// Ended with the child.
+    tasks: JoinSet<()>,
+}
+
+impl Child {
+    /// Starts the program and listens to it.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] when it does not start.
+    pub(super) fn spawn(options: &ChildOptions, limits: Limits) -> Result<Self, UpstreamError> {
+        let (process, pipes) = Process::spawn(options)?;
+        let (link, queue) = Link::new(options.id.clone(), limits.unread);
+        let all_read = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let (reading, read) = (Arc::clone(&link), all_read.clone().drop_guard());
+        tasks.spawn(async move {
+            let _read = read;
+            reading.read(pipes.stdout).await;
+        });
+        tasks.spawn(Arc::clone(&link).write(queue, pipes.stdin));
+        tasks.spawn(log_lines(options.id.clone(), pipes.stderr));
+        tasks.spawn(pass_on_changes(Arc::clone(&link)));
+        Ok(Self {
+            process,
+            link,
+            limits,
+            all_read,
+            tasks,
+        })
+    }
+
+    /// The conversation.
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// Runs something for as long as the child runs.
+    pub(super) fn accompany(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// Waits until the child has ended or cannot be spoken with. Then all of it is gone, and its calls are answered.
+    pub(super) async fn ended(&mut self) -> UpstreamError {
+        let broken = tokio::select! {
+            () = self.process.exited() => false,
+            () = self.link.broken() => true,
+        };
+        let by_itself = match self.link.nonsense() {
+            Some(_) => false,
+            None => !broken || timeout(FOLLOWS_WITHIN, self.process.exited()).await.is_ok(),
+        };
+        let status = self.process.kill().await;
+        // Its answers may still be in the pipe. What left its group may hold the pipe open, and is not waited for.
+        let _ = timeout(READ_WITHIN, self.all_read.cancelled()).await;
+        let how = match (self.link.nonsense(), status) {
+            (None, Some(status)) if by_itself => status.to_string(),
+            (None, _) => "it closed a pipe, and was killed".to_owned(),
+            (Some(nonsense), _) => format!("{nonsense}, and was killed"),
+        };
+        self.close(&format!(
+            "ended while it worked on the call ({how}); it will be started again"
+        ));
+        match self.link.nonsense() {
+            Some(nonsense) => UpstreamError::NoMcp(nonsense),
+            None => UpstreamError::Ended(how),
+        }
+    }
+
+    /// Ends the child in order: its stdin is closed, then it is asked, then killed.
+    pub(super) async fn shut_down(mut self) -> Option<ExitStatus> {
+        self.link.close_input();
+        if timeout(self.limits.end, self.process.exited()).await.is_err() {
+            self.process.terminate();
+            if timeout(self.limits.terminate, self.process.exited())
+                .await
+                .is_err()
+            {
+                debug!(server.id = %self.link.server, "the server does not end when it is asked to, and is killed");
+            }
+        }
+        let status = self.process.kill().await;
+        self.close("was stopped");
+        status
+    }
+
+    fn close(&self, what: &str) {
+        let server = &self.link.server;
+        self.link.pending.close(
+            &RpcError::internal(format!("server `{server}` {what}")),
+            RpcError::internal(format!("server `{server}` has ended; the call was not begun")),
+        );
+    }
+
+    #[cfg(test)]
+    pub(super) fn group(&self) -> rustix::process::Pid {
+        self.process.group()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.close("was stopped");
+    }
+}
+
+/// A child's stderr is for people: it goes to the log, line by line.
+async fn log_lines(server: ServerId, stderr: impl AsyncRead + Unpin) {
+    let mut lines = Lines::new(stderr, MAX_STDERR_BYTES);
+    while let Ok(Some(line)) = lines.next().await {
+        let bytes = match line {
+            Line::Whole(line) => line,
+            Line::TooLong(skipped) => skipped.head,
+        };
+        let line = excerpt(&bytes, SHOWN_CHARS);
+        if !line.is_empty() {
+            info!(server.id = %server, "{line}");
+        }
+    }
+}
+
+/// Tells the host of changed lists: of the first at once, and of more that come in quick succession together.
+async fn pass_on_changes(link: Arc<Link>) {
+    let mut pace = interval(CHANGES_EVERY);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        link.list_changed.notified().await;
+        pace.tick().await;
+        link.list_changes.send_modify(|count| *count += 1);
+    }
+}

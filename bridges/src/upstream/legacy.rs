@@ -1,0 +1,114 @@
+//! What a modern caller hears of a legacy child: the answer to `server/discover`, made of the child's handshake.
+
+use bus_schema::mcp::{ProtocolVersion, meta};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::edit::{Members, Object, is_key};
+
+/// Tasks of the legacy era mean something else than the extension of the same name; neither crosses.
+const TASKS: &str = "tasks";
+const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+const EXTENSIONS: &str = "extensions";
+const COMPLETIONS: &str = "completions";
+
+/// What a child answers to `initialize`, as spelled.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InitializeResult<'a> {
+    #[serde(borrow)]
+    pub(super) protocol_version: &'a RawValue,
+    #[serde(borrow)]
+    capabilities: Option<&'a RawValue>,
+    #[serde(borrow)]
+    server_info: Option<&'a RawValue>,
+    #[serde(borrow)]
+    instructions: Option<&'a RawValue>,
+}
+
+impl InitializeResult<'_> {
+    /// The result of `server/discover` that says the same.
+    pub(super) fn discovered(&self, version: ProtocolVersion) -> String {
+        let mut result = Object::default();
+        result.push("\"resultType\"", "\"complete\"");
+        result.push(
+            "\"supportedVersions\"",
+            &format!("[\"{}\"]", ProtocolVersion::MODERN),
+        );
+        result.push("\"capabilities\"", &self.modern_capabilities(version));
+        if let Some(instructions) = self.instructions.filter(|raw| meta::as_text(raw).is_some()) {
+            result.push("\"instructions\"", instructions.get());
+        }
+        if let Some(info) = self.server_info.filter(|raw| meta::is_object(raw)) {
+            let mut about = Object::default();
+            about.push(&bus_schema::rpc::quote(meta::SERVER_INFO), info.get());
+            result.push("\"_meta\"", &about.finish());
+        }
+        result.push("\"ttlMs\"", "0");
+        result.push("\"cacheScope\"", "\"private\"");
+        result.finish()
+    }
+
+    fn modern_capabilities(&self, version: ProtocolVersion) -> String {
+        let mut modern = Object::default();
+        let members = self.capabilities.and_then(Members::of);
+        for (key, value) in members.iter().flat_map(Members::iter) {
+            if is_key(key, EXTENSIONS) {
+                modern.push(key.get(), &without(value, TASKS_EXTENSION));
+            } else if !is_key(key, TASKS) {
+                modern.push(key.get(), value.get());
+            }
+        }
+        // The first version has the method and no capability for it.
+        let names_completions = members.is_some_and(|members| members.get(COMPLETIONS).is_some());
+        if version == ProtocolVersion::V2024_11_05 && !names_completions {
+            modern.push("\"completions\"", "{}");
+        }
+        modern.finish()
+    }
+}
+
+fn without(object: &RawValue, name: &str) -> String {
+    let Some(members) = Members::of(object) else {
+        return object.get().to_owned();
+    };
+    let mut kept = Object::default();
+    for (key, value) in members.iter().filter(|(key, _)| !is_key(key, name)) {
+        kept.push(key.get(), value.get());
+    }
+    kept.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_becomes_a_discovery() {
+        let result: InitializeResult<'_> = serde_json::from_str(
+            r#"{"protocolVersion":"2025-11-25","capabilities":{"tools":{"listChanged":true},"tasks":{"list":{}},
+            "extensions":{"a/b":{"x":1.0},"io.modelcontextprotocol/tasks":{}}},"instructions":"i","serverInfo":{"name":"n"},"more":1}"#,
+        )
+        .unwrap();
+        assert_eq!(
+            result.discovered(ProtocolVersion::V2025_11_25),
+            r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"extensions":{"a/b":{"x":1.0}}},"instructions":"i","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"n"}},"ttlMs":0,"cacheScope":"private"}"#
+        );
+    }
+
+    #[test]
+    fn the_first_version_completes_without_saying_so() {
+        let result: InitializeResult<'_> =
+            serde_json::from_str(r#"{"protocolVersion":"2024-11-05"}"#).unwrap();
+        assert!(
+            result
+                .discovered(ProtocolVersion::V2024_11_05)
+                .contains(r#""capabilities":{"completions":{}}"#)
+        );
+        assert!(
+            result
+                .discovered(ProtocolVersion::V2025_06_18)
+                .contains(r#""capabilities":{}"#)
+        );
+    }
+}

@@ -1,0 +1,313 @@
+//! The conversation with a child: calls go out under numbers, and what comes back finds its call.
+//!
+//! One task reads and one writes, and neither waits for the other. A call that is dropped tells the child so.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bus_schema::{
+    RpcError, ServerId, TraceContext,
+    mcp::{Era, method},
+    rpc::Message,
+};
+use runtime::Outcome;
+use serde_json::value::RawValue;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{
+    answer, inbound,
+    mailbox::Step,
+    pending::{Entry, Origin, Pending},
+    request,
+    wire::{Line, Lines, MAX_LINE_BYTES, end_line, excerpt},
+};
+
+/// How many messages may wait for the child to read them.
+const QUEUE: usize = 256;
+/// How many KiB of calls may wait for it; the largest call of all fits.
+const QUEUE_KIB: u32 = 256 * 1024;
+/// A child that writes so many lines in a row that are no messages speaks no MCP.
+const MAX_GARBAGE: u32 = 10_000;
+/// How many characters of a bad line the log shows.
+const SHOWN_CHARS: usize = 200;
+
+/// What the two tasks and all calls share.
+pub(super) struct Link {
+    pub(super) server: ServerId,
+    pub(super) pending: Pending,
+    /// Rung when the child says that one of its lists has changed.
+    pub(super) list_changed: Notify,
+    /// Counts the changes that the host is to hear of.
+    pub(super) list_changes: watch::Sender<u64>,
+    numbers: AtomicU64,
+    to_child: mpsc::Sender<Outgoing>,
+    /// In KiB, as one permit a byte would be too many for a semaphore.
+    room: Arc<Semaphore>,
+    unread: Duration,
+    garbage: AtomicU64,
+    /// Why nobody reads any more what the child writes.
+    nonsense: OnceLock<&'static str>,
+    /// Cancelled when no more calls will be made: what is queued is written, and then stdin is closed.
+    closing: CancellationToken,
+    /// Cancelled when the conversation cannot go on, whatever the process does.
+    broken: CancellationToken,
+}
+
+/// A message on its way to the child.
+pub(super) struct Outgoing {
+    line: Vec<u8>,
+    /// Given back when the message is written.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Link {
+    /// A conversation, and the queue that [`Link::write`] takes.
+    pub(super) fn new(server: ServerId, unread: Duration) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
+        let (to_child, queue) = mpsc::channel(QUEUE);
+        let link = Self {
+            server,
+            pending: Pending::default(),
+            list_changed: Notify::new(),
+            list_changes: watch::Sender::new(0),
+            numbers: AtomicU64::new(1),
+            to_child,
+            room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
+            unread,
+            garbage: AtomicU64::new(0),
+            nonsense: OnceLock::new(),
+            closing: CancellationToken::new(),
+            broken: CancellationToken::new(),
+        };
+        (Arc::new(link), queue)
+    }
+
+    /// Begins a call from the bus.
+    ///
+    /// # Errors
+    /// The error for a caller whose request is wrong, or whose server is gone or does not read.
+    pub(super) async fn begin(
+        self: &Arc<Self>,
+        body: &[u8],
+        era: Era,
+        trace: Option<&TraceContext>,
+    ) -> Result<Call, RpcError> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let (line, asked) = request::for_child(body, era, number, trace)?;
+        let mut call = self.enter(number, Origin::Bus { asked, era })?;
+        self.send(line).await?;
+        call.begun = true;
+        Ok(call)
+    }
+
+    /// Makes a call of this room's own.
+    ///
+    /// # Errors
+    /// The child's error, or that of a child that is gone or does not read.
+    pub(super) async fn ask(
+        self: &Arc<Self>,
+        method: &str,
+        params: &serde_json::Value,
+    ) -> Result<Box<RawValue>, RpcError> {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let line = serde_json::json!({ "jsonrpc": "2.0", "id": number, "method": method, "params": params })
+            .to_string();
+        let call = self.enter(number, Origin::Room)?;
+        self.send(end_line(line.into_bytes())).await?;
+        loop {
+            if let Step::Answer(outcome) = call.next().await {
+                let message = Message::parse(&outcome.body)?;
+                return match (message.error, message.result) {
+                    (None, Some(result)) => Ok(result.to_owned()),
+                    (error, _) => Err(error.map_or_else(
+                        || RpcError::internal("the answer has no result"),
+                        answer::error_of,
+                    )),
+                };
+            }
+        }
+    }
+
+    /// Tells the child something that it does not answer.
+    pub(super) async fn notify(&self, method: &str) -> Result<(), RpcError> {
+        let line = serde_json::json!({ "jsonrpc": "2.0", "method": method }).to_string();
+        self.send(end_line(line.into_bytes())).await
+    }
+
+    /// Sends a small message if there is room for it at once.
+    pub(super) fn try_send(&self, message: Vec<u8>) {
+        let outgoing = Outgoing {
+            line: end_line(message),
+            _room: None,
+        };
+        if self.to_child.try_send(outgoing).is_err() {
+            debug!(server.id = %self.server, "dropped a message to a server that does not read");
+        }
+    }
+
+    /// How many lines the child has written that are no messages.
+    pub(super) fn garbage(&self) -> u64 {
+        self.garbage.load(Ordering::Relaxed)
+    }
+
+    /// Lets the child read what is queued, and then closes its stdin.
+    pub(super) fn close_input(&self) {
+        self.closing.cancel();
+    }
+
+    /// Waits until the conversation cannot go on.
+    pub(super) async fn broken(&self) {
+        self.broken.cancelled().await;
+    }
+
+    /// Why nobody reads any more what the child writes, if that is the child's fault.
+    pub(super) fn nonsense(&self) -> Option<&'static str> {
+        self.nonsense.get().copied()
+    }
+
+    fn enter(self: &Arc<Self>, number: u64, from: Origin) -> Result<Call, RpcError> {
+        let entry = Arc::new(Entry::new(from));
+        self.pending.insert(number, Arc::clone(&entry))?;
+        Ok(Call {
+            link: Arc::clone(self),
+            number,
+            entry,
+            begun: false,
+        })
+    }
+
+    /// Queues a message; waits for a while if the child reads slowly.
+    async fn send(&self, line: Vec<u8>) -> Result<(), RpcError> {
+        let kib = u32::try_from(line.len().div_ceil(1024))
+            .unwrap_or(u32::MAX)
+            .min(QUEUE_KIB);
+        let queue = async {
+            let room = Arc::clone(&self.room).acquire_many_owned(kib).await.ok();
+            let outgoing = Outgoing { line, _room: room };
+            self.to_child.send(outgoing).await.is_ok()
+        };
+        match timeout(self.unread, queue).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RpcError::internal(format!(
+                "server `{}` has closed its input; the call was not begun",
+                self.server
+            ))),
+            Err(_) => Err(RpcError::internal(format!(
+                "server `{}` does not read its input; the call was not begun",
+                self.server
+            ))),
+        }
+    }
+
+    /// Writes what is queued to the child's stdin, until it is closed from either side.
+    pub(super) async fn write(
+        self: Arc<Self>,
+        mut queue: mpsc::Receiver<Outgoing>,
+        mut stdin: impl AsyncWrite + Unpin,
+    ) {
+        loop {
+            let next = tokio::select! {
+                biased;
+                next = queue.recv() => next,
+                () = self.closing.cancelled() => None,
+            };
+            let Some(outgoing) = next else { return };
+            if let Err(error) = stdin.write_all(&outgoing.line).await {
+                debug!(%error, server.id = %self.server, "the server has closed its input");
+                self.broken.cancel();
+                return;
+            }
+        }
+    }
+
+    /// Reads what the child writes to its stdout, until it ends or makes no sense.
+    pub(super) async fn read(self: Arc<Self>, stdout: impl AsyncRead + Unpin) {
+        let _broken = self.broken.clone().drop_guard();
+        let mut lines = Lines::new(stdout, MAX_LINE_BYTES);
+        let mut garbage_in_a_row = 0;
+        while garbage_in_a_row < MAX_GARBAGE {
+            let taken = match lines.next().await {
+                Ok(Some(Line::Whole(line))) => self.take(&line),
+                Ok(Some(Line::TooLong(skipped))) => inbound::take_skipped(&self, &skipped),
+                Ok(None) => return,
+                Err(error) => {
+                    warn!(%error, server.id = %self.server, "the server's output cannot be read");
+                    return self.give_up("it writes what cannot be read");
+                }
+            };
+            garbage_in_a_row = if taken.is_ok() { 0 } else { garbage_in_a_row + 1 };
+        }
+        self.give_up("it writes lines that are no messages, and nothing else");
+    }
+
+    fn give_up(&self, why: &'static str) {
+        // Only the reader gives up, and only once.
+        let _ = self.nonsense.set(why);
+    }
+
+    fn take(&self, line: &[u8]) -> Result<(), RpcError> {
+        let taken = inbound::take(self, line);
+        if let Err(error) = &taken {
+            let count = self.garbage.fetch_add(1, Ordering::Relaxed) + 1;
+            // A child that writes nothing else must not fill the log as well.
+            if count.is_power_of_two() {
+                warn!(
+                    server.id = %self.server, count, why = %error,
+                    "skipped a line that is no message: {}", excerpt(line, SHOWN_CHARS)
+                );
+            }
+        }
+        taken
+    }
+}
+
+/// One call in flight. Dropped before its answer, it tells the child that nobody waits for it.
+pub(super) struct Call {
+    link: Arc<Link>,
+    number: u64,
+    entry: Arc<Entry>,
+    /// The child has got it, or will.
+    begun: bool,
+}
+
+impl Call {
+    /// Waits for the next notification, or for the answer.
+    pub(super) async fn next(&self) -> Step {
+        self.entry.mailbox.next().await
+    }
+
+    /// Sends all notifications to `parts`, in order, and gives the answer.
+    pub(super) async fn finish(self, parts: &runtime::Parts) -> Outcome {
+        loop {
+            match self.next().await {
+                Step::Part(part) => parts.send(part).await,
+                Step::Answer(outcome) => return outcome,
+            }
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let unanswered = self.link.pending.remove(self.number).is_some();
+        // A handshake has nothing to cancel: `initialize` must not be, and a child that is not ready may not know the word.
+        if unanswered && self.begun && matches!(self.entry.from, Origin::Bus { .. }) {
+            let cancelled = serde_json::json!({
+                "jsonrpc": "2.0",
+                "method": method::CANCELLED,
+                "params": { "requestId": self.number, "reason": "the caller no longer waits" },
+            });
+            self.link.try_send(cancelled.to_string().into_bytes());
+        }
+    }
+}

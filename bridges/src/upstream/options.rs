@@ -1,0 +1,71 @@
+//! What the platform must know of a child process to run it, and the time limits that hold for every one.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use bus_schema::ServerId;
+use serde::Deserialize;
+
+/// A server that is a command line. Not `Debug`, as `env` may hold secrets.
+#[derive(Clone)]
+pub struct ChildOptions {
+    /// Its id on the bus.
+    pub id: ServerId,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// What is added to the environment that the platform itself runs in.
+    pub env: BTreeMap<String, String>,
+    /// Where it runs; the platform's own folder if absent.
+    pub cwd: Option<PathBuf>,
+    /// The era that it speaks.
+    pub era: EraKnob,
+    /// Labels to find it by.
+    pub tags: Vec<String>,
+    /// How many calls run at once; beyond, callers hear "busy".
+    pub max_in_flight: u32,
+}
+
+/// Whether the era of an upstream server is known beforehand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EraKnob {
+    /// It is found out: a modern question first, and a legacy handshake when that is not understood.
+    #[default]
+    Auto,
+    /// It begins with `initialize`.
+    Legacy,
+    /// It takes metadata with every request.
+    Modern,
+}
+
+/// How long a child may take over what only it can do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// From its start to the end of the handshake; `npx` may have to fetch a package first.
+    pub(super) handshake: Duration,
+    /// For an answer to the modern question, before the legacy one is put.
+    pub(super) probe: Duration,
+    /// For room in the queue towards its stdin.
+    pub(super) unread: Duration,
+    /// For its end once its stdin is closed.
+    pub(super) end: Duration,
+    /// For its end once it has got SIGTERM.
+    pub(super) terminate: Duration,
+}
+
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(30);
+const PROBE_LIMIT: Duration = Duration::from_secs(3);
+const UNREAD_LIMIT: Duration = Duration::from_secs(10);
+const END_LIMIT: Duration = Duration::from_secs(2);
+const TERMINATE_LIMIT: Duration = Duration::from_secs(3);
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake: HANDSHAKE_LIMIT,
+            probe: PROBE_LIMIT,
+            unread: UNREAD_LIMIT,
+            end: END_LIMIT,
+            terminate: TERMINATE_LIMIT,
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! The WebSocket door: one JSON-RPC message a text frame, both eras on one connection.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use axum::{
+    extract::{
+        Path, State,
+        ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
+    },
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse as _, Response},
+};
+use bus_schema::{ServerId, envelope::MAX_BODY_BYTES};
+use bytes::Bytes;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, MissedTickBehavior, interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::{
+    conversation::Conversation,
+    front::Endpoint,
+    http::{Door, principal},
+};
+
+/// The name of this door in envelopes and meters.
+const DOOR: &str = "ws";
+/// How often a silent client is asked whether it is there.
+const PING_EVERY: Duration = Duration::from_secs(20);
+/// How long it may say nothing at all.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a client may take to take a frame.
+const SEND_LIMIT: Duration = Duration::from_secs(30);
+
+pub(crate) async fn all_servers(
+    State(door): State<Door>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    open(door, Endpoint::All, &headers, upgrade)
+}
+
+pub(crate) async fn one_server(
+    State(door): State<Door>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    match id.parse::<ServerId>() {
+        Ok(id) => open(door, Endpoint::Server(id), &headers, upgrade),
+        Err(error) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
+    }
+}
+
+fn open(door: Door, endpoint: Endpoint, headers: &HeaderMap, upgrade: WebSocketUpgrade) -> Response {
+    if let Err(refusal) = door.check_origin(headers) {
+        return (StatusCode::FORBIDDEN, refusal).into_response();
+    }
+    upgrade
+        .protocols(["mcp"])
+        .max_message_size(MAX_BODY_BYTES)
+        .max_frame_size(MAX_BODY_BYTES)
+        .on_upgrade(move |socket| async move {
+            let stop = door.stop.clone();
+            let (conversation, messages) = Conversation::begin(door.front, endpoint, principal(), DOOR);
+            talk(socket, conversation, messages, stop).await;
+        })
+}
+
+async fn talk(
+    mut socket: WebSocket,
+    mut conversation: Conversation,
+    mut messages: mpsc::Receiver<Bytes>,
+    stop: CancellationToken,
+) {
+    let mut pings = interval(PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut heard = Instant::now();
+    loop {
+        let flow = tokio::select! {
+            Some(message) = messages.recv() => send_text(&mut socket, message).await,
+            frame = socket.recv() => {
+                heard = Instant::now();
+                take(frame, &mut socket, &mut conversation, &mut messages).await
+            }
+            _ = pings.tick() => {
+                if heard.elapsed() > SILENCE_LIMIT {
+                    debug!("a websocket client was silent for too long");
+                    return;
+                }
+                send(&mut socket, Message::Ping(Bytes::new())).await
+            }
+            () = stop.cancelled() => {
+                finish(&mut socket, &conversation, &mut messages).await;
+                close(&mut socket, close_code::AWAY, "the platform is stopping").await;
+                return;
+            }
+        };
+        if flow.is_break() {
+            return;
+        }
+    }
+}
+
+async fn take(
+    frame: Option<Result<Message, axum::Error>>,
+    socket: &mut WebSocket,
+    conversation: &mut Conversation,
+    messages: &mut mpsc::Receiver<Bytes>,
+) -> ControlFlow<()> {
+    match frame {
+        Some(Ok(Message::Text(text))) => {
+            let taking = conversation.take(Bytes::from(text));
+            tokio::pin!(taking);
+            // Taking waits when the client reads slowly: it must go on being served meanwhile.
+            loop {
+                tokio::select! {
+                    () = &mut taking => return ControlFlow::Continue(()),
+                    Some(message) = messages.recv() => send_text(socket, message).await?,
+                }
+            }
+        }
+        Some(Ok(Message::Binary(_))) => {
+            close(
+                socket,
+                close_code::UNSUPPORTED,
+                "send JSON-RPC messages as text frames",
+            )
+            .await;
+            ControlFlow::Break(())
+        }
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => ControlFlow::Continue(()),
+        Some(Ok(Message::Close(_))) | None => ControlFlow::Break(()),
+        Some(Err(error)) => {
+            debug!(%error, "a websocket connection has failed");
+            ControlFlow::Break(())
+        }
+    }
+}
+
+/// Sends what the running calls still answer.
+async fn finish(socket: &mut WebSocket, conversation: &Conversation, messages: &mut mpsc::Receiver<Bytes>) {
+    let finished = conversation.finish();
+    tokio::pin!(finished);
+    loop {
+        tokio::select! {
+            biased;
+            Some(message) = messages.recv() => if send_text(socket, message).await.is_break() {
+                return;
+            },
+            () = &mut finished => break,
+        }
+    }
+    while let Ok(message) = messages.try_recv() {
+        if send_text(socket, message).await.is_break() {
+            return;
+        }
+    }
+}
+
+async fn send_text(socket: &mut WebSocket, message: Bytes) -> ControlFlow<()> {
+    match message.try_into() {
+        Ok(text) => send(socket, Message::Text(text)).await,
+        Err(_) => {
+            debug!("left out a message that is not UTF-8");
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+async fn send(socket: &mut WebSocket, message: Message) -> ControlFlow<()> {
+    match timeout(SEND_LIMIT, socket.send(message)).await {
+        Ok(Ok(())) => ControlFlow::Continue(()),
+        _ => ControlFlow::Break(()),
+    }
+}
+
+async fn close(socket: &mut WebSocket, code: u16, reason: &'static str) {
+    let _ = send(
+        socket,
+        Message::Close(Some(CloseFrame {
+            code,
+            reason: reason.into(),
+        })),
+    )
+    .await;
+}

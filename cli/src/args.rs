@@ -1,0 +1,214 @@
+//! What a user can type. Flags win over environment variables, which win over the file.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
+#[derive(Debug, Parser)]
+#[command(name = "trunkline", version, about, after_help = EXAMPLES, propagate_version = true)]
+pub struct Arguments {
+    /// The flags of all commands.
+    #[command(flatten)]
+    pub common: Common,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  trunkline up                                   start the whole platform in one process
+  trunkline serve products                       one more replica, on the same NATS
+  trunkline call products.search '{\"query\":\"desk\"}'
+  trunkline tail                                 watch calls as they end";
+
+/// The flags of all commands.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// The configuration file [default: trunkline.toml, if there is one]
+    #[arg(long, global = true, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The folder for everything that is kept [default: .trunkline]
+    #[arg(long, global = true, env = "TRUNKLINE_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// The NATS to use [default: one of its own for `up`, nats://127.0.0.1:4222 for the others]
+    #[arg(long, global = true, env = "TRUNKLINE_NATS", value_name = "URL")]
+    pub nats: Option<String>,
+    /// What is logged, such as `debug` or `info,runtime=debug`
+    #[arg(long, global = true, env = "TRUNKLINE_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Log one JSON object a line
+    #[arg(long, global = true, env = "TRUNKLINE_LOG_JSON")]
+    pub log_json: bool,
+    /// How many threads run the platform's code [default: one for each four cores]
+    #[arg(long, global = true, env = "TRUNKLINE_THREADS", value_name = "N")]
+    pub threads: Option<usize>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the whole platform: NATS, every server and every door
+    #[command(
+        after_help = "Examples:\n  trunkline up\n  trunkline up --listen 127.0.0.1:0 --nats nats://bus.example.com:4222"
+    )]
+    Up(Up),
+    /// Serve one or more servers on the bus; start it again elsewhere to share the load
+    #[command(
+        after_help = "Examples:\n  trunkline serve products\n  trunkline serve products everything --nats nats://127.0.0.1:4222"
+    )]
+    Serve(Serve),
+    /// Open one door to the bus
+    #[command(
+        after_help = "Examples:\n  trunkline bridge http --listen 127.0.0.1:8081\n  trunkline bridge stdio --server products"
+    )]
+    Bridge(Bridge),
+    /// Show the servers on the bus, with their replicas
+    #[command(after_help = "Examples:\n  trunkline servers\n  trunkline servers --json")]
+    Servers(Ask),
+    /// Show the tools on the bus
+    #[command(after_help = "Examples:\n  trunkline tools\n  trunkline tools --server products --json")]
+    Tools(Tools),
+    /// Call a tool
+    #[command(after_help = CALL_EXAMPLES)]
+    Call(Call),
+    /// Watch calls as they end
+    #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
+    Tail(Ask),
+    /// Print a script that completes commands in a shell
+    #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
+    Completions(Completions),
+}
+
+const CALL_EXAMPLES: &str = "\
+Examples:
+  trunkline call products.search '{\"query\":\"desk\",\"limit\":3}'
+  trunkline call products.reindex
+  echo '{\"sku\":\"OFF-0001\"}' | trunkline call products.get -";
+
+impl Command {
+    /// Whether it runs until it is stopped.
+    #[must_use]
+    pub fn is_long_running(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Serve(_) | Self::Bridge(_))
+    }
+}
+
+/// Where HTTP listens.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Listen {
+    /// Where HTTP and WebSocket clients connect; port 0 picks a free one [default: 127.0.0.1:8080]
+    #[arg(long, env = "TRUNKLINE_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+}
+
+/// `trunkline up`
+#[derive(Clone, Debug, Default, Args)]
+pub struct Up {
+    /// Where HTTP listens.
+    #[command(flatten)]
+    pub http: Listen,
+    /// Where the platform's own NATS listens; port 0 picks a free one [default: 127.0.0.1:4222]
+    #[arg(long, env = "TRUNKLINE_NATS_LISTEN", value_name = "ADDRESS:PORT")]
+    pub nats_listen: Option<SocketAddr>,
+    /// The nats-server program [default: from PATH, or as `make nats` fetched it]
+    #[arg(long, env = "TRUNKLINE_NATS_SERVER", value_name = "FILE")]
+    pub nats_server: Option<PathBuf>,
+    /// Print the ready banner as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trunkline serve`
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    /// Built-in servers (products), or ids from the configuration file
+    #[arg(required = true, value_name = "SERVER")]
+    pub servers: Vec<String>,
+    /// Where metrics and health are served; port 0 picks a free one
+    #[arg(
+        long,
+        env = "TRUNKLINE_METRICS_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:0"
+    )]
+    pub metrics_listen: SocketAddr,
+}
+
+/// The doors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Door {
+    /// Streamable HTTP
+    Http,
+    /// Standard input and output
+    Stdio,
+    /// WebSocket
+    Ws,
+    /// Plain NATS clients
+    Nats,
+}
+
+/// `trunkline bridge`
+#[derive(Clone, Debug, Args)]
+pub struct Bridge {
+    /// Which door
+    pub door: Door,
+    /// Where HTTP listens.
+    #[command(flatten)]
+    pub http: Listen,
+    /// Show this server only (stdio)
+    #[arg(long, value_name = "SERVER")]
+    pub server: Option<String>,
+    /// Where metrics and health of a door without HTTP are served; port 0 picks a free one
+    #[arg(
+        long,
+        env = "TRUNKLINE_METRICS_LISTEN",
+        value_name = "ADDRESS:PORT",
+        default_value = "127.0.0.1:0"
+    )]
+    pub metrics_listen: SocketAddr,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Ask {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `trunkline tools`
+#[derive(Clone, Debug, Args)]
+pub struct Tools {
+    /// Show this server's only
+    #[arg(long, value_name = "SERVER")]
+    pub server: Option<String>,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `trunkline call`
+#[derive(Clone, Debug, Args)]
+pub struct Call {
+    /// `<server>.<tool>`
+    #[arg(value_name = "SERVER.TOOL")]
+    pub tool: String,
+    /// The arguments as a JSON object; `-` reads them from standard input
+    #[arg(value_name = "JSON", default_value = "{}")]
+    pub arguments: String,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    pub timeout: u64,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `trunkline completions`
+#[derive(Clone, Debug, Args)]
+pub struct Completions {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}

@@ -1,0 +1,83 @@
+//! `trunkline bridge`: one door in a process of its own.
+
+use std::process::ExitCode;
+
+use bridges::{
+    front::{Endpoint, Front},
+    http::Serves,
+    stdio,
+};
+use bus_schema::{ServerId, subject::CallerClass};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use super::stopping;
+use crate::{
+    args::{self, Door},
+    config::Config,
+    node::{NatsChoice, Node},
+};
+
+pub(crate) async fn run(mut config: Config, bridge: args::Bridge) -> anyhow::Result<ExitCode> {
+    config.listen = bridge.http.listen.unwrap_or(config.listen);
+    let endpoint = match &bridge.server {
+        Some(server) => Endpoint::Server(server.parse::<ServerId>()?),
+        None => Endpoint::All,
+    };
+    let mut node = Node::connect(
+        &config,
+        CallerClass::Bridge,
+        NatsChoice::Join(config.nats_to_join()),
+    )
+    .await?;
+    let ended = open(&mut node, &config, &bridge, endpoint).await;
+    node.stop().await;
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+async fn open(
+    node: &mut Node,
+    config: &Config,
+    bridge: &args::Bridge,
+    endpoint: Endpoint,
+) -> anyhow::Result<()> {
+    match bridge.door {
+        Door::Http => {
+            let address = node.open_http(config, Serves::Http).await?;
+            info!(mcp = %format!("http://{address}/mcp"), "bridge is ready");
+        }
+        Door::Ws => {
+            let address = node.open_http(config, Serves::WebSocket).await?;
+            info!(websocket = %format!("ws://{address}/ws"), "bridge is ready");
+        }
+        Door::Nats => {
+            let metrics = node.open_admin(bridge.metrics_listen).await?;
+            node.open_nats(config).await?;
+            info!(metrics = %format!("http://{metrics}/metrics"), "bridge is ready");
+        }
+        Door::Stdio => {
+            node.open_admin(bridge.metrics_listen).await?;
+            return talk(node.front(config).await?, endpoint).await;
+        }
+    }
+    stopping::stop_requested().await
+}
+
+/// A desktop client ends its bridge by closing its side.
+async fn talk(front: Front, endpoint: Endpoint) -> anyhow::Result<()> {
+    let stop = CancellationToken::new();
+    let serving = stdio::serve(
+        front,
+        endpoint,
+        tokio::io::stdin(),
+        tokio::io::stdout(),
+        stop.clone(),
+    );
+    tokio::pin!(serving);
+    tokio::select! {
+        ended = &mut serving => return Ok(ended?),
+        asked = stopping::stop_requested() => asked?,
+    }
+    stop.cancel();
+    Ok(serving.await?)
+}

@@ -1,0 +1,61 @@
+//! `trunkline tail`: calls as they end.
+
+use std::process::ExitCode;
+
+use bus_schema::{principal::DEFAULT_TENANT, subject::CallerClass};
+use runtime::{
+    telemetry::Ended,
+    watch::{CallEvent, CallWatch},
+};
+
+use super::{output, stopping};
+use crate::{
+    args,
+    config::Config,
+    node::{NatsChoice, Node},
+};
+
+pub(crate) async fn run(config: Config, ask: args::Ask) -> anyhow::Result<ExitCode> {
+    let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats_to_join())).await?;
+    let mut watch = CallWatch::start(node.bus(), DEFAULT_TENANT).await?;
+    let stop = stopping::stop_requested();
+    tokio::pin!(stop);
+    loop {
+        let event = tokio::select! {
+            event = watch.next() => event,
+            stopped = &mut stop => {
+                stopped?;
+                None
+            }
+        };
+        let Some(event) = event else { break };
+        if ask.json {
+            output::json(&event)?;
+        } else {
+            output::line(&shown(&event));
+        }
+    }
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn shown(event: &CallEvent) -> String {
+    let outcome = match (event.ended, event.code) {
+        (Ended::Cancelled, _) => "cancelled".to_owned(),
+        (Ended::Answered, Some(code)) => format!("error {code}"),
+        (Ended::Answered, None) => "ok".to_owned(),
+    };
+    let milliseconds = event.duration_us / 1_000;
+    let rest = event.duration_us % 1_000;
+    format!(
+        "{:<14} {:<26} {:<28} {:<12} {:>7}.{rest:03} ms {:>8} B  {} via {}",
+        event.server,
+        event.method,
+        output::short(event.name.as_deref().unwrap_or("-"), 28),
+        outcome,
+        milliseconds,
+        event.answer_bytes,
+        event.subject,
+        event.door,
+    )
+}

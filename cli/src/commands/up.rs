@@ -1,0 +1,133 @@
+//! `trunkline up`: the whole platform in one process.
+
+use std::process::ExitCode;
+
+use bridges::{front::Endpoint, http::Serves};
+use bus_schema::subject::CallerClass;
+use runtime::supervise::Status;
+use serde_json::{Value, json};
+
+use super::{output, stopping};
+use crate::{
+    args,
+    config::Config,
+    node::{self, BUILT_IN, NatsChoice, Node},
+};
+
+pub(crate) async fn run(mut config: Config, up: args::Up) -> anyhow::Result<ExitCode> {
+    config.listen = up.http.listen.unwrap_or(config.listen);
+    config.nats_listen = up.nats_listen.unwrap_or(config.nats_listen);
+    let choice = match &config.nats {
+        Some(url) => NatsChoice::Join(url.clone()),
+        None => node::own_nats(&config, up.nats_server),
+    };
+    let mut node = Node::connect(&config, CallerClass::Bridge, choice).await?;
+    if let Err(error) = start(&mut node, &config).await {
+        node.stop().await;
+        return Err(error);
+    }
+    let ready = ready(&mut node, &config).await?;
+    if up.json {
+        output::json(&ready)?;
+    } else {
+        banner(&ready);
+    }
+    stopping::stop_requested().await?;
+    node.stop().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Doors last: whoever gets in finds the servers there.
+async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
+    let configured = config.servers.iter().map(|line| line.id.to_string());
+    let names: Vec<String> = BUILT_IN
+        .into_iter()
+        .map(str::to_owned)
+        .chain(configured)
+        .collect();
+    // A port in use is known before anything slow is started.
+    node.open_http(config, Serves::Everything).await?;
+    node.serve(config, &names).await?;
+    node.open_nats(config).await
+}
+
+/// What the banner says.
+async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
+    let front = node.front(config).await?;
+    let base = node
+        .http()
+        .map(|address| format!("http://{address}"))
+        .unwrap_or_default();
+    let servers: Vec<Value> = node
+        .servers()
+        .map(|(id, status)| {
+            let card = id.parse().ok().and_then(|id| front.card(&Endpoint::Server(id)));
+            let (state, error) = match status {
+                Status::Up => ("up", None),
+                Status::Starting => ("starting", None),
+                Status::Failed(error) => ("failed", Some(error)),
+                Status::Stopped => ("stopped", None),
+            };
+            json!({
+                "id": id, "status": state, "error": error, "url": format!("{base}/servers/{id}/mcp"),
+                "tools": card.as_ref().map(|card| card.tools),
+            })
+        })
+        .collect();
+    Ok(json!({
+        "http": base,
+        "mcp": format!("{base}/mcp"),
+        "websocket": format!("{}/ws", base.replacen("http", "ws", 1)),
+        "nats": node.nats_url().map(str::to_owned).or_else(|| config.nats.clone()),
+        "natsVersion": node.bus().server_version(),
+        "servers": servers,
+    }))
+}
+
+fn banner(ready: &Value) {
+    let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
+    output::line(&format!("\nTrunkline {} is up\n", env!("CARGO_PKG_VERSION")));
+    output::line(&format!("  MCP, all servers   {}", text("mcp")));
+    output::line(&format!("  WebSocket          {}", text("websocket")));
+    output::line(&format!(
+        "  NATS               {} (nats-server {})",
+        text("nats"),
+        text("natsVersion")
+    ));
+    output::line(&format!(
+        "  Health, metrics    {0}/healthz {0}/readyz {0}/metrics\n",
+        text("http")
+    ));
+    let rows: Vec<Vec<String>> = ready["servers"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|server| {
+            let word = |key: &str| server[key].as_str().unwrap_or_default().to_owned();
+            let tools = server["tools"]
+                .as_u64()
+                .map_or_else(|| "-".to_owned(), |tools| tools.to_string());
+            let where_or_why = server["error"]
+                .as_str()
+                .map_or_else(|| word("url"), |error| output::short(error, 80));
+            vec![format!("  {}", word("id")), word("status"), tools, where_or_why]
+        })
+        .collect();
+    output::table(&["  SERVER", "STATUS", "TOOLS", "URL"], &rows);
+    output::line("\nTry it:\n");
+    output::line(&format!("  curl -s {} \\", text("mcp")));
+    output::line(
+        "    -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\",
+    );
+    output::line(
+        "    -H 'MCP-Protocol-Version: 2026-07-28' -H 'Mcp-Method: tools/call' -H 'Mcp-Name: products__search' \\",
+    );
+    output::line(concat!(
+        r#"    -d '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"products__search","arguments":{"query":"desk","limit":3},"#,
+        r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}'"#
+    ));
+    output::line(
+        "\n  trunkline call products.search '{\"query\":\"desk\",\"limit\":3}'     (in another terminal, same folder)\n",
+    );
+    output::line("Ctrl-C stops it.");
+}

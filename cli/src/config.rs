@@ -1,0 +1,281 @@
+//! What a file can say, with the flags and environment laid over it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use bridges::upstream::{ChildOptions, EraKnob};
+use bus_schema::ServerId;
+use serde::Deserialize;
+
+use crate::args::Common;
+
+const DEFAULT_FILE: &str = "trunkline.toml";
+const DEFAULT_DATA_DIR: &str = ".trunkline";
+const DEFAULT_NATS: &str = "nats://127.0.0.1:4222";
+const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(300);
+const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
+
+/// The settings of one process.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The folder for everything that is kept.
+    pub data_dir: PathBuf,
+    /// The NATS that was named, if any.
+    pub nats: Option<String>,
+    /// Where the platform's own NATS listens.
+    pub nats_listen: SocketAddr,
+    /// Where HTTP listens.
+    pub listen: SocketAddr,
+    /// Hosts and origins beside the loopback ones that HTTP clients may come with.
+    pub allowed_hosts: Vec<String>,
+    /// The longest that a call may take.
+    pub call_timeout: Duration,
+    /// How many threads run the platform's code.
+    pub threads: Option<usize>,
+    /// The products server's database; SQLite in the data folder by default.
+    pub products_database: Option<String>,
+    /// External servers.
+    pub servers: Vec<ServerLine>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    data_dir: Option<PathBuf>,
+    nats: Option<String>,
+    nats_listen: Option<SocketAddr>,
+    listen: Option<SocketAddr>,
+    #[serde(default)]
+    allowed_hosts: Vec<String>,
+    call_timeout_secs: Option<u64>,
+    threads: Option<usize>,
+    #[serde(default)]
+    products: Products,
+    #[serde(default)]
+    servers: Vec<ServerLine>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Products {
+    database_url: Option<String>,
+}
+
+/// An external server in the file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerLine {
+    /// Its id on the bus.
+    pub id: ServerId,
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// Variables beside the inherited ones.
+    #[serde(default)]
+    pub env: BTreeMap<String, String>,
+    /// The folder it runs in.
+    #[serde(default)]
+    pub cwd: Option<PathBuf>,
+    /// Which era it speaks.
+    #[serde(default)]
+    pub era: EraKnob,
+    /// Labels to find it by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// How many calls it takes at once.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: u32,
+}
+
+fn default_max_in_flight() -> u32 {
+    DEFAULT_MAX_IN_FLIGHT
+}
+
+impl ServerLine {
+    /// The line as the upstream bridge takes it.
+    #[must_use]
+    pub fn to_options(&self) -> ChildOptions {
+        ChildOptions {
+            id: self.id.clone(),
+            command: self.command.clone(),
+            env: self.env.clone(),
+            cwd: self.cwd.clone(),
+            era: self.era,
+            tags: self.tags.clone(),
+            max_in_flight: self.max_in_flight,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file, and lays the flags and environment over it.
+    ///
+    /// # Errors
+    /// A text that names the file, the line and what would be right.
+    pub fn load(common: &Common) -> anyhow::Result<Self> {
+        let file = match &common.config {
+            Some(path) => read(path)?,
+            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+            None => File::default(),
+        };
+        let config = Self {
+            data_dir: common
+                .data_dir
+                .clone()
+                .or(file.data_dir)
+                .unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            nats: common.nats.clone().or(file.nats),
+            nats_listen: file
+                .nats_listen
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4222))),
+            listen: file
+                .listen
+                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            allowed_hosts: file.allowed_hosts,
+            call_timeout: file
+                .call_timeout_secs
+                .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
+            threads: common.threads.or(file.threads),
+            products_database: file.products.database_url,
+            servers: file.servers,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The NATS that a process joins which does not start one.
+    #[must_use]
+    pub fn nats_to_join(&self) -> String {
+        self.nats.clone().unwrap_or_else(|| DEFAULT_NATS.to_owned())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.threads == Some(0) {
+            bail!("threads is 0; use 1 or more");
+        }
+        if self.call_timeout.is_zero() {
+            bail!("call_timeout_secs is 0; use 1 or more");
+        }
+        let mut ids = BTreeSet::from(["products"]);
+        for server in &self.servers {
+            if !ids.insert(server.id.as_str()) {
+                bail!(
+                    "server id `{}` is used twice (the built-in server `products` counts); give each its own",
+                    server.id
+                );
+            }
+            if server.command.is_empty() {
+                bail!(
+                    "server `{}` has an empty command; write command = [\"program\", \"argument\"]",
+                    server.id
+                );
+            }
+            if server.max_in_flight == 0 {
+                bail!("server `{}` has max_in_flight = 0; use 1 or more", server.id);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<File> {
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            anyhow::anyhow!(
+                "there is no configuration file {}; leave --config out to run without one",
+                path.display()
+            )
+        }
+        _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
+    })?;
+    toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(text: &str) -> anyhow::Result<Config> {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("trunkline.toml");
+        fs::write(&path, text).expect("write");
+        Config::load(&Common {
+            config: Some(path),
+            ..Common::default()
+        })
+    }
+
+    #[test]
+    fn a_file_is_read_and_flags_win_over_it() {
+        let config = load(
+            "listen = \"127.0.0.1:9000\"\ndata_dir = \"/data\"\n[[servers]]\nid = \"time\"\ncommand = [\"python3\", \"-m\", \"mcp_server_time\"]\nera = \"modern\"\n",
+        )
+        .expect("loads");
+        assert_eq!(config.listen.port(), 9000);
+        assert_eq!(
+            (config.servers[0].id.as_str(), config.servers[0].era),
+            ("time", EraKnob::Modern)
+        );
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("t.toml");
+        fs::write(&path, "data_dir = \"/data\"").expect("write");
+        let common = Common {
+            config: Some(path),
+            data_dir: Some("/flag".into()),
+            ..Common::default()
+        };
+        assert_eq!(
+            Config::load(&common).expect("loads").data_dir,
+            PathBuf::from("/flag")
+        );
+    }
+
+    #[test]
+    fn a_bad_line_is_named_with_what_would_be_right() {
+        for (text, words) in [
+            (
+                "listne = \"x\"",
+                ["line 1", "unknown field `listne`", "expected one of"],
+            ),
+            ("listen = \"8080\"", ["line 1", "listen", "socket address"]),
+            ("listen = ", ["line 1", "TOML parse error", ""]),
+            (
+                "[[servers]]\nid = \"Bad Id\"\ncommand = [\"x\"]",
+                ["line 2", "Bad Id", "lower-case"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = []",
+                ["server `a`", "empty command", "command = "],
+            ),
+            (
+                "[[servers]]\nid = \"products\"\ncommand = [\"x\"]",
+                ["products", "twice", "its own"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nera = \"old\"\ncommand = [\"x\"]",
+                ["line 3", "old", "legacy"],
+            ),
+            ("threads = 0", ["threads", "0", "1 or more"]),
+        ] {
+            let error = format!("{:#}", load(text).expect_err(text));
+            for word in words {
+                assert!(error.contains(word), "{text}: `{word}` is not in: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let common = Common {
+            config: Some("/nowhere.toml".into()),
+            ..Common::default()
+        };
+        let error = Config::load(&common).expect_err("missing").to_string();
+        assert!(error.contains("/nowhere.toml"), "{error}");
+    }
+}

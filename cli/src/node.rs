@@ -1,0 +1,353 @@
+//! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use actors::products::Products;
+use anyhow::Context as _;
+use bridges::{
+    admin::AdminDoor,
+    front::Front,
+    http::{HttpDoor, HttpOptions, Serves},
+    nats::NatsDoor,
+    upstream::ChildUpstream,
+};
+use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
+use futures::{FutureExt as _, future::BoxFuture, future::join_all};
+use runtime::{
+    Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
+    nats_server::{self, CORE_USER, NatsServer, NatsServerOptions},
+    rmcp_host::RmcpServer,
+    supervise::{self, Kept, Part, PartError, RunningPart, Status},
+};
+use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+
+/// The servers that are built in.
+pub const BUILT_IN: [&str; 1] = ["products"];
+/// How long a start waits for its servers' first word; slower ones come when they are ready.
+const FIRST_WORD: Duration = Duration::from_secs(20);
+/// How long doors may take to finish what clients have begun.
+const DOOR_DRAIN: Duration = Duration::from_secs(30);
+
+/// One process of the platform.
+pub struct Node {
+    bus: Bus,
+    front: Option<Front>,
+    http: Option<SocketAddr>,
+    doors: Vec<JoinHandle<()>>,
+    doors_stop: CancellationToken,
+    servers: Vec<Kept>,
+    nats: Option<OwnNats>,
+}
+
+struct OwnNats {
+    url: String,
+    kept: Kept,
+}
+
+/// What a process connects to, or starts.
+#[derive(Clone, Debug)]
+pub enum NatsChoice {
+    /// A NATS of its own.
+    Own(NatsServerOptions),
+    /// One that is there.
+    Join(String),
+}
+
+impl Node {
+    /// Connects to the bus, and starts a NATS first if that was chosen.
+    ///
+    /// # Errors
+    /// What went wrong, and what to change.
+    pub async fn connect(config: &Config, class: CallerClass, choice: NatsChoice) -> anyhow::Result<Self> {
+        let (url, password, server) = match choice {
+            NatsChoice::Own(options) => {
+                let server = NatsServer::start(options.clone()).await?;
+                (
+                    server.url().to_owned(),
+                    Some(server.password().to_owned()),
+                    Some((options, server)),
+                )
+            }
+            NatsChoice::Join(url) => (url, nats_server::local_password(&config.data_dir), None),
+        };
+        let credentials = password
+            .filter(|_| !url.contains('@'))
+            .map(|password| (CORE_USER.to_owned(), password));
+        let options = BusOptions {
+            url: url.clone(),
+            credentials: credentials.clone(),
+            class,
+        };
+        let bus = match Bus::connect(options.clone()).await {
+            // Someone else's NATS may know no user of ours and ask for none.
+            Err(runtime::BusError::Refused { .. }) if server.is_none() && credentials.is_some() => {
+                Bus::connect(BusOptions {
+                    credentials: None,
+                    ..options
+                })
+                .await?
+            }
+            connected => connected?,
+        };
+        let nats = match server {
+            Some((options, server)) => Some(OwnNats::keep(options, server, &bus).await?),
+            None => None,
+        };
+        Ok(Self {
+            bus,
+            front: None,
+            http: None,
+            doors: Vec::new(),
+            doors_stop: CancellationToken::new(),
+            servers: Vec::new(),
+            nats,
+        })
+    }
+
+    /// The connection to the bus.
+    #[must_use]
+    pub fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    /// Where the platform's own NATS listens.
+    #[must_use]
+    pub fn nats_url(&self) -> Option<&str> {
+        self.nats.as_ref().map(|nats| nats.url.as_str())
+    }
+
+    /// Where HTTP listens.
+    #[must_use]
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http
+    }
+
+    /// The servers that this process keeps, and how each is doing.
+    pub fn servers(&self) -> impl Iterator<Item = (&str, Status)> {
+        self.servers.iter().map(|kept| (kept.name(), kept.status()))
+    }
+
+    /// What doors ask through; made on first use.
+    ///
+    /// # Errors
+    /// When the bus refuses the directory's subscriptions.
+    pub async fn front(&mut self, config: &Config) -> anyhow::Result<Front> {
+        if let Some(front) = &self.front {
+            return Ok(front.clone());
+        }
+        let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
+        let catalogue = Catalogue::new(self.bus.clone(), directory);
+        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout);
+        self.front = Some(front.clone());
+        Ok(front)
+    }
+
+    /// Starts servers by name, and waits for the first word of each.
+    ///
+    /// # Errors
+    /// When a name is neither built in nor in the file.
+    pub async fn serve(&mut self, config: &Config, names: &[String]) -> anyhow::Result<()> {
+        let parts = names
+            .iter()
+            .map(|name| self.part(config, name))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        for part in parts {
+            self.servers
+                .push(supervise::keep(part, self.bus.metrics().clone()).await?);
+        }
+        let first_words = join_all(self.servers.iter_mut().map(Kept::started));
+        if timeout(FIRST_WORD, first_words).await.is_err() {
+            info!("some servers are still starting; they join when they are ready");
+        }
+        Ok(())
+    }
+
+    fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
+        if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
+            return Ok(Arc::new(ChildUpstream::new(self.bus.clone(), line.to_options())));
+        }
+        if !BUILT_IN.contains(&name) {
+            let configured = config.servers.iter().map(|line| line.id.as_str());
+            let known: Vec<_> = BUILT_IN.into_iter().chain(configured).collect();
+            anyhow::bail!("there is no server `{name}`; known are {}", known.join(", "));
+        }
+        let database = match &config.products_database {
+            Some(url) => url.clone(),
+            None => {
+                std::fs::create_dir_all(&config.data_dir)
+                    .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
+                let folder = config
+                    .data_dir
+                    .canonicalize()
+                    .context("cannot find the data folder")?;
+                format!("sqlite://{}", folder.join("products.db").display())
+            }
+        };
+        Ok(Arc::new(ProductsPart {
+            bus: self.bus.clone(),
+            database,
+        }))
+    }
+
+    /// Opens the HTTP and WebSocket doors.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
+    pub async fn open_http(&mut self, config: &Config, serves: Serves) -> anyhow::Result<SocketAddr> {
+        let front = self.front(config).await?;
+        let options = HttpOptions {
+            listen: config.listen,
+            allowed: config.allowed_hosts.clone(),
+            serves,
+        };
+        if !config.listen.ip().is_loopback() {
+            warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
+        }
+        let door = HttpDoor::bind(front, options).await?;
+        let local = door.local();
+        self.http = Some(local);
+        let stop = self.doors_stop.clone();
+        self.doors.push(tokio::spawn(async move {
+            if let Err(error) = door.serve(stop).await {
+                warn!(%error, "the http door has failed");
+            }
+        }));
+        Ok(local)
+    }
+
+    /// Opens the door for plain NATS clients.
+    ///
+    /// # Errors
+    /// When the bus refuses the subscription.
+    pub async fn open_nats(&mut self, config: &Config) -> anyhow::Result<()> {
+        let door = NatsDoor::open(self.front(config).await?).await?;
+        self.doors.push(tokio::spawn(door.serve(self.doors_stop.clone())));
+        Ok(())
+    }
+
+    /// Serves metrics and health where no HTTP door does.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
+    pub async fn open_admin(&mut self, listen: SocketAddr) -> anyhow::Result<SocketAddr> {
+        let door = AdminDoor::bind(self.bus.clone(), listen).await.with_context(|| {
+            format!("cannot serve metrics on {listen}; choose another with --metrics-listen")
+        })?;
+        let local = door.local();
+        let stop = self.doors_stop.clone();
+        self.doors.push(tokio::spawn(async move {
+            if let Err(error) = door.serve(stop).await {
+                warn!(%error, "the metrics door has failed");
+            }
+        }));
+        Ok(local)
+    }
+
+    /// Stops in the order in which nothing is lost: doors take no more and finish, servers finish and leave, then the bus.
+    pub async fn stop(self) {
+        self.doors_stop.cancel();
+        if timeout(DOOR_DRAIN, join_all(self.doors)).await.is_err() {
+            warn!("clients held a door open longer than the drain time");
+        }
+        join_all(self.servers.into_iter().map(Kept::stop)).await;
+        self.bus.close().await;
+        if let Some(nats) = self.nats {
+            nats.kept.stop().await;
+        }
+    }
+}
+
+struct ProductsPart {
+    bus: Bus,
+    database: String,
+}
+
+impl Part for ProductsPart {
+    fn name(&self) -> &str {
+        "products"
+    }
+
+    fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
+        async move {
+            let products = Products::open(&self.database).await?;
+            let id: ServerId = "products".parse()?;
+            let options = HostOptions {
+                tags: vec!["catalogue".to_owned()],
+                ..HostOptions::new(id)
+            };
+            let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;
+            let running = async move {
+                stop.cancelled().await;
+                host.stop().await;
+                Ok(())
+            };
+            Ok(running.boxed() as RunningPart)
+        }
+        .boxed()
+    }
+}
+
+impl OwnNats {
+    async fn keep(options: NatsServerOptions, server: NatsServer, bus: &Bus) -> anyhow::Result<Self> {
+        let url = server.url().to_owned();
+        // A restart must come back where the others look for it.
+        let listen = url
+            .trim_start_matches("nats://")
+            .parse()
+            .context("nats-server listens nowhere")?;
+        let part = NatsPart {
+            options: NatsServerOptions { listen, ..options },
+            first: Mutex::new(Some(server)),
+        };
+        let kept = supervise::keep(Arc::new(part), bus.metrics().clone()).await?;
+        Ok(Self { url, kept })
+    }
+}
+
+/// The platform's own NATS under supervision. The first one is started before there is a bus, and handed over.
+struct NatsPart {
+    options: NatsServerOptions,
+    /// Held only to take it.
+    first: Mutex<Option<NatsServer>>,
+}
+
+impl Part for NatsPart {
+    fn name(&self) -> &str {
+        "nats-server"
+    }
+
+    fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
+        async move {
+            let first = self.first.lock().await.take();
+            let mut server = match first {
+                Some(server) => server,
+                None => NatsServer::start(self.options.clone()).await?,
+            };
+            let running = async move {
+                tokio::select! {
+                    () = stop.cancelled() => {
+                        server.stop().await;
+                        Ok(())
+                    }
+                    ended = server.ended() => Err(PartError::from(format!("nats-server ended: {ended}"))),
+                }
+            };
+            Ok(running.boxed() as RunningPart)
+        }
+        .boxed()
+    }
+}
+
+/// Where the program of a nats-server and its data are, as `trunkline up` takes it.
+#[must_use]
+pub fn own_nats(config: &Config, program: Option<PathBuf>) -> NatsChoice {
+    NatsChoice::Own(NatsServerOptions {
+        program,
+        listen: config.nats_listen,
+        data_dir: config.data_dir.clone(),
+    })
+}

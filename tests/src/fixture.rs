@@ -1,0 +1,187 @@
+//! A server to call in tests: each tool does one thing that the platform promises to carry.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    handler::server::{router::tool::ToolRouter, wrapper::Parameters},
+    model::{
+        CallToolResult, ContentBlock, Implementation, ProgressNotificationParam, ServerCapabilities,
+        ServerConfig,
+    },
+    schemars,
+    service::RequestContext,
+    tool, tool_handler, tool_router,
+};
+use runtime::{Bus, Host, HostOptions, rmcp_host::RmcpServer};
+use serde::Deserialize;
+use tokio::sync::{Notify, Semaphore};
+
+/// What a test sees of a fixture from outside its calls.
+#[derive(Default)]
+pub struct Probe {
+    /// One permit for each `hold` that has begun.
+    pub held: Held,
+    /// Lets every `hold` go.
+    pub release: Notify,
+    /// How many `count` calls have been made.
+    pub counted: AtomicU32,
+}
+
+/// Calls that have begun to hold, and calls that were dropped while they held.
+pub struct Held {
+    /// One permit for each that has begun.
+    pub begun: Semaphore,
+    /// One permit for each that was dropped before it was let go.
+    pub dropped: Semaphore,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self {
+            begun: Semaphore::new(0),
+            dropped: Semaphore::new(0),
+        }
+    }
+}
+
+/// Notices that a call was dropped.
+struct Holding(Arc<Probe>, bool);
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.held.dropped.add_permits(1);
+        }
+    }
+}
+
+/// The server.
+#[derive(Clone)]
+pub struct Fixture {
+    probe: Arc<Probe>,
+    tool_router: ToolRouter<Self>,
+}
+
+/// `echo`
+#[derive(Deserialize, schemars::JsonSchema)]
+pub struct Echo {
+    /// What comes back.
+    pub text: String,
+}
+
+/// `progress` and `big`
+#[derive(Deserialize, schemars::JsonSchema)]
+pub struct Count {
+    /// How many.
+    pub n: u32,
+}
+
+#[tool_router]
+impl Fixture {
+    /// A fixture that a test watches through its probe.
+    #[must_use]
+    pub fn new(probe: Arc<Probe>) -> Self {
+        Self {
+            probe,
+            tool_router: Self::tool_router(),
+        }
+    }
+
+    /// Gives the text back.
+    #[tool(annotations(read_only_hint = true))]
+    async fn echo(&self, Parameters(echo): Parameters<Echo>) -> Result<CallToolResult, ErrorData> {
+        Ok(CallToolResult::success(vec![ContentBlock::text(echo.text)]))
+    }
+
+    /// Gives back how long the text is.
+    #[tool(annotations(read_only_hint = true))]
+    async fn measure(&self, Parameters(echo): Parameters<Echo>) -> Result<CallToolResult, ErrorData> {
+        Ok(CallToolResult::success(vec![ContentBlock::text(
+            echo.text.len().to_string(),
+        )]))
+    }
+
+    /// Gives n bytes.
+    #[tool(annotations(read_only_hint = true))]
+    async fn big(&self, Parameters(count): Parameters<Count>) -> Result<CallToolResult, ErrorData> {
+        Ok(CallToolResult::success(vec![ContentBlock::text(
+            "x".repeat(count.n as usize),
+        )]))
+    }
+
+    /// Counts calls; not to be repeated.
+    #[tool]
+    async fn count(&self) -> Result<CallToolResult, ErrorData> {
+        let n = self.probe.counted.fetch_add(1, Ordering::SeqCst) + 1;
+        Ok(CallToolResult::success(vec![ContentBlock::text(n.to_string())]))
+    }
+
+    /// Reports progress n times.
+    #[tool(annotations(read_only_hint = true))]
+    async fn progress(
+        &self,
+        Parameters(count): Parameters<Count>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        if let Some(token) = context.meta.get_progress_token() {
+            for n in 1..=count.n {
+                let param = ProgressNotificationParam::new(token.clone(), f64::from(n))
+                    .with_total(f64::from(count.n));
+                let _ = context.peer.notify_progress(param).await;
+            }
+        }
+        Ok(CallToolResult::success(vec![ContentBlock::text("done")]))
+    }
+
+    /// Waits until the test lets it go.
+    #[tool]
+    async fn hold(&self) -> Result<CallToolResult, ErrorData> {
+        self.wait().await
+    }
+
+    /// Waits until the test lets it go, and may be repeated.
+    #[tool(annotations(read_only_hint = true))]
+    async fn hold_safe(&self) -> Result<CallToolResult, ErrorData> {
+        self.wait().await
+    }
+
+    /// Panics.
+    #[tool]
+    async fn panic(&self) -> Result<CallToolResult, ErrorData> {
+        panic!("the test asked for it")
+    }
+
+    async fn wait(&self) -> Result<CallToolResult, ErrorData> {
+        let mut holding = Holding(Arc::clone(&self.probe), false);
+        let released = self.probe.release.notified();
+        self.probe.held.begun.add_permits(1);
+        released.await;
+        holding.1 = true;
+        Ok(CallToolResult::success(vec![ContentBlock::text("released")]))
+    }
+}
+
+#[tool_handler(router = self.tool_router)]
+impl ServerHandler for Fixture {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new("fixture", "1.0.0"))
+    }
+}
+
+/// Puts a fixture on the bus under the id `fixture`.
+///
+/// # Panics
+/// When it does not start.
+pub async fn serve(bus: &Bus, probe: Arc<Probe>, adjust: impl FnOnce(&mut HostOptions)) -> Host {
+    let mut options = HostOptions::new("fixture".parse().expect("an id"));
+    adjust(&mut options);
+    let server = Arc::new(RmcpServer::new(Fixture::new(probe)));
+    Host::start(bus.clone(), server, options)
+        .await
+        .expect("the fixture starts")
+}

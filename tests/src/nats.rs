@@ -1,0 +1,123 @@
+//! A real nats-server on a free port, with the repository's `nats.conf`.
+
+use std::path::PathBuf;
+
+use bus_schema::subject::CallerClass;
+use runtime::{
+    Bus, BusOptions,
+    nats_server::{CORE_USER, NatsServer, NatsServerOptions, PINNED_VERSION},
+};
+use tempfile::TempDir;
+
+use crate::root;
+
+/// A nats-server for one test.
+pub struct Nats {
+    server: Option<NatsServer>,
+    folder: TempDir,
+}
+
+/// The nats-server that the Makefile fetched or found.
+#[must_use]
+pub fn program() -> PathBuf {
+    match std::env::var_os("TRUNKLINE_NATS_SERVER") {
+        Some(program) => program.into(),
+        None => root()
+            .join(".cache/nats-server")
+            .join(PINNED_VERSION)
+            .join("nats-server"),
+    }
+}
+
+impl Nats {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When it does not start: `make nats` fetches what is needed.
+    pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = NatsServerOptions {
+            program: Some(program()),
+            listen: ([127, 0, 0, 1], 0).into(),
+            data_dir: folder.path().to_owned(),
+        };
+        let server = NatsServer::start(options)
+            .await
+            .expect("nats-server starts; `make nats` fetches it");
+        Self {
+            server: Some(server),
+            folder,
+        }
+    }
+
+    /// Where it listens, without credentials: a plain client is the developer there.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.server().url()
+    }
+
+    /// Where it listens, with the credentials of the platform's own processes.
+    #[must_use]
+    pub fn core_url(&self) -> String {
+        self.url().replacen(
+            "nats://",
+            &format!("nats://{CORE_USER}:{}@", self.server().password()),
+            1,
+        )
+    }
+
+    /// The folder that holds the secret, as `--data-dir`.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    /// A connection as a process of its own would have it.
+    ///
+    /// # Panics
+    /// When it cannot connect.
+    pub async fn bus(&self) -> Bus {
+        self.bus_at(self.core_url()).await
+    }
+
+    /// A connection by another way than the direct one.
+    ///
+    /// # Panics
+    /// When it cannot connect.
+    pub async fn bus_at(&self, url: String) -> Bus {
+        let options = BusOptions {
+            url,
+            credentials: None,
+            class: CallerClass::Bridge,
+        };
+        Bus::connect(options).await.expect("connects to the bus")
+    }
+
+    /// Ends it and starts it again on the same port, as an operator would.
+    ///
+    /// # Panics
+    /// When it does not start again.
+    pub async fn restart(&mut self) {
+        let server = self.server.take().expect("it runs");
+        let listen = server
+            .url()
+            .trim_start_matches("nats://")
+            .parse()
+            .expect("an address");
+        server.stop().await;
+        let options = NatsServerOptions {
+            program: Some(program()),
+            listen,
+            data_dir: self.data_dir(),
+        };
+        self.server = Some(
+            NatsServer::start(options)
+                .await
+                .expect("nats-server starts again"),
+        );
+    }
+
+    fn server(&self) -> &NatsServer {
+        self.server.as_ref().expect("it runs")
+    }
+}

@@ -1,0 +1,85 @@
+//! A whole platform in this process: NATS on a free port, the built-in servers, and HTTP on a free port.
+
+use bridges::http::Serves;
+use bus_schema::subject::CallerClass;
+use trunkline::{
+    args::Common,
+    config::Config,
+    node::{self, Node},
+};
+
+use crate::{http::Client, nats};
+
+/// A running platform.
+pub struct Platform {
+    /// The node that runs it.
+    pub node: Node,
+    /// What it was started with.
+    pub config: Config,
+    folder: tempfile::TempDir,
+}
+
+impl Platform {
+    /// Starts one with the given configuration file and servers by name.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start(file: &str, servers: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("trunkline.toml");
+        std::fs::write(&path, file).expect("the file is written");
+        let common = Common {
+            config: Some(path),
+            data_dir: Some(folder.path().join("data")),
+            ..Common::default()
+        };
+        let mut config = Config::load(&common).expect("the configuration is right");
+        config.listen = ([127, 0, 0, 1], 0).into();
+        config.nats_listen = ([127, 0, 0, 1], 0).into();
+        let choice = node::own_nats(&config, Some(nats::program()));
+        let mut node = Node::connect(&config, CallerClass::Bridge, choice)
+            .await
+            .expect("the bus is there");
+        node.open_http(&config, Serves::Everything)
+            .await
+            .expect("HTTP opens");
+        node.open_nats(&config).await.expect("the NATS door opens");
+        let servers: Vec<String> = servers.iter().map(|server| (*server).to_owned()).collect();
+        node.serve(&config, &servers)
+            .await
+            .expect("the servers are known");
+        Self { node, config, folder }
+    }
+
+    /// The URL of an HTTP path.
+    ///
+    /// # Panics
+    /// When HTTP is not open.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.node.http().expect("HTTP is open"))
+    }
+
+    /// A client of the endpoint of one server.
+    #[must_use]
+    pub fn client(&self, server: &str) -> Client {
+        Client::new(self.url(&format!("/servers/{server}/mcp")))
+    }
+
+    /// A client of the endpoint of all servers.
+    #[must_use]
+    pub fn client_of_all(&self) -> Client {
+        Client::new(self.url("/mcp"))
+    }
+
+    /// The folder that is gone after the test.
+    #[must_use]
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Stops it in order.
+    pub async fn stop(self) {
+        self.node.stop().await;
+    }
+}

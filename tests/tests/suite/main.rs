@@ -1,0 +1,4 @@
+//! The tests of the whole: one program, a file for each promise.
+
+mod calls;
+mod tidy;
