@@ -4,29 +4,27 @@
 //! says about itself and its lists is answered here; everything else goes over the bus as the client wrote it.
 
 mod aggregate;
+mod answering;
+mod owner;
+mod trace_ids;
 
-use std::{
-    hash::{BuildHasher as _, RandomState},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bus_schema::{
     Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
-    mcp::{error, meta, method},
+    mcp::{meta, method},
     rpc,
-    trace::Sampled,
 };
 use bytes::Bytes;
-use runtime::{Answer, Bus, Call, CallError, Catalogue, Directory, Retry};
+use runtime::{Bus, Catalogue, Directory, Retry};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
-use tracing::{debug, warn};
 
 use crate::request::{Incoming, Piece, Reference};
+
+pub use answering::{Answering, Fault, Final, Step};
+use answering::{Remote, State};
+use trace_ids::Ids;
 
 /// What the platform calls itself.
 pub const IMPLEMENTATION: &str = "trunkline";
@@ -67,83 +65,6 @@ struct Inner {
     aggregate: aggregate::Aggregate,
     call_timeout: Duration,
     ids: Ids,
-}
-
-/// An answer on its way to a client.
-pub struct Answering {
-    state: State,
-    id: Option<String>,
-    /// The trace of the call.
-    pub trace: TraceContext,
-}
-
-enum State {
-    Local(Option<Final>),
-    Remote(Box<Remote>),
-}
-
-struct Remote {
-    call: Call,
-    front: Front,
-    server: String,
-    method: String,
-    door: &'static str,
-    started: Instant,
-}
-
-/// One step of an answer.
-#[derive(Debug)]
-pub enum Step {
-    /// A notification that comes before the answer.
-    Part(Bytes),
-    /// The answer.
-    Final(Final),
-}
-
-/// The one answer to a request.
-#[derive(Clone, Debug)]
-pub struct Final {
-    /// The code, when it is an error.
-    pub code: Option<i64>,
-    /// The JSON-RPC response.
-    pub body: Bytes,
-    /// Why the bus gave no answer, when that is what happened.
-    pub fault: Option<Fault>,
-}
-
-/// Why the bus gave no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// No such server.
-    UnknownServer,
-    /// The server has no replica at the moment.
-    NoReplica,
-    /// All replicas are busy.
-    Busy,
-    /// The replica was lost during the call.
-    HostLost,
-    /// The deadline passed.
-    Deadline,
-    /// The message is too large.
-    TooLarge,
-    /// The bus or the host is at fault.
-    Bus,
-}
-
-impl Fault {
-    /// The word that stands for it in `error.data.reason`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::UnknownServer => "unknown_server",
-            Self::NoReplica => "no_replica",
-            Self::Busy => "busy",
-            Self::HostLost => "host_lost",
-            Self::Deadline => "deadline",
-            Self::TooLarge => "too_large",
-            Self::Bus => "bus",
-        }
-    }
 }
 
 /// Where a request goes.
@@ -435,89 +356,6 @@ impl Front {
             body: incoming.with_piece(&name.place, &rpc::quote(own)),
         })
     }
-
-    fn absent(&self, incoming: &Incoming, server: &ServerId) -> Final {
-        let error = CallError::NoResponders {
-            server: server.to_string(),
-        };
-        self.fault(incoming.id.as_deref(), &error)
-    }
-
-    fn fault(&self, id: Option<&str>, error: &CallError) -> Final {
-        let (fault, server) = match error {
-            CallError::NoResponders { server } => {
-                let known = server
-                    .parse()
-                    .is_ok_and(|id| self.directory().snapshot().server(&id).is_some());
-                (
-                    if known {
-                        Fault::NoReplica
-                    } else {
-                        Fault::UnknownServer
-                    },
-                    server.as_str(),
-                )
-            }
-            CallError::Busy { server } => (Fault::Busy, server.as_str()),
-            CallError::HostLost { server, .. } => (Fault::HostLost, server.as_str()),
-            CallError::Deadline { server, .. } => (Fault::Deadline, server.as_str()),
-            CallError::TooLarge { .. } => (Fault::TooLarge, ""),
-            _ => (Fault::Bus, ""),
-        };
-        let mut data = json!({ "reason": fault.as_str() });
-        if !server.is_empty() {
-            data["server"] = server.into();
-        }
-        if let CallError::HostLost { instance, .. } = error {
-            data["replica"] = instance.as_str().into();
-        }
-        match fault {
-            Fault::Bus => warn!(error = %error, "a call failed on the bus"),
-            _ => debug!(error = %error, "a call got no answer"),
-        }
-        let code = if fault == Fault::TooLarge {
-            error::INVALID_REQUEST
-        } else {
-            error::INTERNAL
-        };
-        let rpc_error = RpcError::new(code, error.to_string()).with_data(data);
-        Final {
-            code: Some(code),
-            body: rpc::error_response(id, &rpc_error).into(),
-            fault: Some(fault),
-        }
-    }
-}
-
-impl Answering {
-    /// Waits for the next notification or the answer.
-    ///
-    /// # Panics
-    /// When it is asked again after the answer.
-    pub async fn next(&mut self) -> Step {
-        let remote = match &mut self.state {
-            State::Local(answer) => return Step::Final(answer.take().expect("an answer is taken once")),
-            State::Remote(remote) => remote,
-        };
-        let answer = match remote.call.next().await {
-            Ok(Answer::Part(part)) => return Step::Part(part),
-            Ok(Answer::Final { code, body }) => Final {
-                code,
-                body,
-                fault: None,
-            },
-            Err(error) => remote.front.fault(self.id.as_deref(), &error),
-        };
-        let metrics = remote.front.0.bus.metrics();
-        metrics.asked(
-            &remote.server,
-            &remote.method,
-            remote.door,
-            remote.started.elapsed(),
-            answer.code,
-        );
-        Step::Final(answer)
-    }
 }
 
 fn local_result(incoming: &Incoming, result: &Value) -> State {
@@ -543,27 +381,4 @@ fn carried(capabilities: &Map<String, Value>) -> Map<String, Value> {
         capability.remove(TASKS);
     }
     carried
-}
-
-/// Fresh trace and span ids: keyed hashes of a counter, as they must be unlike each other and need not be secret.
-#[derive(Default)]
-struct Ids {
-    key: RandomState,
-    count: AtomicU64,
-}
-
-impl Ids {
-    fn next(&self) -> u64 {
-        self.key.hash_one(self.count.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn next_trace(&self, outside: Option<&TraceContext>) -> TraceContext {
-        match outside {
-            Some(context) => context.child(self.next()),
-            None => {
-                let trace_id = (u128::from(self.next()) << 64) | u128::from(self.next());
-                TraceContext::root(trace_id, self.next(), Sampled::No)
-            }
-        }
-    }
 }

@@ -5,6 +5,7 @@ use bus_schema::{
     RpcError, ServerId, header,
     mcp::mirrored::{self, Mirrored},
 };
+use runtime::catalogue::Listed;
 use serde_json::Value;
 
 use crate::{
@@ -31,10 +32,10 @@ pub(crate) async fn check(
         },
     };
     // A tool whose schema is not known is called without headers, as the protocol lets clients do.
-    let Ok(lists) = front.catalogue().lists(&server).await else {
+    let Ok(tools) = front.catalogue().list(&server, Listed::Tools).await else {
         return Ok(());
     };
-    let Some(tool) = lists.tool(tool).filter(|tool| !tool.mirrored.is_empty()) else {
+    let Some(tool) = tools.get(tool).filter(|tool| !tool.mirrored.is_empty()) else {
         return Ok(());
     };
     let arguments = incoming.arguments.clone().map(|place| &incoming.body[place]);
@@ -47,17 +48,13 @@ pub(crate) async fn check(
 }
 
 fn compare(mirrored: &Mirrored, headers: &HeaderMap, arguments: &Value) -> Result<(), RpcError> {
-    let shown = format!("Mcp-Param-{}", mirrored.name);
+    let shown = format!("{}{}", header::PARAM_PREFIX, mirrored.name.to_ascii_lowercase());
     let argument = mirrored
         .path
         .iter()
         .try_fold(arguments, |value, key| value.get(key))
         .filter(|value| !value.is_null());
-    let value = headers.get(format!(
-        "{}{}",
-        header::PARAM_PREFIX,
-        mirrored.name.to_ascii_lowercase()
-    ));
+    let value = headers.get(&shown);
     let (value, argument) = match (value, argument) {
         (None, None) => return Ok(()),
         (None, Some(_)) => return Err(RpcError::header_mismatch(format!("header `{shown}` is missing"))),

@@ -160,96 +160,56 @@ fn card() -> ServerCard {
 fn subjects_have_the_spelling_of_their_golden_file() {
     let t = |name: &str| Token::encode(name);
     let (tenant, server, instance) = (t("default"), t("products"), t("0192f0c1a2b3"));
-    let mut lines = Vec::new();
-    let mut add = |what: &str, subject: String| lines.push(format!("{what:<28} {subject}\n"));
-    for method in ["tools/call", "server/discover", "com.example/any_thing"] {
-        let subject = Subject::Rpc {
-            tenant: tenant.clone(),
-            server: server.clone(),
-            method: MethodPath::encode(method),
-        };
-        add("call", subject.to_string());
-    }
-    for verb in [InstanceVerb::Body, InstanceVerb::Credit, InstanceVerb::Cancel] {
-        add(
-            "word to one instance",
-            Subject::Instance {
-                server: server.clone(),
-                instance: instance.clone(),
-                verb,
-            }
-            .to_string(),
-        );
-    }
-    let gone = Subject::Gone {
-        server: server.clone(),
-        instance: instance.clone(),
-        caller: t("caller"),
-        call: 255,
-    };
-    add("caller is gone", gone.to_string());
-    add(
-        "cancel anywhere",
-        Subject::Cancel {
-            tenant: tenant.clone(),
-            server: server.clone(),
-        }
-        .to_string(),
-    );
+    let mut lines: Vec<String> = built_subjects(&tenant, &server, &instance);
     for kind in [EventKind::Up, EventKind::Down, EventKind::Call] {
-        add(
-            "event",
-            Subject::Event {
-                tenant: tenant.clone(),
-                server: server.clone(),
-                kind,
-            }
-            .to_string(),
-        );
-        add("all events", subject::all_events(&tenant, kind));
+        lines.push(subject::all_events(&tenant, kind));
     }
-    add(
-        "watch calls",
-        Subject::Watch {
-            tenant: tenant.clone(),
-        }
-        .to_string(),
-    );
     for class in [CallerClass::Bridge, CallerClass::Cli] {
-        add(
-            "inbox",
-            Subject::Inbox {
-                class,
-                instance: instance.clone(),
-                call: 255,
-            }
-            .to_string(),
-        );
-        add("all answers", subject::all_answers(class, &instance));
-        add("library inbox", subject::library_inbox_prefix(class, &instance));
+        lines.push(subject::all_answers(class, &instance));
+        lines.push(subject::library_inbox_prefix(class, &instance));
     }
-    for (method, name) in [
-        ("tools/call", Some("get_product")),
-        ("resources/read", Some("product://a b")),
-        ("tools/list", None),
-    ] {
-        let subject = Subject::Public {
-            tenant: tenant.clone(),
-            server: server.clone(),
-            method: MethodPath::encode(method),
-            name: name.map(Token::encode),
-        };
-        add("public call", subject.to_string());
-    }
-    add("all calls", subject::all_calls(&tenant, &server));
-    add("all words", subject::all_instance_words(&server, &instance));
-    add("all public calls", subject::all_public_calls());
-    add("all services", subject::ask_all_services());
-    for question in subject::service_questions("products", "0192f0c1a2b3") {
-        add("service questions", question);
-    }
-    add("broker's disconnects", subject::DISCONNECTS.to_owned());
-    check_bytes("subjects.txt", lines.concat().as_bytes());
+    lines.push(subject::all_calls(&tenant, &server));
+    lines.push(subject::all_instance_words(&server, &instance));
+    lines.push(subject::all_public_calls());
+    lines.push(subject::ask_all_services());
+    lines.extend(subject::service_questions("products", "0192f0c1a2b3"));
+    lines.push(subject::DISCONNECTS.to_owned());
+    check_bytes("subjects.txt", (lines.join("\n") + "\n").as_bytes());
+}
+
+/// One of each kind of subject.
+fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<String> {
+    let (tenant, server, instance) = (|| tenant.clone(), || server.clone(), || instance.clone());
+    let rpc = |method| Subject::Rpc { tenant: tenant(), server: server(), method: MethodPath::encode(method) };
+    let word = |verb| Subject::Instance { server: server(), instance: instance(), verb };
+    let event = |kind| Subject::Event { tenant: tenant(), server: server(), kind };
+    let inbox = |class| Subject::Inbox { class, instance: instance(), call: 255 };
+    let public = |method, name: Option<&str>| Subject::Public {
+        tenant: tenant(),
+        server: server(),
+        method: MethodPath::encode(method),
+        name: name.map(Token::encode),
+    };
+    let subjects = [
+        rpc("tools/call"),
+        rpc("server/discover"),
+        rpc("com.example/any_thing"),
+        word(InstanceVerb::Body),
+        word(InstanceVerb::Credit),
+        word(InstanceVerb::Cancel),
+        Subject::Gone { server: server(), instance: instance(), caller: Token::encode("caller"), call: 255 },
+        Subject::Cancel { tenant: tenant(), server: server() },
+        event(EventKind::Up),
+        event(EventKind::Down),
+        event(EventKind::Call),
+        Subject::Watch { tenant: tenant() },
+        inbox(CallerClass::Bridge),
+        inbox(CallerClass::Cli),
+        public("tools/call", Some("get_product")),
+        public("resources/read", Some("product://a b")),
+        public("tools/list", None),
+    ];
+    subjects.iter().map(ToString::to_string).collect()
 }
 
 #[test]

@@ -146,6 +146,30 @@ impl Node {
         Ok(front)
     }
 
+    /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.
+    pub async fn settled(&self) {
+        let Some(front) = &self.front else { return };
+        let mut changes = front.directory().changes();
+        let all_known = async {
+            loop {
+                let snapshot = front.directory().snapshot();
+                let up = self.servers().filter(|(_, status)| *status == Status::Up);
+                if up
+                    .into_iter()
+                    .all(|(id, _)| id.parse().is_ok_and(|id| snapshot.server(&id).is_some()))
+                {
+                    return;
+                }
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if timeout(FIRST_WORD, all_known).await.is_err() {
+            warn!("a server has started, but the doors have not heard of it yet");
+        }
+    }
+
     /// Starts servers by name, and waits for the first word of each.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bus_schema::{
-    Principal, RpcError, ServerCard, ServerId,
+    Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId,
     mcp::{
         meta, method,
         mirrored::{self, Mirrored},
@@ -14,18 +14,18 @@ use bus_schema::{
     rpc,
 };
 use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 use tokio::sync::OnceCell;
 use tracing::{debug, warn};
 
 use crate::{
     bus::Bus,
     call::{CallError, Retry},
-    directory::{Directory, LISTS, list_request},
+    directory::Directory,
 };
 
 /// The most pages that a server's list may have.
-const MAX_PAGES: usize = 1_000;
+pub(crate) const MAX_PAGES: usize = 1_000;
 
 /// One tool, prompt, resource or template of a server.
 #[derive(Debug)]
@@ -40,26 +40,85 @@ pub struct Item {
     pub mirrored: Vec<Mirrored>,
 }
 
-/// The lists of one server at one revision.
-#[derive(Debug, Default)]
-pub struct Lists {
+/// Which of a server's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listed {
     /// Its tools.
-    pub tools: Vec<Item>,
+    Tools,
     /// Its prompts.
-    pub prompts: Vec<Item>,
+    Prompts,
     /// Its resources.
-    pub resources: Vec<Item>,
+    Resources,
     /// Its resource templates.
-    pub templates: Vec<Item>,
-    /// Where each tool stands in `tools`.
-    tool_places: HashMap<String, usize>,
+    Templates,
 }
 
-impl Lists {
-    /// A tool by name.
+impl Listed {
+    /// All four.
+    pub const ALL: [Self; 4] = [Self::Tools, Self::Prompts, Self::Resources, Self::Templates];
+
+    /// The list that a method asks for.
     #[must_use]
-    pub fn tool(&self, name: &str) -> Option<&Item> {
-        self.tool_places.get(name).map(|place| &self.tools[*place])
+    pub fn of(called: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|list| list.method() == called)
+    }
+
+    /// The method that asks for it.
+    #[must_use]
+    pub const fn method(self) -> &'static str {
+        match self {
+            Self::Tools => method::TOOLS_LIST,
+            Self::Prompts => method::PROMPTS_LIST,
+            Self::Resources => method::RESOURCES_LIST,
+            Self::Templates => method::TEMPLATES_LIST,
+        }
+    }
+
+    /// Where the items stand in the result.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources => "resources",
+            Self::Templates => "resourceTemplates",
+        }
+    }
+
+    /// The capability that a server with such a list declares.
+    #[must_use]
+    pub const fn capability(self) -> &'static str {
+        match self {
+            Self::Tools => "tools",
+            Self::Prompts => "prompts",
+            Self::Resources | Self::Templates => "resources",
+        }
+    }
+}
+
+/// One list of a server at one revision.
+#[derive(Debug, Default)]
+pub struct List {
+    /// What stands in it, in the server's order.
+    pub items: Vec<Item>,
+    /// Where each item stands, by its key.
+    places: HashMap<String, usize>,
+}
+
+impl List {
+    fn new(items: Vec<Item>) -> Self {
+        let places = items
+            .iter()
+            .enumerate()
+            .map(|(at, item)| (item.key.clone(), at))
+            .collect();
+        Self { items, places }
+    }
+
+    /// An item by its name or URI.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Item> {
+        self.places.get(key).map(|place| &self.items[*place])
     }
 }
 
@@ -80,7 +139,7 @@ pub enum CatalogueError {
         source: CallError,
     },
     /// It answered with an error.
-    #[error("server `{server}` does not list what it offers: {source}")]
+    #[error("server `{server}` does not list what it offers")]
     Refused {
         /// Which server.
         server: ServerId,
@@ -102,7 +161,7 @@ pub struct Catalogue {
 #[derive(Clone)]
 struct Cell {
     revision: String,
-    lists: Arc<OnceCell<Arc<Lists>>>,
+    lists: Arc<[OnceCell<Arc<List>>; 4]>,
 }
 
 impl Catalogue {
@@ -122,17 +181,19 @@ impl Catalogue {
         &self.directory
     }
 
-    /// The lists of one server, fetched if they are not known at its present revision.
+    /// One list of a server, fetched if it is not known at the server's present revision.
     ///
     /// # Errors
     /// [`CatalogueError`] when the server is not there or does not answer.
-    pub async fn lists(&self, server: &ServerId) -> Result<Arc<Lists>, CatalogueError> {
+    pub async fn list(&self, server: &ServerId, list: Listed) -> Result<Arc<List>, CatalogueError> {
         let snapshot = self.directory.snapshot();
-        let card = snapshot
-            .server(server)
-            .ok_or_else(|| CatalogueError::UnknownServer(server.clone()))?;
-        let cell = self.cell(card);
-        cell.get_or_try_init(|| self.fetch(card)).await.cloned()
+        let unknown = || CatalogueError::UnknownServer(server.clone());
+        let card = snapshot.server(server).ok_or_else(unknown)?;
+        let lists = self.lists(card);
+        lists[list as usize]
+            .get_or_try_init(|| self.fetch(card, list))
+            .await
+            .cloned()
     }
 
     /// Whether a call may be made again when its host is lost: reading methods, and tools that are marked so.
@@ -143,12 +204,8 @@ impl Catalogue {
         let Some(name) = name.filter(|_| called == method::TOOLS_CALL) else {
             return Retry::Never;
         };
-        match self.lists(server).await {
-            Ok(lists) => lists
-                .tools
-                .iter()
-                .find(|tool| tool.key == name)
-                .map_or(Retry::Never, |tool| tool.retry),
+        match self.list(server, Listed::Tools).await {
+            Ok(tools) => tools.get(name).map_or(Retry::Never, |tool| tool.retry),
             Err(error) => {
                 debug!(%error, "cannot tell whether a tool may be called again");
                 Retry::Never
@@ -156,56 +213,33 @@ impl Catalogue {
         }
     }
 
-    fn cell(&self, card: &ServerCard) -> Arc<OnceCell<Arc<Lists>>> {
+    fn lists(&self, card: &ServerCard) -> Arc<[OnceCell<Arc<List>>; 4]> {
         let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
         match cells.get(&card.id) {
             Some(cell) if cell.revision == card.revision => Arc::clone(&cell.lists),
             _ => {
-                let lists = Arc::default();
-                cells.insert(
-                    card.id.clone(),
-                    Cell {
-                        revision: card.revision.clone(),
-                        lists: Arc::clone(&lists),
-                    },
-                );
-                lists
+                let cell = Cell {
+                    revision: card.revision.clone(),
+                    lists: Arc::default(),
+                };
+                cells.insert(card.id.clone(), cell.clone());
+                cell.lists
             }
         }
     }
 
-    async fn fetch(&self, card: &ServerCard) -> Result<Arc<Lists>, CatalogueError> {
-        let mut lists = Lists::default();
-        for (capability, list, key) in LISTS {
-            if !card.capabilities.contains_key(capability) {
-                continue;
-            }
-            let items = match self.fetch_list(card, list, key).await {
-                Err(CatalogueError::Refused { .. }) if list == method::TEMPLATES_LIST => Vec::new(),
-                items => items?,
-            };
-            match list {
-                method::TOOLS_LIST => lists.tools = items,
-                method::PROMPTS_LIST => lists.prompts = items,
-                method::RESOURCES_LIST => lists.resources = items,
-                _ => lists.templates = items,
-            }
+    async fn fetch(&self, card: &ServerCard, list: Listed) -> Result<Arc<List>, CatalogueError> {
+        if !card.capabilities.contains_key(list.capability()) {
+            return Ok(Arc::default());
         }
-        lists.tool_places = lists
-            .tools
-            .iter()
-            .enumerate()
-            .map(|(at, tool)| (tool.key.clone(), at))
-            .collect();
-        Ok(Arc::new(lists))
+        match self.fetch_items(card, list).await {
+            // A server may offer resources and know no templates.
+            Err(CatalogueError::Refused { .. }) if list == Listed::Templates => Ok(Arc::default()),
+            items => items.map(|items| Arc::new(List::new(items))),
+        }
     }
 
-    async fn fetch_list(
-        &self,
-        card: &ServerCard,
-        list: &str,
-        key: &str,
-    ) -> Result<Vec<Item>, CatalogueError> {
+    async fn fetch_items(&self, card: &ServerCard, list: Listed) -> Result<Vec<Item>, CatalogueError> {
         let mut items = Vec::new();
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
@@ -214,7 +248,7 @@ impl Catalogue {
                 tenant: card.tenant.clone(),
                 client: None,
             };
-            let request = list_request(card.id.as_str(), list, cursor.as_deref(), principal);
+            let request = list_request(card.id.as_str(), list.method(), cursor.as_deref(), principal);
             let (_, body) =
                 self.bus
                     .ask(request, Retry::Safe)
@@ -223,7 +257,7 @@ impl Catalogue {
                         server: card.id.clone(),
                         source,
                     })?;
-            cursor = read_page(&body, key, &mut items).map_err(|source| CatalogueError::Refused {
+            cursor = read_page(&body, list.key(), &mut items).map_err(|source| CatalogueError::Refused {
                 server: card.id.clone(),
                 source,
             })?;
@@ -305,4 +339,41 @@ struct Annotations {
 fn lenient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Annotations, D::Error> {
     let raw = <&RawValue>::deserialize(deserializer)?;
     Ok(serde_json::from_str(raw.get()).unwrap_or_default())
+}
+
+/// A request that the platform itself makes of a server, to learn what it offers.
+pub(crate) fn list_request(
+    server: &str,
+    method: &str,
+    cursor: Option<&str>,
+    principal: Principal,
+) -> Request {
+    let mut params = Map::new();
+    if let Some(cursor) = cursor {
+        params.insert("cursor".to_owned(), json!(cursor));
+    }
+    let version = ProtocolVersion::MODERN.as_str();
+    params.insert(
+        "_meta".to_owned(),
+        json!({
+            meta::PROTOCOL_VERSION: version,
+            meta::CLIENT_CAPABILITIES: {},
+            meta::CLIENT_INFO: { "name": "trunkline", "version": env!("CARGO_PKG_VERSION") },
+        }),
+    );
+    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
+    Request {
+        caller: String::new(),
+        call: 0,
+        server: server.to_owned(),
+        method: method.to_owned(),
+        name: None,
+        principal,
+        protocol_version: version.to_owned(),
+        door: "platform".to_owned(),
+        timeout_ms: 30_000,
+        trace: None,
+        chunked_bytes: 0,
+        body: body.to_string().into_bytes().into(),
+    }
 }

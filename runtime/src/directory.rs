@@ -12,25 +12,18 @@ use std::{
 use arc_swap::ArcSwap;
 use async_nats::{Message, Subscriber};
 use bus_schema::{
-    ContentType, Principal, ProtocolVersion, Request, ServerCard, ServerId, Token,
-    mcp::{meta, method},
-    rpc,
+    ContentType, ServerCard, ServerId, Token,
     subject::{self, EventKind},
 };
 use futures::StreamExt as _;
 use serde::Deserialize;
-use serde_json::{Map, Value, json, value::RawValue};
-use sha2::{Digest as _, Sha256};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::watch,
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tracing::{debug, info};
 
-use crate::{
-    bus::{Bus, BusError},
-    host::{HostError, HostOptions, McpServer, Parts},
-};
+use crate::bus::{Bus, BusError};
 
 /// How often everybody is asked.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -39,9 +32,6 @@ const MISSED_SWEEPS: u64 = 2;
 /// How long a newcomer listens for answers: until none has come for the first, and never longer than the second.
 const SETTLE_QUIET: Duration = Duration::from_millis(150);
 const SETTLE_LIMIT: Duration = Duration::from_secs(2);
-/// The most pages that a server's list may have.
-const MAX_PAGES: usize = 1_000;
-
 /// The servers on the bus at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -147,7 +137,7 @@ impl Directory {
         loop {
             tokio::select! {
                 Some(message) = up.next() => if let Some(card) = read_card(&message) {
-                    self.insert(card, sweep);
+                    self.insert(&card, sweep);
                 },
                 Some(message) = down.next() => if let Some(card) = read_card(&message) {
                     self.remove(|known| known.id == card.id && known.instance == card.instance);
@@ -182,13 +172,13 @@ impl Directory {
             return;
         };
         match serde_json::from_str::<ServerCard>(card) {
-            Ok(card) if card.tenant == self.0.tenant => self.insert(card, sweep),
+            Ok(card) if card.tenant == self.0.tenant => self.insert(&card, sweep),
             Ok(_) => {}
             Err(error) => debug!(%error, "ignored a server whose card cannot be read"),
         }
     }
 
-    fn insert(&self, card: ServerCard, sweep: u64) {
+    fn insert(&self, card: &ServerCard, sweep: u64) {
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (card.id.clone(), card.instance.clone());
         let old = known.insert(
@@ -198,7 +188,7 @@ impl Directory {
                 seen_in_sweep: sweep,
             },
         );
-        if old.as_ref().map(|known| &known.card) != Some(&card) {
+        if old.as_ref().map(|known| &known.card) != Some(card) {
             if old.is_none() {
                 debug!(server.id = %card.id, instance = %card.instance, "found a replica");
             }
@@ -252,164 +242,4 @@ fn read_card(message: &Message) -> Option<ServerCard> {
         .decode(&message.payload)
         .inspect_err(|error| debug!(%error, "ignored a card that cannot be read"))
         .ok()
-}
-
-/// Asks a server to describe itself, through the same requests that any client makes.
-pub(crate) async fn describe(
-    bus: &Bus,
-    server: &Arc<dyn McpServer>,
-    options: &HostOptions,
-) -> Result<ServerCard, HostError> {
-    let mut digest = Sha256::new();
-    let discovered = ask(bus, server, options, method::DISCOVER, None).await?;
-    let capabilities = discovered
-        .get("capabilities")
-        .and_then(Value::as_object)
-        .cloned()
-        .unwrap_or_default();
-    let info = discovered.pointer(&format!("/_meta/{}", meta::SERVER_INFO.replace('/', "~1")));
-    let text = |key: &str| {
-        info.and_then(|i| i.get(key))
-            .and_then(Value::as_str)
-            .map(str::to_owned)
-    };
-    digest.update(serde_json::to_vec(&capabilities).unwrap_or_default());
-    let mut counts = [0; 4];
-    for (at, (capability, list, key)) in LISTS.into_iter().enumerate() {
-        if capabilities.contains_key(capability) {
-            counts[at] = count_list(bus, server, options, (list, key), &mut digest).await?;
-        }
-    }
-    let id = options.id.clone();
-    Ok(ServerCard {
-        instance: bus.instance().to_owned(),
-        tenant: options.tenant.clone(),
-        title: text("title")
-            .or_else(|| text("name"))
-            .unwrap_or_else(|| id.to_string()),
-        version: text("version").unwrap_or_else(|| "0.0.0".to_owned()),
-        instructions: discovered
-            .get("instructions")
-            .and_then(Value::as_str)
-            .map(str::to_owned),
-        tags: options.tags.clone(),
-        protocol_version: server.protocol_version(),
-        capabilities,
-        revision: digest.finalize()[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
-        tools: counts[0],
-        prompts: counts[1],
-        resources: counts[2] + counts[3],
-        max_in_flight: options.max_in_flight,
-        id,
-    })
-}
-
-/// The lists of a server: the capability that they stand under, the method, and where the items are.
-pub(crate) const LISTS: [(&str, &str, &str); 4] = [
-    ("tools", method::TOOLS_LIST, "tools"),
-    ("prompts", method::PROMPTS_LIST, "prompts"),
-    ("resources", method::RESOURCES_LIST, "resources"),
-    ("resources", method::TEMPLATES_LIST, "resourceTemplates"),
-];
-
-async fn count_list(
-    bus: &Bus,
-    server: &Arc<dyn McpServer>,
-    options: &HostOptions,
-    (list, key): (&'static str, &str),
-    digest: &mut Sha256,
-) -> Result<u32, HostError> {
-    let mut count = 0;
-    let mut cursor = None;
-    for _ in 0..MAX_PAGES {
-        // A server may offer resources and know no templates.
-        let page = match ask(bus, server, options, list, cursor.as_deref()).await {
-            Ok(page) => page,
-            Err(_) if list == method::TEMPLATES_LIST => break,
-            Err(error) => return Err(error),
-        };
-        let items = page
-            .get(key)
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        count += u32::try_from(items.len()).unwrap_or(u32::MAX);
-        digest.update(serde_json::to_vec(items).unwrap_or_default());
-        cursor = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
-        if cursor.is_none() {
-            break;
-        }
-    }
-    Ok(count)
-}
-
-async fn ask(
-    bus: &Bus,
-    server: &Arc<dyn McpServer>,
-    options: &HostOptions,
-    method: &'static str,
-    cursor: Option<&str>,
-) -> Result<Value, HostError> {
-    let wrong = |why: String| HostError::Description { method, why };
-    let principal = Principal {
-        subject: "host".to_owned(),
-        tenant: options.tenant.clone(),
-        client: None,
-    };
-    let request = Request {
-        caller: bus.instance().to_owned(),
-        ..list_request(options.id.as_str(), method, cursor, principal)
-    };
-    // Nobody listens for notifications here: without a receiver they are dropped.
-    let (parts, _) = mpsc::channel(1);
-    let asked = Arc::clone(server).handle(request, Parts::new(parts));
-    let limit = Instant::now() + Duration::from_secs(30);
-    let outcome = timeout_at(limit, asked)
-        .await
-        .map_err(|_| wrong("none within 30 s".to_owned()))?;
-    let message = rpc::Message::parse(&outcome.body).map_err(|error| wrong(error.message))?;
-    match (message.result, message.error) {
-        (Some(result), _) => serde_json::from_str(result.get()).map_err(|error| wrong(error.to_string())),
-        (None, error) => Err(wrong(error.map_or("it is no response", RawValue::get).to_owned())),
-    }
-}
-
-/// A request that the platform itself makes of a server, to learn what it offers.
-pub(crate) fn list_request(
-    server: &str,
-    method: &str,
-    cursor: Option<&str>,
-    principal: Principal,
-) -> Request {
-    let mut params = Map::new();
-    if let Some(cursor) = cursor {
-        params.insert("cursor".to_owned(), json!(cursor));
-    }
-    let version = ProtocolVersion::MODERN.as_str();
-    params.insert(
-        "_meta".to_owned(),
-        json!({
-            meta::PROTOCOL_VERSION: version,
-            meta::CLIENT_CAPABILITIES: {},
-            meta::CLIENT_INFO: { "name": "trunkline", "version": env!("CARGO_PKG_VERSION") },
-        }),
-    );
-    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-    Request {
-        caller: String::new(),
-        call: 0,
-        server: server.to_owned(),
-        method: method.to_owned(),
-        name: None,
-        principal,
-        protocol_version: version.to_owned(),
-        door: "platform".to_owned(),
-        timeout_ms: 30_000,
-        trace: None,
-        chunked_bytes: 0,
-        body: body.to_string().into_bytes().into(),
-    }
 }

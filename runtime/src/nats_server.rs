@@ -23,7 +23,7 @@ const CONFIG: &str = include_str!("../../nats.conf");
 /// The version that the Makefile fetches.
 pub const PINNED_VERSION: &str = "2.15.1";
 /// The oldest version that we start ourselves.
-const OLDEST_OWN: (u32, u32) = (2, 15);
+const OLDEST_OWN: &str = "2.15.1";
 /// The user of the platform's own processes, as `nats.conf` names it.
 pub const CORE_USER: &str = "core";
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -54,12 +54,12 @@ pub struct NatsServer {
 pub enum NatsServerError {
     /// There is none.
     #[error(
-        "no nats-server {}.{} or newer was found on PATH or in .cache; run `make nats` to fetch it, put one on PATH, or use \
-         --nats to connect to one that runs already", OLDEST_OWN.0, OLDEST_OWN.1
+        "no nats-server {OLDEST_OWN} or newer was found on PATH or in .cache; run `make nats` to fetch it, put one on PATH, or use \
+         --nats to connect to one that runs already"
     )]
     NotFound,
     /// The one that was named is too old or does not run.
-    #[error("{program} is no nats-server {}.{} or newer (it says `{found}`)", OLDEST_OWN.0, OLDEST_OWN.1)]
+    #[error("{program} is no nats-server {OLDEST_OWN} or newer (it says `{found}`)")]
     Unusable {
         /// Which program.
         program: String,

@@ -25,7 +25,6 @@ impl Client {
     }
 
     /// A modern request as a correct client sends it; tests take it apart.
-    #[must_use]
     pub fn modern(&self, called: &str, params: Value) -> RequestBuilder {
         let body = modern_body(called, params);
         let name = method::name_key(called).and_then(|key| {
@@ -45,7 +44,6 @@ impl Client {
     }
 
     /// A POST with the headers that every client of either era sends.
-    #[must_use]
     pub fn raw(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
         self.http
             .post(&self.url)
@@ -55,7 +53,6 @@ impl Client {
     }
 
     /// Any other request to the endpoint.
-    #[must_use]
     pub fn request(&self, method: reqwest::Method) -> RequestBuilder {
         self.http.request(method, &self.url)
     }

@@ -1,10 +1,14 @@
 //! What the tests share: a NATS on a free port, a platform in process, servers to call, and clients to call them with.
 
+pub mod children;
 pub mod fixture;
 pub mod http;
+pub mod mark;
 pub mod nats;
+pub mod parts;
 pub mod platform;
 pub mod program;
+pub mod session;
 pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};

@@ -8,7 +8,9 @@ use trunkline::{
     node::{self, Node},
 };
 
-use crate::{http::Client, nats};
+use runtime::Directory;
+
+use crate::{http::Client, nats, within};
 
 /// A running platform.
 pub struct Platform {
@@ -16,6 +18,7 @@ pub struct Platform {
     pub node: Node,
     /// What it was started with.
     pub config: Config,
+    directory: Directory,
     folder: tempfile::TempDir,
 }
 
@@ -48,7 +51,34 @@ impl Platform {
         node.serve(&config, &servers)
             .await
             .expect("the servers are known");
-        Self { node, config, folder }
+        node.settled().await;
+        let directory = node
+            .front(&config)
+            .await
+            .expect("the front is there")
+            .directory()
+            .clone();
+        Self {
+            node,
+            config,
+            directory,
+            folder,
+        }
+    }
+
+    /// Waits until the doors know a server.
+    ///
+    /// # Panics
+    /// When they do not hear of it.
+    pub async fn knows(&self, server: &str) {
+        let id = server.parse().expect("an id");
+        let mut changes = self.directory.changes();
+        within("the doors know the server", async {
+            while self.directory.snapshot().server(&id).is_none() {
+                changes.changed().await.expect("the directory lives");
+            }
+        })
+        .await;
     }
 
     /// The URL of an HTTP path.

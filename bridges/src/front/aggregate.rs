@@ -3,12 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use bus_schema::{RpcError, ServerId, mcp::method, rpc};
+use bus_schema::{RpcError, ServerId, rpc};
 use bytes::Bytes;
 use futures::future::join_all;
 use runtime::{
     Catalogue,
-    catalogue::{Item, Lists},
+    catalogue::{List, Listed},
 };
 use serde_json::{json, value::RawValue};
 use tokio::{sync::Mutex, time::timeout};
@@ -22,41 +22,41 @@ const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// The `_meta` key that names servers which a list misses.
 const MISSING_KEY: &str = "io.trunkline/missing";
 
-/// The one catalogue of all servers.
+/// The lists of all servers as one.
 pub(super) struct Aggregate {
     catalogue: Catalogue,
+    /// One for each of [`Listed::ALL`].
+    merged: [Merged; 4],
+}
+
+#[derive(Default)]
+struct Merged {
     built: ArcSwapOption<Built>,
     /// Held while a new one is built, so that it is built once.
     building: Mutex<()>,
 }
 
-/// All lists at one state of the bus.
-struct Built {
+/// One list at one state of the bus.
+pub(super) struct Built {
     generation: u64,
-    tools: Bytes,
-    prompts: Bytes,
-    resources: Bytes,
-    templates: Bytes,
-    servers: Vec<(ServerId, Arc<Lists>)>,
+    /// The result as it goes out.
+    result: Bytes,
+    /// Whose lists it is made of.
+    pub(super) servers: Vec<(ServerId, Arc<List>)>,
 }
 
 impl Aggregate {
     pub(super) fn new(catalogue: Catalogue) -> Self {
         Self {
             catalogue,
-            built: ArcSwapOption::empty(),
-            building: Mutex::default(),
+            merged: Default::default(),
         }
     }
 
     /// The result of a list method; `None` for other methods.
     pub(super) async fn list(&self, incoming: &Incoming) -> Result<Option<Bytes>, RpcError> {
-        let pick: fn(&Built) -> &Bytes = match incoming.method.as_str() {
-            method::TOOLS_LIST => |built| &built.tools,
-            method::PROMPTS_LIST => |built| &built.prompts,
-            method::RESOURCES_LIST => |built| &built.resources,
-            method::TEMPLATES_LIST => |built| &built.templates,
-            _ => return Ok(None),
+        let Some(list) = Listed::of(&incoming.method) else {
+            return Ok(None);
         };
         // All items stand on the first page, so that no cursor was ever given out; the empty one is where a list begins.
         if incoming.cursor.as_ref().is_some_and(|cursor| !cursor.is_empty()) {
@@ -64,81 +64,43 @@ impl Aggregate {
                 "`params.cursor` was not given out by this endpoint",
             ));
         }
-        Ok(Some(pick(&*self.current().await).clone()))
+        Ok(Some(self.current(list).await.result.clone()))
     }
 
-    /// The server whose resource a URI is: the one that lists it, else whose template it fits, else whose scheme it has.
-    pub(super) async fn owner_of_resource(&self, uri: &str) -> Result<ServerId, RpcError> {
-        let built = self.current().await;
-        let lists_it = |lists: &Lists| lists.resources.iter().any(|item| item.key == uri);
-        let fits_template = |lists: &Lists| lists.templates.iter().any(|item| fits(&item.key, uri));
-        let has_scheme = |lists: &Lists| {
-            let scheme = scheme(uri);
-            scheme.is_some()
-                && lists
-                    .resources
-                    .iter()
-                    .chain(&lists.templates)
-                    .any(|item| self::scheme(&item.key) == scheme)
-        };
-        let ways: [&dyn Fn(&Lists) -> bool; 3] = [&lists_it, &fits_template, &has_scheme];
-        for owns in ways {
-            let owners: Vec<_> = built
-                .servers
-                .iter()
-                .filter(|(_, lists)| owns(lists))
-                .map(|(id, _)| id)
-                .collect();
-            match owners.as_slice() {
-                [] => {}
-                [owner] => return Ok((*owner).clone()),
-                many => {
-                    let owners: Vec<_> = many.iter().map(|id| id.as_str()).collect();
-                    let message = format!(
-                        "resource `{uri}` is offered by several servers ({}); read it on /servers/<id>/mcp",
-                        owners.join(", ")
-                    );
-                    return Err(
-                        RpcError::invalid_params(message).with_data(json!({ "uri": uri, "servers": owners }))
-                    );
-                }
-            }
-        }
-        Err(
-            RpcError::invalid_params(format!("resource `{uri}` does not exist"))
-                .with_data(json!({ "uri": uri })),
-        )
-    }
-
-    async fn current(&self) -> Arc<Built> {
+    /// A list at the present state of the bus.
+    pub(super) async fn current(&self, list: Listed) -> Arc<Built> {
         let generation = self.catalogue.directory().snapshot().generation;
+        let merged = &self.merged[list as usize];
         let fresh = |built: &Arc<Built>| built.generation == generation;
-        if let Some(built) = self.built.load_full().filter(fresh) {
+        if let Some(built) = merged.built.load_full().filter(fresh) {
             return built;
         }
-        let _building = self.building.lock().await;
-        if let Some(built) = self.built.load_full().filter(fresh) {
+        let _building = merged.building.lock().await;
+        if let Some(built) = merged.built.load_full().filter(fresh) {
             return built;
         }
-        let (built, complete) = self.build().await;
+        let (built, missing) = self.build(list).await;
         let built = Arc::new(built);
-        if complete {
-            self.built.store(Some(Arc::clone(&built)));
+        if missing == 0 {
+            merged.built.store(Some(Arc::clone(&built)));
         }
         built
     }
 
-    async fn build(&self) -> (Built, bool) {
+    /// Asks all servers at once; one that does not answer in time is left out, and the result says so.
+    async fn build(&self, list: Listed) -> (Built, usize) {
         let snapshot = self.catalogue.directory().snapshot();
         let asked = snapshot.servers().map(|(id, _)| async move {
-            let lists = timeout(LIST_LIMIT, self.catalogue.lists(id)).await;
-            (id.clone(), lists)
+            (
+                id.clone(),
+                timeout(LIST_LIMIT, self.catalogue.list(id, list)).await,
+            )
         });
         let mut servers = Vec::new();
         let mut missing = Vec::new();
-        for (id, lists) in join_all(asked).await {
-            match lists {
-                Ok(Ok(lists)) => servers.push((id, lists)),
+        for (id, answer) in join_all(asked).await {
+            match answer {
+                Ok(Ok(list)) => servers.push((id, list)),
                 Ok(Err(error)) => {
                     warn!(%error, server.id = %id, "a list goes out without this server");
                     missing.push(id);
@@ -149,54 +111,37 @@ impl Aggregate {
                 }
             }
         }
-        let written = |key: &str, pick: fn(&Lists) -> &Vec<Item>, naming: Naming| {
-            write_list(
-                key,
-                servers.iter().map(|(id, lists)| (id, pick(lists))),
-                naming,
-                &missing,
-            )
-        };
-        let built = Built {
-            generation: snapshot.generation,
-            tools: written("tools", |lists| &lists.tools, Naming::Prefixed),
-            prompts: written("prompts", |lists| &lists.prompts, Naming::Prefixed),
-            resources: written("resources", |lists| &lists.resources, Naming::AsIs),
-            templates: written("resourceTemplates", |lists| &lists.templates, Naming::AsIs),
-            servers,
-        };
-        (built, missing.is_empty())
+        let result = write_list(list, &servers, &missing);
+        (
+            Built {
+                generation: snapshot.generation,
+                result,
+                servers,
+            },
+            missing.len(),
+        )
     }
 }
 
-/// Whether items get their server's id before their name.
-#[derive(Clone, Copy)]
-enum Naming {
-    Prefixed,
-    AsIs,
-}
-
-fn write_list<'a>(
-    key: &str,
-    servers: impl Iterator<Item = (&'a ServerId, &'a Vec<Item>)>,
-    naming: Naming,
-    missing: &[ServerId],
-) -> Bytes {
+fn write_list(list: Listed, servers: &[(ServerId, Arc<List>)], missing: &[ServerId]) -> Bytes {
     let mut out =
         format!(r#"{{"resultType":"complete","ttlMs":{LIST_TTL_MS},"cacheScope":"private","#).into_bytes();
     if !missing.is_empty() {
         out.extend_from_slice(format!(r#""_meta":{},"#, json!({ MISSING_KEY: missing })).as_bytes());
     }
-    out.extend_from_slice(format!(r#""{key}":["#).as_bytes());
+    out.extend_from_slice(format!(r#""{}":["#, list.key()).as_bytes());
     let mut first = true;
-    for (id, items) in servers {
-        for item in items {
+    for (id, list_of_one) in servers {
+        for item in &list_of_one.items {
             if !std::mem::take(&mut first) {
                 out.push(b',');
             }
-            match naming {
-                Naming::Prefixed => out.extend_from_slice(&renamed(&item.json, &id.prefixed(&item.key))),
-                Naming::AsIs => out.extend_from_slice(item.json.get().as_bytes()),
+            match list {
+                Listed::Tools | Listed::Prompts => {
+                    out.extend_from_slice(&renamed(&item.json, &id.prefixed(&item.key)))
+                }
+                // URIs are what clients and results name resources by, so they stay.
+                Listed::Resources | Listed::Templates => out.extend_from_slice(item.json.get().as_bytes()),
             }
         }
     }
@@ -217,52 +162,9 @@ fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
     }
 }
 
-fn scheme(uri: &str) -> Option<&str> {
-    uri.split_once(':').map(|(scheme, _)| scheme)
-}
-
-/// Whether a URI may come from an RFC 6570 template: the fixed pieces stand in it, in order and at both ends.
-fn fits(template: &str, uri: &str) -> bool {
-    let literals: Vec<&str> = template
-        .split('{')
-        .map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after))
-        .collect();
-    let (Some(first), Some(last)) = (literals.first(), literals.last()) else {
-        return false;
-    };
-    if literals.len() == 1 {
-        return template == uri;
-    }
-    let Some(mut rest) = uri.strip_prefix(first).and_then(|rest| rest.strip_suffix(last)) else {
-        return false;
-    };
-    for literal in &literals[1..literals.len() - 1] {
-        let Some(at) = rest.find(literal) else {
-            return false;
-        };
-        rest = &rest[at + literal.len()..];
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn templates_fit_their_uris() {
-        for (template, uri, expected) in [
-            ("product://{sku}", "product://OFF-1", true),
-            ("product://{sku}", "order://OFF-1", false),
-            ("test://template/{id}/data", "test://template/7/data", true),
-            ("test://template/{id}/data", "test://template/7/other", false),
-            ("test://template/{id}/data", "test://template/7/data/more", false),
-            ("fixed://x", "fixed://x", true),
-            ("fixed://x", "fixed://xy", false),
-        ] {
-            assert_eq!(fits(template, uri), expected, "{template} {uri}");
-        }
-    }
 
     #[test]
     fn an_item_is_renamed_and_keeps_its_bytes() {

@@ -25,16 +25,19 @@ const WRITE_BYTES: usize = 64 * 1024;
 /// How often a silent stream shows that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// The HTTP status that goes with a JSON-RPC error of a modern request.
-pub(super) fn status_of(code: i64) -> StatusCode {
+/// The HTTP status of a modern request that the door itself refuses.
+pub(super) fn refusal_status(code: i64) -> StatusCode {
+    match code {
+        error::PARSE | error::INVALID_REQUEST | error::INVALID_PARAMS => StatusCode::BAD_REQUEST,
+        _ => answer_status(code),
+    }
+}
+
+/// The HTTP status that goes with a server's error.
+fn answer_status(code: i64) -> StatusCode {
     match code {
         error::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
-        error::HEADER_MISMATCH
-        | error::MISSING_CAPABILITY
-        | error::UNSUPPORTED_VERSION
-        | error::PARSE
-        | error::INVALID_REQUEST
-        | error::INVALID_PARAMS => StatusCode::BAD_REQUEST,
+        error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
         _ => StatusCode::OK,
     }
 }
@@ -76,15 +79,7 @@ pub(super) async fn modern(mut answering: Answering, accepts: Accepts) -> Respon
 fn last_alone(last: Final) -> Response {
     let status = match (last.fault, last.code) {
         (Some(fault), _) => fault_status(fault),
-        (None, Some(code))
-            if matches!(
-                code,
-                error::INVALID_PARAMS | error::INVALID_REQUEST | error::PARSE
-            ) =>
-        {
-            StatusCode::OK
-        }
-        (None, Some(code)) => status_of(code),
+        (None, Some(code)) => answer_status(code),
         (None, None) => StatusCode::OK,
     };
     let mut response = json(status, last.body);

@@ -39,7 +39,7 @@ pub(super) async fn handle(
         return answer::error(StatusCode::NOT_ACCEPTABLE, incoming.id.as_deref(), &error);
     };
     if let Err(error) = climb(door, &endpoint, headers, &incoming).await {
-        return answer::error(answer::status_of(error.code), incoming.id.as_deref(), &error);
+        return answer::error(answer::refusal_status(error.code), incoming.id.as_deref(), &error);
     }
     let caller = Caller {
         principal: principal(),
@@ -92,13 +92,13 @@ async fn climb(
 ) -> Result<(), RpcError> {
     let missing = |name: &str| RpcError::header_mismatch(format!("header `{name}` is missing"));
     let version =
-        text_header(headers, header::PROTOCOL_VERSION).ok_or_else(|| missing("MCP-Protocol-Version"))?;
-    let called = text_header(headers, header::METHOD).ok_or_else(|| missing("Mcp-Method"))?;
+        text_header(headers, header::PROTOCOL_VERSION).ok_or_else(|| missing(header::PROTOCOL_VERSION))?;
+    let called = text_header(headers, header::METHOD).ok_or_else(|| missing(header::METHOD))?;
     let name = match &incoming.name {
         Some(piece) => {
-            let value = text_header(headers, header::NAME).ok_or_else(|| missing("Mcp-Name"))?;
+            let value = text_header(headers, header::NAME).ok_or_else(|| missing(header::NAME))?;
             let value = header::decode_value(value)
-                .map_err(|bad| RpcError::header_mismatch(format!("header `Mcp-Name`: {bad}")))?;
+                .map_err(|bad| RpcError::header_mismatch(format!("header `{}`: {bad}", header::NAME)))?;
             Some((value, piece))
         }
         None => None,
@@ -113,10 +113,10 @@ async fn climb(
     if !incoming.meta.has_capabilities {
         return Err(meta_key("clientCapabilities"));
     }
-    mirrors("MCP-Protocol-Version", version, own_version)?;
-    mirrors("Mcp-Method", called, &incoming.method)?;
+    mirrors(header::PROTOCOL_VERSION, version, own_version)?;
+    mirrors(header::METHOD, called, &incoming.method)?;
     if let Some((value, piece)) = &name {
-        mirrors("Mcp-Name", value, &piece.value)?;
+        mirrors(header::NAME, value, &piece.value)?;
     }
     if own_version != ProtocolVersion::MODERN.as_str() {
         return Err(RpcError::unsupported_version(own_version));

@@ -6,9 +6,9 @@ use bus_schema::{RpcError, ServerId};
 use tokio::{
     io::AsyncRead,
     task::JoinSet,
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Interval, MissedTickBehavior, interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
 use super::{
@@ -26,6 +26,8 @@ const READ_WITHIN: Duration = Duration::from_secs(1);
 /// The longest line of stderr that is kept whole.
 const MAX_STDERR_BYTES: usize = 16 * 1024;
 const SHOWN_CHARS: usize = 2_000;
+/// How many lines of stderr the log takes in a second. A child that writes more has to wait.
+const STDERR_LINES_A_SECOND: u32 = 2_000;
 /// How often the host may hear that lists have changed.
 const CHANGES_EVERY: Duration = Duration::from_millis(250);
 
@@ -34,8 +36,8 @@ pub(super) struct Child {
     process: Process,
     link: Arc<Link>,
     limits: Limits,
-    /// Cancelled when all that the child has written was read.
-    all_read: CancellationToken,
+    /// The two tasks that read what the child writes; empty when all of it was read.
+    reading: TaskTracker,
     /// Ended with the child.
     tasks: JoinSet<()>,
 }
@@ -48,21 +50,18 @@ impl Child {
     pub(super) fn spawn(options: &ChildOptions, limits: Limits) -> Result<Self, UpstreamError> {
         let (process, pipes) = Process::spawn(options)?;
         let (link, queue) = Link::new(options.id.clone(), limits.unread);
-        let all_read = CancellationToken::new();
+        let reading = TaskTracker::new();
         let mut tasks = JoinSet::new();
-        let (reading, read) = (Arc::clone(&link), all_read.clone().drop_guard());
-        tasks.spawn(async move {
-            let _read = read;
-            reading.read(pipes.stdout).await;
-        });
+        tasks.spawn(reading.track_future(Arc::clone(&link).read(pipes.stdout)));
+        tasks.spawn(reading.track_future(log_lines(options.id.clone(), pipes.stderr)));
+        reading.close();
         tasks.spawn(Arc::clone(&link).write(queue, pipes.stdin));
-        tasks.spawn(log_lines(options.id.clone(), pipes.stderr));
         tasks.spawn(pass_on_changes(Arc::clone(&link)));
         Ok(Self {
             process,
             link,
             limits,
-            all_read,
+            reading,
             tasks,
         })
     }
@@ -88,8 +87,8 @@ impl Child {
             None => !broken || timeout(FOLLOWS_WITHIN, self.process.exited()).await.is_ok(),
         };
         let status = self.process.kill().await;
-        // Its answers may still be in the pipe. What left its group may hold the pipe open, and is not waited for.
-        let _ = timeout(READ_WITHIN, self.all_read.cancelled()).await;
+        // Its answers and last words may still be in the pipes. What left its group may hold them open, and is not waited for.
+        let _ = timeout(READ_WITHIN, self.reading.wait()).await;
         let how = match (self.link.nonsense(), status) {
             (None, Some(status)) if by_itself => status.to_string(),
             (None, _) => "it closed a pipe, and was killed".to_owned(),
@@ -144,7 +143,14 @@ impl Drop for Child {
 /// A child's stderr is for people: it goes to the log, line by line.
 async fn log_lines(server: ServerId, stderr: impl AsyncRead + Unpin) {
     let mut lines = Lines::new(stderr, MAX_STDERR_BYTES);
+    let mut second = pace(Duration::from_secs(1));
+    let mut left = 0_u32;
     while let Ok(Some(line)) = lines.next().await {
+        if left == 0 {
+            second.tick().await;
+            left = STDERR_LINES_A_SECOND;
+        }
+        left -= 1;
         let bytes = match line {
             Line::Whole(line) => line,
             Line::TooLong(skipped) => skipped.head,
@@ -158,11 +164,17 @@ async fn log_lines(server: ServerId, stderr: impl AsyncRead + Unpin) {
 
 /// Tells the host of changed lists: of the first at once, and of more that come in quick succession together.
 async fn pass_on_changes(link: Arc<Link>) {
-    let mut pace = interval(CHANGES_EVERY);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut every = pace(CHANGES_EVERY);
     loop {
         link.list_changed.notified().await;
-        pace.tick().await;
+        every.tick().await;
         link.list_changes.send_modify(|count| *count += 1);
     }
+}
+
+/// Ticks at once after a pause, and otherwise no more often than this.
+fn pace(period: Duration) -> Interval {
+    let mut pace = interval(period);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
 }

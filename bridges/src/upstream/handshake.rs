@@ -95,13 +95,20 @@ async fn find_out(link: &Arc<Link>, limits: Limits) -> Result<Opened, UpstreamEr
     }
     let mut legacy = std::pin::pin!(legacy);
     tokio::select! {
-        opened = &mut legacy => opened,
+        biased;
         late = &mut probe => match late {
             Ok(modern) => match timeout(limits.probe, legacy).await {
                 Ok(Ok(opened)) => Ok(opened),
                 _ => Ok(modern),
             },
             Err(_) => legacy.await,
+        },
+        opened = &mut legacy => match opened {
+            Ok(opened) => Ok(opened),
+            Err(error) => match timeout(limits.probe, probe).await {
+                Ok(Ok(modern)) => Ok(modern),
+                _ => Err(error),
+            },
         },
     }
 }

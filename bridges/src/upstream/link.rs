@@ -39,6 +39,8 @@ const QUEUE: usize = 256;
 const QUEUE_KIB: u32 = 256 * 1024;
 /// A child that writes so many lines in a row that are no messages speaks no MCP.
 const MAX_GARBAGE: u32 = 10_000;
+/// How many bad lines of one run the log shows; the handshake's error tells how many there were.
+const SHOWN_GARBAGE: u64 = 10;
 /// How many characters of a bad line the log shows.
 const SHOWN_CHARS: usize = 200;
 
@@ -260,7 +262,7 @@ impl Link {
         if let Err(error) = &taken {
             let count = self.garbage.fetch_add(1, Ordering::Relaxed) + 1;
             // A child that writes nothing else must not fill the log as well.
-            if count.is_power_of_two() {
+            if count <= SHOWN_GARBAGE {
                 warn!(
                     server.id = %self.server, count, why = %error,
                     "skipped a line that is no message: {}", excerpt(line, SHOWN_CHARS)

@@ -10,7 +10,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 /// The longest message: the largest body of the bus, and room for what the bus does not see of it.
 pub(super) const MAX_LINE_BYTES: usize = bus_schema::envelope::MAX_BODY_BYTES + 64 * 1024;
 /// A line without end is no MCP any more.
-const MAX_SKIPPED_BYTES: u64 = 1024 * 1024 * 1024;
+const MAX_SKIPPED_BYTES: u64 = 256 * 1024 * 1024;
 /// How much is kept of each end of a line that is skipped.
 const END_BYTES: usize = 256;
 const CHUNK_BYTES: usize = 64 * 1024;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use bus_schema::{ServerId, subject::CallerClass};
-use runtime::catalogue::Item;
+use runtime::catalogue::{Item, Listed};
 use serde_json::{Value, json};
 
 use super::output;
@@ -36,7 +36,7 @@ async fn list(node: &mut Node, config: &Config, tools: &args::Tools) -> anyhow::
         .servers()
         .filter(|(id, _)| wanted.as_ref().is_none_or(|wanted| wanted == *id))
     {
-        for tool in &front.catalogue().lists(id).await?.tools {
+        for tool in &front.catalogue().list(id, Listed::Tools).await?.items {
             let description = described(tool);
             rows.push(vec![
                 format!("{id}.{}", tool.key),

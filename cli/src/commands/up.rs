@@ -48,7 +48,9 @@ async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
     // A port in use is known before anything slow is started.
     node.open_http(config, Serves::Everything).await?;
     node.serve(config, &names).await?;
-    node.open_nats(config).await
+    node.open_nats(config).await?;
+    node.settled().await;
+    Ok(())
 }
 
 /// What the banner says.

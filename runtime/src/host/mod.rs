@@ -4,6 +4,7 @@
 //! notifications and its one answer in order, a deadline, heartbeats, and a handler that is dropped when nobody waits any more.
 //! The host reads eagerly and never waits inside its loop, so that it can say "busy" at any time.
 
+mod describe;
 mod frames;
 mod run;
 mod server;

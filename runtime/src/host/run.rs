@@ -27,10 +27,11 @@ use tracing::{debug, info, warn};
 
 use super::{
     HostError, HostOptions, LARGE_BODIES_BYTES, McpServer,
+    describe::describe,
     services::{self, Questions},
     work::{CallKey, Work},
 };
-use crate::{bus::Bus, directory::describe, watch::WatchedUntil};
+use crate::{bus::Bus, watch::WatchedUntil};
 
 /// How many cancellations that came before their call are remembered.
 const EARLY_CANCELS: usize = 64;
@@ -230,7 +231,7 @@ impl Shared {
             Ok(Subject::Instance { verb, .. }) => verb,
             // Only the broker's own answer to a heartbeat counts; anybody may write to the subject.
             Ok(Subject::Gone { caller, call, .. }) if message.status == Some(StatusCode::NO_RESPONDERS) => {
-                return self.caller_is_gone(CallKey {
+                return self.caller_is_gone(&CallKey {
                     caller: caller.as_str().to_owned(),
                     call,
                 });
@@ -255,8 +256,8 @@ impl Shared {
         }
     }
 
-    fn caller_is_gone(&self, key: CallKey) {
-        if let Some(work) = self.calls().get(&key) {
+    fn caller_is_gone(&self, key: &CallKey) {
+        if let Some(work) = self.calls().get(key) {
             debug!(server.id = %self.options.id, caller = %key.caller, "the caller of a running call is gone");
             work.cancel.cancel();
         }

@@ -40,7 +40,8 @@ const META_KEYS: [&str; 1] = ["traceparent"];
 const META_FOLDER: &str = "bus-schema/src/mcp/";
 
 /// Who may read the environment. Tests and build scripts may as well.
-const CONFIG_FILES: [&str; 1] = ["cli/src/config.rs"];
+// The upstream bridge reads names only, to keep the platform's own variables from the children that it starts.
+const CONFIG_FILES: [&str; 2] = ["cli/src/config.rs", "bridges/src/upstream/environment.rs"];
 
 const MOST_CODE_LINES: usize = 400;
 

@@ -46,7 +46,7 @@ async fn the_era_is_found_out() {
 #[tokio::test]
 async fn a_child_that_is_silent_at_a_modern_question_is_asked_the_legacy_one() {
     let soon = Limits {
-        probe: Duration::from_millis(50),
+        probe: Duration::from_millis(300),
         ..limits()
     };
     let modern = r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{}}"#;
@@ -136,7 +136,7 @@ async fn what_cannot_be_spoken_with_is_told_by_name() {
 #[tokio::test]
 async fn a_child_that_never_comes_to_the_point_is_given_up() {
     let soon = Limits {
-        handshake: Duration::from_millis(300),
+        handshake: Duration::from_secs(1),
         ..limits()
     };
     let error = start_with(&script("say one; say two; cat > /dev/null"), soon)

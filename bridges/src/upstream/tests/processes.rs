@@ -118,12 +118,12 @@ async fn a_child_is_asked_to_end_before_it_is_killed() {
     for (text, limits, expected) in [
         ("legacy; cat > /dev/null; exit 4", limits(), "exit status: 4"),
         (
-            "legacy; trap 'exit 5' TERM; while :; do sleep 1000 & wait; done",
+            "trap 'exit 5' TERM; legacy; while :; do sleep 1000 & wait; done",
             at_once,
             "exit status: 5",
         ),
         (
-            "legacy; trap '' TERM; while :; do sleep 1000; done",
+            "trap '' TERM; legacy; while :; do sleep 1000; done",
             Limits {
                 terminate: Duration::from_millis(20),
                 ..at_once
@@ -144,7 +144,7 @@ async fn a_handshake_that_is_given_up_leaves_nothing() {
     let folder = std::env::temp_dir().join(format!("trunkline-upstream-{}", std::process::id()));
     let text = format!("echo $$ > {}; sleep 1000 & cat > /dev/null", folder.display());
     let soon = Limits {
-        handshake: Duration::from_millis(300),
+        handshake: Duration::from_secs(1),
         ..limits()
     };
     assert!(start_with(&script(&text), soon).await.is_err());

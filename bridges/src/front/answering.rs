@@ -1,0 +1,173 @@
+//! An answer on its way from the bus to a door, and what a door says when the bus gives none.
+
+use bus_schema::{RpcError, ServerId, TraceContext, mcp::error, rpc};
+use bytes::Bytes;
+use runtime::{Answer, Call, CallError};
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::Front;
+use crate::request::Incoming;
+
+/// An answer on its way to a client.
+pub struct Answering {
+    pub(super) state: State,
+    pub(super) id: Option<String>,
+    /// The trace of the call.
+    pub trace: TraceContext,
+}
+
+pub(super) enum State {
+    Local(Option<Final>),
+    Remote(Box<Remote>),
+}
+
+pub(super) struct Remote {
+    pub(super) call: Call,
+    pub(super) front: Front,
+    pub(super) server: String,
+    pub(super) method: String,
+    pub(super) door: &'static str,
+    pub(super) started: Instant,
+}
+
+/// One step of an answer.
+#[derive(Debug)]
+pub enum Step {
+    /// A notification that comes before the answer.
+    Part(Bytes),
+    /// The answer.
+    Final(Final),
+}
+
+/// The one answer to a request.
+#[derive(Clone, Debug)]
+pub struct Final {
+    /// The code, when it is an error.
+    pub code: Option<i64>,
+    /// The JSON-RPC response.
+    pub body: Bytes,
+    /// Why the bus gave no answer, when that is what happened.
+    pub fault: Option<Fault>,
+}
+
+/// Why the bus gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// No such server.
+    UnknownServer,
+    /// The server has no replica at the moment.
+    NoReplica,
+    /// All replicas are busy.
+    Busy,
+    /// The replica was lost during the call.
+    HostLost,
+    /// The deadline passed.
+    Deadline,
+    /// The message is too large.
+    TooLarge,
+    /// The bus or the host is at fault.
+    Bus,
+}
+
+impl Fault {
+    /// The word that stands for it in `error.data.reason`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::UnknownServer => "unknown_server",
+            Self::NoReplica => "no_replica",
+            Self::Busy => "busy",
+            Self::HostLost => "host_lost",
+            Self::Deadline => "deadline",
+            Self::TooLarge => "too_large",
+            Self::Bus => "bus",
+        }
+    }
+}
+
+impl Answering {
+    /// Waits for the next notification or the answer.
+    ///
+    /// # Panics
+    /// When it is asked again after the answer.
+    pub async fn next(&mut self) -> Step {
+        let remote = match &mut self.state {
+            State::Local(answer) => return Step::Final(answer.take().expect("an answer is taken once")),
+            State::Remote(remote) => remote,
+        };
+        let answer = match remote.call.next().await {
+            Ok(Answer::Part(part)) => return Step::Part(part),
+            Ok(Answer::Final { code, body }) => Final {
+                code,
+                body,
+                fault: None,
+            },
+            Err(error) => remote.front.fault(self.id.as_deref(), &error),
+        };
+        let metrics = remote.front.0.bus.metrics();
+        metrics.asked(
+            &remote.server,
+            &remote.method,
+            remote.door,
+            remote.started.elapsed(),
+            answer.code,
+        );
+        Step::Final(answer)
+    }
+}
+
+impl Front {
+    pub(super) fn absent(&self, incoming: &Incoming, server: &ServerId) -> Final {
+        let error = CallError::NoResponders {
+            server: server.to_string(),
+        };
+        self.fault(incoming.id.as_deref(), &error)
+    }
+
+    fn fault(&self, id: Option<&str>, error: &CallError) -> Final {
+        let (fault, server) = match error {
+            CallError::NoResponders { server } => {
+                let known = server
+                    .parse()
+                    .is_ok_and(|id| self.directory().snapshot().server(&id).is_some());
+                (
+                    if known {
+                        Fault::NoReplica
+                    } else {
+                        Fault::UnknownServer
+                    },
+                    server.as_str(),
+                )
+            }
+            CallError::Busy { server } => (Fault::Busy, server.as_str()),
+            CallError::HostLost { server, .. } => (Fault::HostLost, server.as_str()),
+            CallError::Deadline { server, .. } => (Fault::Deadline, server.as_str()),
+            CallError::TooLarge { .. } => (Fault::TooLarge, ""),
+            _ => (Fault::Bus, ""),
+        };
+        let mut data = json!({ "reason": fault.as_str() });
+        if !server.is_empty() {
+            data["server"] = server.into();
+        }
+        if let CallError::HostLost { instance, .. } = error {
+            data["replica"] = instance.as_str().into();
+        }
+        match fault {
+            Fault::Bus => warn!(error = %error, "a call failed on the bus"),
+            _ => debug!(error = %error, "a call got no answer"),
+        }
+        let code = if fault == Fault::TooLarge {
+            error::INVALID_REQUEST
+        } else {
+            error::INTERNAL
+        };
+        let rpc_error = RpcError::new(code, error.to_string()).with_data(data);
+        Final {
+            code: Some(code),
+            body: rpc::error_response(id, &rpc_error).into(),
+            fault: Some(fault),
+        }
+    }
+}

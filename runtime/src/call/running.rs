@@ -1,0 +1,419 @@
+//! The course of one call: sending, hearing frames, granting credit, trying again, giving up.
+
+use std::{sync::Arc, time::Duration};
+
+use bus_schema::{
+    Body, ContentType, Frame, FrameKind, Request, Token,
+    codec::CodecError,
+    envelope::{CHUNK_BYTES, CREDIT_EVERY, Control, INLINE_BYTES, MAX_BODY_BYTES},
+    subject::{InstanceVerb, MethodPath, Subject},
+};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::debug;
+
+use crate::{bus::Bus, host::CREDIT_BYTES, inbox::Arrival};
+
+use super::{Answer, CallError, Retry, attempt::Attempt};
+
+/// How long a host that is not known to work on the call may stay silent after some instance was lost. A live host
+/// has sent its accept frame long before.
+const SUSPECT_GRACE: Duration = Duration::from_millis(400);
+/// How often a call that no host has begun is tried again.
+const MAX_ATTEMPTS: u32 = 4;
+/// How many chunks of a request's body may be on their way without credit.
+const CHUNK_WINDOW: u32 = 16;
+
+/// A call under way.
+pub struct Call {
+    bus: Bus,
+    request: Request,
+    retry: Retry,
+    /// What the caller asked for; the request carries what is left of it.
+    timeout_ms: u64,
+    deadline: Instant,
+    attempts: u32,
+    attempt: Option<Attempt>,
+    /// The pieces of a large part or answer that have come so far.
+    pieces: Vec<u8>,
+    ended: bool,
+}
+
+impl Bus {
+    /// Prepares a call; the first [`Call::next`] sends it. `caller`, `call` and `chunked_bytes` of the request are filled in here.
+    #[must_use]
+    pub fn call(&self, request: Request, retry: Retry) -> Call {
+        let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
+        Call {
+            bus: self.clone(),
+            timeout_ms: request.timeout_ms,
+            request,
+            retry,
+            deadline,
+            attempts: 0,
+            attempt: None,
+            pieces: Vec::new(),
+            ended: false,
+        }
+    }
+
+    /// Makes a call and takes its answer; notifications are left out.
+    ///
+    /// # Errors
+    /// [`CallError`] as [`Call::next`].
+    pub async fn ask(&self, request: Request, retry: Retry) -> Result<(Option<i64>, Bytes), CallError> {
+        let mut call = self.call(request, retry);
+        loop {
+            if let Answer::Final { code, body } = call.next().await? {
+                return Ok((code, body));
+            }
+        }
+    }
+}
+
+impl Call {
+    /// Waits for the next notification or the answer.
+    ///
+    /// # Errors
+    /// [`CallError`]; after an error, as after the answer, the call is over.
+    ///
+    /// # Panics
+    /// When it is asked again after its end.
+    pub async fn next(&mut self) -> Result<Answer, CallError> {
+        assert!(!self.ended, "a call is not asked again after its end");
+        let outcome = self.advance().await;
+        if !matches!(outcome, Ok(Answer::Part(_))) {
+            let answered = matches!(outcome, Ok(Answer::Final { .. }));
+            if !answered {
+                self.cancel();
+            }
+            self.forget_attempt();
+            self.ended = true;
+        }
+        outcome
+    }
+
+    async fn advance(&mut self) -> Result<Answer, CallError> {
+        loop {
+            if self.attempt.is_none() {
+                self.send().await?;
+            }
+            let attempt = self.attempt.as_mut().expect("was just sent");
+            let wake = attempt.next_limit().min(self.deadline);
+            let Ok(arrival) = timeout_at(wake, attempt.mailbox.next()).await else {
+                self.silence_ends()?;
+                continue;
+            };
+            match arrival {
+                Arrival::Frame(payload) => {
+                    if let Some(answer) = self.take_frame(&payload).await? {
+                        return Ok(answer);
+                    }
+                }
+                Arrival::NoResponders => self.nobody_there().await?,
+                Arrival::InstanceLost(lost) => self.instance_lost(lost)?,
+                Arrival::Overflow => return Err(self.bad_frame(None)),
+            }
+        }
+    }
+
+    async fn send(&mut self) -> Result<(), CallError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.deadline_passed());
+        }
+        let length = self.request.body.0.len();
+        if length > MAX_BODY_BYTES {
+            return Err(CallError::TooLarge {
+                what: "request",
+                bytes: length,
+            });
+        }
+        self.attempts += 1;
+        let (call, mailbox) = self.bus.inbox().open();
+        self.request.call = call;
+        bus_instance(&self.bus, &mut self.request);
+        self.request.timeout_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX).max(1);
+        self.attempt = Some(Attempt::new(call, mailbox));
+        let payload = if length > INLINE_BYTES {
+            let chunked = Request {
+                chunked_bytes: length as u64,
+                body: Body::default(),
+                ..self.request.clone()
+            };
+            encode(&chunked)
+        } else {
+            encode(&self.request)
+        };
+        let subject = Subject::Rpc {
+            tenant: Token::encode(&self.request.principal.tenant),
+            server: Token::encode(&self.request.server),
+            method: MethodPath::encode(&self.request.method),
+        };
+        let reply = Subject::Inbox {
+            class: self.bus.class(),
+            instance: self.bus.instance_token().clone(),
+            call,
+        };
+        let published = self
+            .bus
+            .publish_with_reply(subject.to_string(), reply.to_string(), payload);
+        // With the connection down and its buffer full, publishing waits.
+        match timeout_at(self.deadline, published).await {
+            Ok(published) => published.map_err(CallError::Bus),
+            Err(_) => Err(self.deadline_passed()),
+        }
+    }
+
+    async fn take_frame(&mut self, payload: &[u8]) -> Result<Option<Answer>, CallError> {
+        let frame: Frame = match ContentType::MessagePack.decode(payload) {
+            Ok(frame) => frame,
+            Err(error) => return Err(self.bad_frame(Some(error))),
+        };
+        let attempt = self.attempt.as_mut().expect("a frame belongs to an attempt");
+        attempt.heard_at = Instant::now();
+        attempt.suspect = None;
+        if attempt.instance.as_deref() != Some(frame.instance.as_str()) {
+            attempt.instance = Some(frame.instance.clone());
+        }
+        match frame.kind {
+            FrameKind::Accept => Ok(None),
+            FrameKind::Busy => self.host_busy().await.map(|()| None),
+            FrameKind::SendBody => self.send_chunks(CHUNK_WINDOW).await.map(|()| None),
+            FrameKind::Credit => self.send_chunks(frame.seq + CHUNK_WINDOW).await.map(|()| None),
+            FrameKind::Part | FrameKind::Final => self.take_body(frame).await,
+        }
+    }
+
+    async fn take_body(&mut self, frame: Frame) -> Result<Option<Answer>, CallError> {
+        let attempt = self.attempt.as_mut().expect("a frame belongs to an attempt");
+        if frame.seq != attempt.expected_seq {
+            return Err(self.bad_frame(None));
+        }
+        attempt.expected_seq += 1;
+        attempt.uncredited_frames += 1;
+        attempt.uncredited_bytes += frame.body.0.len();
+        let wants_credit =
+            attempt.uncredited_frames >= CREDIT_EVERY || attempt.uncredited_bytes >= CREDIT_BYTES;
+        let ends = frame.kind == FrameKind::Final && !frame.more;
+        if wants_credit && !ends {
+            attempt.uncredited_frames = 0;
+            attempt.uncredited_bytes = 0;
+            let seq = attempt.expected_seq;
+            self.tell_instance(InstanceVerb::Credit, seq, Bytes::new())
+                .await?;
+        }
+        let body = if frame.more || !self.pieces.is_empty() {
+            let bytes = self.pieces.len() + frame.body.0.len();
+            if bytes > MAX_BODY_BYTES {
+                return Err(CallError::TooLarge {
+                    what: "answer",
+                    bytes,
+                });
+            }
+            self.pieces.extend_from_slice(&frame.body.0);
+            if frame.more {
+                return Ok(None);
+            }
+            std::mem::take(&mut self.pieces).into()
+        } else {
+            frame.body.0
+        };
+        Ok(Some(match frame.kind {
+            FrameKind::Final => Answer::Final {
+                code: frame.code,
+                body,
+            },
+            _ => Answer::Part(body),
+        }))
+    }
+
+    async fn send_chunks(&mut self, credit: u32) -> Result<(), CallError> {
+        let body = self.request.body.0.clone();
+        loop {
+            let attempt = self.attempt.as_mut().expect("chunks belong to an attempt");
+            attempt.chunk_credit = attempt.chunk_credit.max(credit);
+            let start = attempt.next_chunk as usize * CHUNK_BYTES;
+            if attempt.next_chunk >= attempt.chunk_credit || start >= body.len() {
+                return Ok(());
+            }
+            let seq = attempt.next_chunk;
+            attempt.next_chunk += 1;
+            let end = body.len().min(start + CHUNK_BYTES);
+            self.tell_instance(InstanceVerb::Body, seq, body.slice(start..end))
+                .await?;
+        }
+    }
+
+    async fn tell_instance(&self, verb: InstanceVerb, seq: u32, body: Bytes) -> Result<(), CallError> {
+        let Some((subject, mut control)) = self.control(verb) else {
+            return Ok(());
+        };
+        control.seq = seq;
+        control.body = Body(body);
+        match timeout_at(self.deadline, self.bus.publish(subject, encode(&control))).await {
+            Ok(published) => published.map_err(CallError::Bus),
+            Err(_) => Err(self.deadline_passed()),
+        }
+    }
+
+    /// A word to the instance that works on the call, when it is known.
+    fn control(&self, verb: InstanceVerb) -> Option<(String, Control)> {
+        let attempt = self.attempt.as_ref()?;
+        let instance = Token::encode(attempt.instance.as_ref()?);
+        let subject = Subject::Instance {
+            server: Token::encode(&self.request.server),
+            instance,
+            verb,
+        };
+        Some((subject.to_string(), self.empty_control(attempt.call)))
+    }
+
+    fn empty_control(&self, call: u64) -> Control {
+        Control {
+            caller: self.request.caller.clone(),
+            call,
+            seq: 0,
+            body: Body::default(),
+        }
+    }
+
+    async fn nobody_there(&mut self) -> Result<(), CallError> {
+        let error = CallError::NoResponders {
+            server: self.request.server.clone(),
+        };
+        if !self.bus.recently_reconnected() {
+            return Err(error);
+        }
+        self.try_again(Duration::from_millis(100)).await
+    }
+
+    async fn host_busy(&mut self) -> Result<(), CallError> {
+        if self.attempts >= MAX_ATTEMPTS {
+            return Err(CallError::Busy {
+                server: self.request.server.clone(),
+            });
+        }
+        // Replicas are picked at random, so another one may well be free at once.
+        let pause = Duration::from_millis(5 << self.attempts);
+        self.try_again(pause).await
+    }
+
+    async fn try_again(&mut self, pause: Duration) -> Result<(), CallError> {
+        self.forget_attempt();
+        if self.deadline <= Instant::now() + pause {
+            return Err(self.deadline_passed());
+        }
+        sleep(pause).await;
+        Ok(())
+    }
+
+    fn instance_lost(&mut self, lost: Arc<str>) -> Result<(), CallError> {
+        let attempt = self.attempt.as_mut().expect("an arrival belongs to an attempt");
+        match attempt.instance.as_deref() {
+            Some(instance) if *instance == *lost => self.host_is_lost(lost.to_string()),
+            Some(_) => Ok(()),
+            None => {
+                attempt
+                    .suspect
+                    .get_or_insert_with(|| (lost, Instant::now() + SUSPECT_GRACE));
+                Ok(())
+            }
+        }
+    }
+
+    /// Called when a limit has passed without an arrival.
+    fn silence_ends(&mut self) -> Result<(), CallError> {
+        let now = Instant::now();
+        if now >= self.deadline {
+            return Err(self.deadline_passed());
+        }
+        let attempt = self.attempt.as_ref().expect("limits belong to an attempt");
+        if now < attempt.next_limit() {
+            return Ok(());
+        }
+        let suspect = attempt.suspect.as_ref().map(|(instance, _)| instance.to_string());
+        let instance = attempt
+            .instance
+            .clone()
+            .or(suspect)
+            .unwrap_or_else(|| "unknown".to_owned());
+        self.host_is_lost(instance)
+    }
+
+    fn host_is_lost(&mut self, instance: String) -> Result<(), CallError> {
+        let attempt = self.attempt.as_ref().expect("a lost host belongs to an attempt");
+        let heard_nothing = attempt.expected_seq == 0;
+        debug!(server.id = %self.request.server, %instance, attempts = self.attempts, "the host of a call was lost");
+        if self.retry == Retry::Safe && heard_nothing && self.attempts < MAX_ATTEMPTS {
+            self.forget_attempt();
+            return Ok(());
+        }
+        Err(CallError::HostLost {
+            server: self.request.server.clone(),
+            instance,
+        })
+    }
+
+    fn deadline_passed(&self) -> CallError {
+        let server = self.request.server.clone();
+        CallError::Deadline {
+            server,
+            timeout_ms: self.timeout_ms,
+        }
+    }
+
+    fn bad_frame(&self, source: Option<CodecError>) -> CallError {
+        CallError::BadFrame {
+            server: self.request.server.clone(),
+            source,
+        }
+    }
+
+    fn forget_attempt(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            self.bus.inbox().close(attempt.call);
+        }
+        self.pieces.clear();
+    }
+
+    /// Tells the host, or all hosts while it is unknown which one works, to stop.
+    fn cancel(&self) {
+        let Some(attempt) = &self.attempt else { return };
+        let (subject, control) = self.control(InstanceVerb::Cancel).unwrap_or_else(|| {
+            let tenant = Token::encode(&self.request.principal.tenant);
+            let subject = Subject::Cancel {
+                tenant,
+                server: Token::encode(&self.request.server),
+            };
+            (subject.to_string(), self.empty_control(attempt.call))
+        });
+        let bus = self.bus.clone();
+        self.bus.spawn(async move {
+            if let Err(error) = bus.publish(subject, encode(&control)).await {
+                debug!(%error, "could not cancel a call");
+            }
+        });
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.cancel();
+            self.forget_attempt();
+        }
+    }
+}
+
+fn bus_instance(bus: &Bus, request: &mut Request) {
+    if request.caller.is_empty() {
+        bus.instance().clone_into(&mut request.caller);
+    }
+}
+
+fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
+    ContentType::MessagePack
+        .encode(value)
+        .expect("envelopes have no values that MessagePack cannot carry")
+}

@@ -1,0 +1,136 @@
+//! Asks a server to describe itself, and makes its card of the answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bus_schema::{
+    Principal, Request, ServerCard,
+    mcp::{meta, method},
+    rpc,
+};
+use serde_json::{Value, value::RawValue};
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
+
+use super::{HostError, HostOptions, McpServer, Parts};
+use crate::{
+    bus::Bus,
+    catalogue::{Listed, MAX_PAGES, list_request},
+};
+
+/// Asks a server to describe itself, through the same requests that any client makes.
+pub(super) async fn describe(
+    bus: &Bus,
+    server: &Arc<dyn McpServer>,
+    options: &HostOptions,
+) -> Result<ServerCard, HostError> {
+    let mut digest = Sha256::new();
+    let discovered = ask(bus, server, options, method::DISCOVER, None).await?;
+    let capabilities = discovered
+        .get("capabilities")
+        .and_then(Value::as_object)
+        .cloned()
+        .unwrap_or_default();
+    let info = discovered.pointer(&format!("/_meta/{}", meta::SERVER_INFO.replace('/', "~1")));
+    let text = |key: &str| {
+        info.and_then(|i| i.get(key))
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
+    digest.update(serde_json::to_vec(&capabilities).unwrap_or_default());
+    let mut counts = [0; 4];
+    for (at, list) in Listed::ALL.into_iter().enumerate() {
+        if capabilities.contains_key(list.capability()) {
+            counts[at] = count_list(bus, server, options, list, &mut digest).await?;
+        }
+    }
+    let id = options.id.clone();
+    Ok(ServerCard {
+        instance: bus.instance().to_owned(),
+        tenant: options.tenant.clone(),
+        title: text("title")
+            .or_else(|| text("name"))
+            .unwrap_or_else(|| id.to_string()),
+        version: text("version").unwrap_or_else(|| "0.0.0".to_owned()),
+        instructions: discovered
+            .get("instructions")
+            .and_then(Value::as_str)
+            .map(str::to_owned),
+        tags: options.tags.clone(),
+        protocol_version: server.protocol_version(),
+        capabilities,
+        revision: digest.finalize()[..8]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect(),
+        tools: counts[0],
+        prompts: counts[1],
+        resources: counts[2] + counts[3],
+        max_in_flight: options.max_in_flight,
+        id,
+    })
+}
+
+async fn count_list(
+    bus: &Bus,
+    server: &Arc<dyn McpServer>,
+    options: &HostOptions,
+    list: Listed,
+    digest: &mut Sha256,
+) -> Result<u32, HostError> {
+    let mut count = 0;
+    let mut cursor = None;
+    for _ in 0..MAX_PAGES {
+        // A server may offer resources and know no templates.
+        let page = match ask(bus, server, options, list.method(), cursor.as_deref()).await {
+            Ok(page) => page,
+            Err(_) if list == Listed::Templates => break,
+            Err(error) => return Err(error),
+        };
+        let items = page
+            .get(list.key())
+            .and_then(Value::as_array)
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        count += u32::try_from(items.len()).unwrap_or(u32::MAX);
+        digest.update(serde_json::to_vec(items).unwrap_or_default());
+        cursor = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(count)
+}
+
+async fn ask(
+    bus: &Bus,
+    server: &Arc<dyn McpServer>,
+    options: &HostOptions,
+    method: &'static str,
+    cursor: Option<&str>,
+) -> Result<Value, HostError> {
+    let wrong = |why: String| HostError::Description { method, why };
+    let principal = Principal {
+        subject: "host".to_owned(),
+        tenant: options.tenant.clone(),
+        client: None,
+    };
+    let request = Request {
+        caller: bus.instance().to_owned(),
+        ..list_request(options.id.as_str(), method, cursor, principal)
+    };
+    // Nobody listens for notifications here: without a receiver they are dropped.
+    let (parts, _) = mpsc::channel(1);
+    let asked = Arc::clone(server).handle(request, Parts::new(parts));
+    let limit = Instant::now() + Duration::from_secs(30);
+    let outcome = timeout_at(limit, asked)
+        .await
+        .map_err(|_| wrong("none within 30 s".to_owned()))?;
+    let message = rpc::Message::parse(&outcome.body).map_err(|error| wrong(error.message))?;
+    match (message.result, message.error) {
+        (Some(result), _) => serde_json::from_str(result.get()).map_err(|error| wrong(error.to_string())),
+        (None, error) => Err(wrong(error.map_or("it is no response", RawValue::get).to_owned())),
+    }
+}

@@ -1,0 +1,39 @@
+//! Servers that are child processes, as lines of `trunkline.toml`.
+
+use serde_json::json;
+
+use crate::parts;
+
+/// A `[[servers]]` entry. `more` is further lines of it.
+#[must_use]
+pub fn server(id: &str, command: &[&str], more: &str) -> String {
+    // An array of strings is written in TOML as it is in JSON.
+    format!("[[servers]]\nid = {}\ncommand = {}\n{more}\n", json!(id), json!(command))
+}
+
+/// The reference server that shows every feature: legacy, on Node, started as a user would start it.
+#[must_use]
+pub fn everything(id: &str, more_env: &str) -> String {
+    let path = parts::path_with_node();
+    let env = format!(
+        "env = {{ PATH = {}, npm_config_offline = \"true\"{more_env} }}\ncwd = {}",
+        json!(path.to_string_lossy()),
+        json!(parts::npm())
+    );
+    // The pinned one from the folder; `--no` keeps npx from fetching another.
+    server(id, &["npx", "--no", "@modelcontextprotocol/server-everything"], &env)
+}
+
+/// A server of the Python SDK, which speaks the modern era.
+#[must_use]
+pub fn time(id: &str) -> String {
+    let env = format!("env = {{ PYTHONPATH = {} }}", json!(parts::python_path()));
+    server(id, &["python3", "-m", "mcp_server_time"], &env)
+}
+
+/// The small server of the tests, with a fault that `tests/python/child.py` knows, or `none`.
+#[must_use]
+pub fn scripted(id: &str, fault: &str, more: &str) -> String {
+    let program = parts::script("child.py");
+    server(id, &["python3", &program.to_string_lossy(), fault], more)
+}
