@@ -180,10 +180,26 @@ fn subjects_have_the_spelling_of_their_golden_file() {
 /// One of each kind of subject.
 fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<String> {
     let (tenant, server, instance) = (|| tenant.clone(), || server.clone(), || instance.clone());
-    let rpc = |method| Subject::Rpc { tenant: tenant(), server: server(), method: MethodPath::encode(method) };
-    let word = |verb| Subject::Instance { server: server(), instance: instance(), verb };
-    let event = |kind| Subject::Event { tenant: tenant(), server: server(), kind };
-    let inbox = |class| Subject::Inbox { class, instance: instance(), call: 255 };
+    let rpc = |method| Subject::Rpc {
+        tenant: tenant(),
+        server: server(),
+        method: MethodPath::encode(method),
+    };
+    let word = |verb| Subject::Instance {
+        server: server(),
+        instance: instance(),
+        verb,
+    };
+    let event = |kind| Subject::Event {
+        tenant: tenant(),
+        server: server(),
+        kind,
+    };
+    let inbox = |class| Subject::Inbox {
+        class,
+        instance: instance(),
+        call: 255,
+    };
     let public = |method, name: Option<&str>| Subject::Public {
         tenant: tenant(),
         server: server(),
@@ -197,8 +213,16 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         word(InstanceVerb::Body),
         word(InstanceVerb::Credit),
         word(InstanceVerb::Cancel),
-        Subject::Gone { server: server(), instance: instance(), caller: Token::encode("caller"), call: 255 },
-        Subject::Cancel { tenant: tenant(), server: server() },
+        Subject::Gone {
+            server: server(),
+            instance: instance(),
+            caller: Token::encode("caller"),
+            call: 255,
+        },
+        Subject::Cancel {
+            tenant: tenant(),
+            server: server(),
+        },
         event(EventKind::Up),
         event(EventKind::Down),
         event(EventKind::Call),

@@ -44,7 +44,11 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     }
     let common = arguments.common;
     // A command that only asks should not talk about how it connects.
-    let default_filter = if arguments.command.is_long_running() { None } else { Some("warn") };
+    let default_filter = if arguments.command.is_long_running() {
+        None
+    } else {
+        Some("warn")
+    };
     let format = if common.log_json {
         LogFormat::Json
     } else {

@@ -8,7 +8,11 @@ use crate::parts;
 #[must_use]
 pub fn server(id: &str, command: &[&str], more: &str) -> String {
     // An array of strings is written in TOML as it is in JSON.
-    format!("[[servers]]\nid = {}\ncommand = {}\n{more}\n", json!(id), json!(command))
+    format!(
+        "[[servers]]\nid = {}\ncommand = {}\n{more}\n",
+        json!(id),
+        json!(command)
+    )
 }
 
 /// The reference server that shows every feature: legacy, on Node, started as a user would start it.
@@ -21,7 +25,11 @@ pub fn everything(id: &str, more_env: &str) -> String {
         json!(parts::npm())
     );
     // The pinned one from the folder; `--no` keeps npx from fetching another.
-    server(id, &["npx", "--no", "@modelcontextprotocol/server-everything"], &env)
+    server(
+        id,
+        &["npx", "--no", "@modelcontextprotocol/server-everything"],
+        &env,
+    )
 }
 
 /// A server of the Python SDK, which speaks the modern era.

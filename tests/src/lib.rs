@@ -7,6 +7,7 @@ pub mod mark;
 pub mod nats;
 pub mod parts;
 pub mod platform;
+pub mod postgres;
 pub mod program;
 pub mod session;
 pub mod wire;

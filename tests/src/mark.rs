@@ -45,7 +45,11 @@ pub fn with_environment(value: &str) -> Vec<(u32, String)> {
     let entries = fs::read_dir("/proc").expect("a system that shows its processes in /proc");
     let mut found = Vec::new();
     for entry in entries.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+        let Some(id) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
             continue;
         };
         // It may end while it is looked at.

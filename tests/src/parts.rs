@@ -42,7 +42,9 @@ pub fn python_path() -> PathBuf {
 #[must_use]
 pub fn path_with_node() -> OsString {
     let inherited = env::var_os("PATH").unwrap_or_default();
-    let folders = [root().join(".cache/bin")].into_iter().chain(env::split_paths(&inherited));
+    let folders = [root().join(".cache/bin")]
+        .into_iter()
+        .chain(env::split_paths(&inherited));
     env::join_paths(folders).expect("folders without colons")
 }
 
@@ -53,7 +55,11 @@ pub fn path_with_node() -> OsString {
 #[must_use]
 pub fn node(program: &Path) -> Command {
     let node = root().join(".cache/bin/node");
-    assert!(node.exists(), "{} is missing; `make test-deps` brings it in", node.display());
+    assert!(
+        node.exists(),
+        "{} is missing; `make test-deps` brings it in",
+        node.display()
+    );
     let mut command = Command::new(node);
     command.arg(program).env("PATH", path_with_node());
     command
@@ -63,7 +69,10 @@ pub fn node(program: &Path) -> Command {
 #[must_use]
 pub fn python(program: &Path) -> Command {
     let mut command = Command::new("python3");
-    command.arg(program).env("PYTHONPATH", python_path()).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+        .arg(program)
+        .env("PYTHONPATH", python_path())
+        .env("PYTHONDONTWRITEBYTECODE", "1");
     command
 }
 
@@ -73,8 +82,14 @@ pub fn python(program: &Path) -> Command {
 /// When it fails or takes too long; its last words are shown.
 pub async fn printed(mut command: Command) -> String {
     let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = within("the end of a program", output).await.expect("the program runs");
+    let output = within("the end of a program", output)
+        .await
+        .expect("the program runs");
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?} failed ({}):\n{said}", output.status);
+    assert!(
+        output.status.success(),
+        "{command:?} failed ({}):\n{said}",
+        output.status
+    );
     String::from_utf8(output.stdout).expect("it prints UTF-8")
 }

@@ -26,13 +26,21 @@ impl Session {
         let info = json!({ "name": "test", "version": "1" });
         let params = json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": info });
         let body = json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params });
-        let answer = within("an answer", client.raw(body.to_string()).send()).await.expect("an answer");
+        let answer = within("an answer", client.raw(body.to_string()).send())
+            .await
+            .expect("an answer");
         let id = answer.headers().get(header::SESSION_ID).expect("a session id");
         let id = id.to_str().expect("visible ASCII").to_owned();
         let opened = answer.json().await.expect("JSON");
-        let session = Self { client: client.clone(), id, opened };
+        let session = Self {
+            client: client.clone(),
+            id,
+            opened,
+        };
         let body = json!({ "jsonrpc": "2.0", "method": method::INITIALIZED });
-        let told = within("an answer", session.with_id(&body).send()).await.expect("an answer");
+        let told = within("an answer", session.with_id(&body).send())
+            .await
+            .expect("an answer");
         assert_eq!(told.status(), 202);
         session
     }
@@ -60,7 +68,9 @@ impl Session {
     }
 
     fn with_id(&self, body: &Value) -> RequestBuilder {
-        self.client.raw(body.to_string()).header(header::SESSION_ID, &self.id)
+        self.client
+            .raw(body.to_string())
+            .header(header::SESSION_ID, &self.id)
     }
 }
 
@@ -71,7 +81,10 @@ impl Session {
 pub async fn messages(request: RequestBuilder) -> Vec<Value> {
     within("the answer", async {
         let answer = request.send().await.expect("an answer");
-        let content_type = answer.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let content_type = answer
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok());
         match content_type.unwrap_or_default() {
             "text/event-stream" => events(answer).await,
             _ => vec![answer.json().await.expect("JSON")],

@@ -37,7 +37,9 @@ pub(super) fn refusal_status(code: i64) -> StatusCode {
 fn answer_status(code: i64) -> StatusCode {
     match code {
         error::METHOD_NOT_FOUND => StatusCode::NOT_FOUND,
-        error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION => StatusCode::BAD_REQUEST,
+        error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION => {
+            StatusCode::BAD_REQUEST
+        }
         _ => StatusCode::OK,
     }
 }

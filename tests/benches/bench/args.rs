@@ -16,12 +16,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) rounds: u32,
     /// How many calls are under way at once
-    #[arg(
-        long,
-        value_delimiter = ',',
-        default_value = "1,16,64",
-        value_name = "N,…"
-    )]
+    #[arg(long, value_delimiter = ',', default_value = "1,16,64", value_name = "N,…")]
     pub(crate) callers: Vec<usize>,
     /// Measure these only
     #[arg(long, value_delimiter = ',', value_name = "WHAT,…")]

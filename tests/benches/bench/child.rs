@@ -42,7 +42,7 @@ impl Served {
         let mut line = String::new();
         let read = timeout(READY_LIMIT, output.read_line(&mut line)).await;
         if !matches!(read, Ok(Ok(1..))) {
-            bail!("a process of the benchmark did not become ready: {role:?}");
+            bail!("{} did not become ready", role.name());
         }
         let ready = serde_json::from_str(&line).context("a process said what is no JSON")?;
         Ok(Self { child, input, ready })
@@ -58,12 +58,13 @@ impl Served {
 /// Runs a role to its end and reads what it says then.
 pub(crate) async fn finish<T: DeserializeOwned>(role: &Role, limit: Duration) -> anyhow::Result<T> {
     let mut child = spawn(role)?;
+    // Held to the end: without it the process takes this one for dead.
     let _input = child.stdin.take();
     let mut said = String::new();
     let mut output = child.stdout.take().context("standard output is piped")?;
     let read = timeout(limit, output.read_to_string(&mut said)).await;
-    read.with_context(|| format!("a process of the benchmark did not end within {limit:?}"))??;
-    serde_json::from_str(&said).with_context(|| format!("this failed: {role:?}"))
+    read.with_context(|| format!("{} did not end within {limit:?}", role.name()))??;
+    serde_json::from_str(&said).with_context(|| format!("{} failed", role.name()))
 }
 
 fn spawn(role: &Role) -> anyhow::Result<Child> {
@@ -74,9 +75,8 @@ fn spawn(role: &Role) -> anyhow::Result<Child> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        // Ctrl-C ends the first process alone; the others hear of it through their input, and clean up.
+        // Ctrl-C ends the first process alone. The others hear of any end of it through their input, and clean up.
         .process_group(0)
-        .kill_on_drop(true)
         .spawn()
         .context("cannot start a process of the benchmark")?;
     if let Some(log) = child.stderr.take() {
@@ -92,7 +92,10 @@ fn spawn(role: &Role) -> anyhow::Result<Child> {
 )]
 pub(crate) async fn pass_on_warnings(mut lines: Lines<BufReader<ChildStderr>>) {
     while let Ok(Some(line)) = lines.next_line().await {
-        if !["TRACE ", "DEBUG ", "INFO "].iter().any(|level| line.contains(level)) {
+        if !["TRACE ", "DEBUG ", "INFO "]
+            .iter()
+            .any(|level| line.contains(level))
+        {
             eprintln!("{line}");
         }
     }

@@ -14,6 +14,8 @@ mod report;
 mod role;
 mod run;
 
+use std::process::ExitCode;
+
 use anyhow::Context as _;
 use clap::Parser as _;
 
@@ -22,11 +24,26 @@ use crate::args::Options;
 /// What stands before the JSON of a role on the command line of a process that this one has started.
 const ROLE: &str = "role";
 
-fn main() -> anyhow::Result<()> {
+#[expect(
+    clippy::print_stderr,
+    reason = "the last word of a program goes to the terminal"
+)]
+fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(ROLE) {
-        let role = arguments.next().context("a role's JSON is missing")?;
-        return role::run(serde_json::from_str(&role).context("a role's JSON is wrong")?);
+    let ended = match arguments.next().as_deref() {
+        Some(ROLE) => play(arguments.next()),
+        _ => role::runtime(None).and_then(|runtime| runtime.block_on(run::run(Options::parse()))),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
     }
-    role::runtime(None)?.block_on(run::run(Options::parse()))
+}
+
+fn play(role: Option<String>) -> anyhow::Result<()> {
+    let role = role.context("a role's JSON is missing")?;
+    role::run(serde_json::from_str(&role).context("a role's JSON is wrong")?)
 }

@@ -79,9 +79,7 @@ impl RawNats {
         let rest = url.trim_start_matches("nats://");
         let (login, host) = rest.rsplit_once('@').context("the URL has credentials")?;
         let (user, password) = login.split_once(':').context("the URL has a password")?;
-        let stream = TcpStream::connect(host)
-            .await
-            .context("cannot connect to NATS")?;
+        let stream = TcpStream::connect(host).await.context("cannot connect to NATS")?;
         stream.set_nodelay(true)?;
         let mut client = Self {
             stream,
@@ -106,16 +104,14 @@ impl RawNats {
     pub(crate) async fn round_trip(&mut self) -> anyhow::Result<()> {
         self.outbound.word("PING\r\n");
         self.flush().await?;
-        while !self.inbound.ends_with(b"PONG\r\n") {
-            self.read().await?;
-            if let Some(at) = find(&self.inbound, b"-ERR") {
-                bail!(
-                    "the broker says {}",
-                    String::from_utf8_lossy(&self.inbound[at..]).trim()
-                );
-            }
+        let mut answered = false;
+        while !answered {
+            self.step(|step, _| {
+                answered |= matches!(step, Step::Pong);
+                Ok(())
+            })
+            .await?;
         }
-        self.inbound.clear();
         Ok(())
     }
 
@@ -133,15 +129,25 @@ impl RawNats {
         &mut self,
         mut take: impl FnMut(Message<'_>, &mut Outbound) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
+        self.step(|step, out| match step {
+            Step::Message(message) => take(message, out),
+            _ => Ok(()),
+        })
+        .await
+    }
+
+    async fn step(
+        &mut self,
+        mut take: impl FnMut(Step<'_>, &mut Outbound) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
         self.read().await?;
         let mut done = 0;
-        while let Some((step, rest)) = next_step(&self.inbound[done..])? {
-            match step {
-                Step::Message(message) => take(message, &mut self.outbound)?,
-                Step::Ping => self.outbound.word("PONG\r\n"),
-                Step::Nothing => {}
+        while let Some((step, left)) = next_step(&self.inbound[done..])? {
+            done = self.inbound.len() - left;
+            if matches!(step, Step::Ping) {
+                self.outbound.word("PONG\r\n");
             }
-            done = self.inbound.len() - rest;
+            take(step, &mut self.outbound)?;
         }
         self.inbound.drain(..done);
         self.flush().await
@@ -159,6 +165,7 @@ impl RawNats {
 enum Step<'a> {
     Message(Message<'a>),
     Ping,
+    Pong,
     Nothing,
 }
 
@@ -184,7 +191,8 @@ fn next_step(buffer: &[u8]) -> anyhow::Result<Option<(Step<'_>, usize)>> {
     }
     match line.split(' ').next().unwrap_or_default() {
         "PING" => Ok(Some((Step::Ping, rest.len()))),
-        "PONG" | "+OK" | "INFO" => Ok(Some((Step::Nothing, rest.len()))),
+        "PONG" => Ok(Some((Step::Pong, rest.len()))),
+        "+OK" | "INFO" => Ok(Some((Step::Nothing, rest.len()))),
         // A message with headers would be "no responders".
         _ => bail!("the broker says `{line}`"),
     }

@@ -145,7 +145,11 @@ fn write_row(out: &mut String, what: What, callers: usize, samples: &[Sample]) -
         of(|sample| sample.p99_us),
         of(Sample::total_us)
     )?;
-    for process in samples.first().into_iter().flat_map(|sample| sample.cpu_us.keys()) {
+    for process in samples
+        .first()
+        .into_iter()
+        .flat_map(|sample| sample.cpu_us.keys())
+    {
         let values = samples
             .iter()
             .filter_map(|sample| sample.cpu_us.get(process).copied());
@@ -185,9 +189,7 @@ fn write_ratios(out: &mut String, results: &Results) -> fmt::Result {
                 "A call through the bridge costs {ratio:.2} of bare axum and raw NATS together at {callers} callers{aim}."
             )?;
         }
-        if let Some(ratio) =
-            results.median_over([What::Bus, What::Raw], callers, |[bus, raw]| bus / raw)
-        {
+        if let Some(ratio) = results.median_over([What::Bus, What::Raw], callers, |[bus, raw]| bus / raw) {
             writeln!(
                 out,
                 "A call on the bus costs {ratio:.2} of raw NATS at {callers} callers."

@@ -333,3 +333,60 @@ async fn calls_go_on_after_the_broker_was_restarted() {
     .await;
     assert_eq!(text(&answer), "after");
 }
+
+#[tokio::test]
+async fn a_caller_that_is_gone_stops_its_handler() {
+    let nats = Nats::start().await;
+    let cable = Cable::to(nats.url()).await;
+    let (serving, calling) = (nats.bus().await, nats.bus_at(cable.url(&nats.core_url())).await);
+    let probe = Arc::<Probe>::default();
+    let _host = fixture::serve(&serving, Arc::clone(&probe), |_| {}).await;
+    let waiting = tokio::spawn(async move { ask(&calling, "hold", json!({})).await });
+    within("the call", probe.held.begun.acquire())
+        .await
+        .expect("open")
+        .forget();
+    cable.cut();
+    within("the drop of the handler", probe.held.dropped.acquire())
+        .await
+        .expect("open")
+        .forget();
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_long_call_outlives_the_limit_of_silence_by_its_heartbeats() {
+    let nats = Nats::start().await;
+    let (serving, calling) = (nats.bus().await, nats.bus().await);
+    let probe = Arc::<Probe>::default();
+    let _host = fixture::serve(&serving, Arc::clone(&probe), |_| {}).await;
+    let calls = async {
+        // Longer than five heartbeats: without them the caller would give the host up.
+        let deadline = Duration::from_secs(7);
+        calling
+            .ask(request("hold", json!({}), deadline), Retry::Never)
+            .await
+    };
+    match calls.await {
+        Err(CallError::Deadline { .. }) | Ok((Some(-32603), _)) => {}
+        other => panic!("the deadline was to end it: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_calls_is_answered_whole_or_refused_as_busy() {
+    let nats = Nats::start().await;
+    let (serving, calling) = (nats.bus().await, nats.bus().await);
+    let _host = fixture::serve(&serving, Arc::default(), |options| options.max_in_flight = 4).await;
+    let calls = (0..200).map(|n| {
+        let calling = calling.clone();
+        async move { (n, ask(&calling, "echo", json!({ "text": n.to_string() })).await) }
+    });
+    for (n, answer) in within("all answers", futures::future::join_all(calls)).await {
+        match answer {
+            Ok(answer) => assert_eq!(text(&answer), n.to_string()),
+            Err(CallError::Busy { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+}

@@ -70,7 +70,9 @@ impl Stage {
     async fn set() -> Self {
         let platform = Platform::start("", &["products"]).await;
         platform.knows("products").await;
-        let mut watch = CallWatch::start(platform.node.bus(), DEFAULT_TENANT).await.expect("watches");
+        let mut watch = CallWatch::start(platform.node.bus(), DEFAULT_TENANT)
+            .await
+            .expect("watches");
         // Hosts tell of calls from the moment on that they have heard of the watcher.
         let client = platform.client("products");
         within("the first word of a call", async {
@@ -101,7 +103,8 @@ impl Stage {
     /// Runs one of our client programs over HTTP and checks what it has seen.
     async fn check_http(&mut self, program: &str, era: &str, version: &str, shown: Shown) {
         let url = self.platform.url(shown.path());
-        self.check(program, json!({ "url": url, "era": era }), version, "http", shown).await;
+        self.check(program, json!({ "url": url, "era": era }), version, "http", shown)
+            .await;
     }
 
     /// Runs one of our client programs with a stdio bridge as its child and checks what it has seen.
@@ -109,12 +112,25 @@ impl Stage {
         let trunkline = program::path();
         let nats = self.platform.node.nats_url().expect("a NATS of its own");
         let data = self.platform.folder().join("data");
-        let mut command = vec![json!(trunkline), json!("bridge"), json!("stdio"), json!("--nats"), json!(nats)];
+        let mut command = vec![
+            json!(trunkline),
+            json!("bridge"),
+            json!("stdio"),
+            json!("--nats"),
+            json!(nats),
+        ];
         command.extend([json!("--data-dir"), json!(data)]);
         if let Shown::Products = shown {
             command.extend([json!("--server"), json!("products")]);
         }
-        self.check(program, json!({ "command": command, "era": era }), version, "stdio", shown).await;
+        self.check(
+            program,
+            json!({ "command": command, "era": era }),
+            version,
+            "stdio",
+            shown,
+        )
+        .await;
     }
 
     async fn check(&mut self, program: &str, mut settings: Value, version: &str, door: &str, shown: Shown) {
@@ -131,7 +147,11 @@ impl Stage {
         assert_ne!(seen["aborted"]["ended"], "no error", "{context}");
         assert_eq!(seen["aborted"]["after"], false, "{context}");
         let cancelled = self.ended("reindex", Ended::Cancelled).await;
-        assert_eq!((cancelled.protocol_version.as_str(), cancelled.door.as_str()), (version, door), "{context}");
+        assert_eq!(
+            (cancelled.protocol_version.as_str(), cancelled.door.as_str()),
+            (version, door),
+            "{context}"
+        );
     }
 
     /// What a client has to see, as a client written by hand sees it on the same endpoint.
@@ -139,20 +159,43 @@ impl Stage {
         let client = shown.client(&self.platform);
         let prefix = shown.prefix();
         let keys = |result: &Value, list: &str, key: &str| -> Value {
-            result[list].as_array().expect("a list").iter().map(|item| item[key].clone()).collect()
+            result[list]
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|item| item[key].clone())
+                .collect()
         };
         let tools = ask(&client, method::TOOLS_LIST, json!({})).await;
         let prompts = ask(&client, method::PROMPTS_LIST, json!({})).await;
         let resources = ask(&client, method::RESOURCES_LIST, json!({})).await;
-        let found = client.call(&format!("{prefix}search"), json!({ "query": "desk", "limit": 3 })).await;
-        let read = ask(&client, method::RESOURCES_READ, json!({ "uri": "product://categories" })).await;
+        let found = client
+            .call(&format!("{prefix}search"), json!({ "query": "desk", "limit": 3 }))
+            .await;
+        let read = ask(
+            &client,
+            method::RESOURCES_READ,
+            json!({ "uri": "product://categories" }),
+        )
+        .await;
         let read = read["contents"][0]["text"].as_str().expect("a text");
-        assert_eq!(found["result"]["structuredContent"]["items"].as_array().map(Vec::len), Some(3));
+        assert_eq!(
+            found["result"]["structuredContent"]["items"]
+                .as_array()
+                .map(Vec::len),
+            Some(3)
+        );
         let mut prompt = vec!["text"];
         prompt.extend(["resource"; 10]);
         let named = |own: &[&str]| own.iter().map(|own| format!("{prefix}{own}")).collect::<Value>();
-        assert_eq!(keys(&prompts, "prompts", "name"), named(&["describe_product", "find_in_category"]));
-        let not_found = NOT_FOUND_BY.iter().find(|(by, _)| *by == program).map(|(_, code)| *code);
+        assert_eq!(
+            keys(&prompts, "prompts", "name"),
+            named(&["describe_product", "find_in_category"])
+        );
+        let not_found = NOT_FOUND_BY
+            .iter()
+            .find(|(by, _)| *by == program)
+            .map(|(_, code)| *code);
         vec![
             ("version", json!(version)),
             ("server", json!(shown.server())),
@@ -173,7 +216,10 @@ impl Stage {
 
 /// The result of a modern request that is answered with one.
 async fn ask(client: &Client, called: &str, params: Value) -> Value {
-    let answer = messages(client.modern(called, params)).await.pop().expect("a response");
+    let answer = messages(client.modern(called, params))
+        .await
+        .pop()
+        .expect("a response");
     assert!(answer["result"].is_object(), "{called}: {answer}");
     answer["result"].clone()
 }
@@ -183,7 +229,9 @@ fn check_progress(progress: &Value, context: &str) {
     assert_eq!(progress["isError"], false, "{context}");
     let told: Vec<(u64, u64)> = serde_json::from_value(progress["told"].clone()).expect("pairs of numbers");
     let total = told.last().expect("progress").1;
-    let expected: Vec<_> = (1..=total.div_ceil(60)).map(|batch| ((batch * 60).min(total), total)).collect();
+    let expected: Vec<_> = (1..=total.div_ceil(60))
+        .map(|batch| ((batch * 60).min(total), total))
+        .collect();
     assert_eq!(told, expected, "{context}");
 }
 
@@ -208,18 +256,30 @@ async fn the_typescript_sdk_v1_uses_both_endpoints() {
 #[tokio::test]
 async fn typescript_clients_use_the_stdio_bridge_as_their_child() {
     let mut stage = Stage::set().await;
-    stage.check_stdio("v2.mjs", "modern", MODERN, Shown::Products).await;
+    stage
+        .check_stdio("v2.mjs", "modern", MODERN, Shown::Products)
+        .await;
     stage.check_stdio("v2.mjs", "auto", MODERN, Shown::All).await;
     stage.check_stdio("v2.mjs", "legacy", LEGACY, Shown::All).await;
-    stage.check_stdio("v1.mjs", "legacy", LEGACY, Shown::Products).await;
+    stage
+        .check_stdio("v1.mjs", "legacy", LEGACY, Shown::Products)
+        .await;
     stage.check_stdio("v1.mjs", "legacy", LEGACY, Shown::All).await;
 }
 
 /// A run of the Inspector's command line.
 fn inspector(platform: &Platform, shown: Shown, era: &str, arguments: &[&str]) -> Command {
-    let mut command = node(&package("@modelcontextprotocol/inspector/clients/launcher/build/index.js"));
+    let mut command = node(&package(
+        "@modelcontextprotocol/inspector/clients/launcher/build/index.js",
+    ));
     command
-        .args(["--cli", "--transport", "http", "--server-url", &platform.url(shown.path())])
+        .args([
+            "--cli",
+            "--transport",
+            "http",
+            "--server-url",
+            &platform.url(shown.path()),
+        ])
         .args(["--protocol-era", era, "--format", "json", "--quiet", "--method"])
         .args(arguments)
         // It keeps files in its user's home.
@@ -238,7 +298,13 @@ async fn the_inspector_lists_and_calls_tools_on_both_endpoints_in_both_eras() {
     ] {
         let name = format!("{}search", shown.prefix());
         let arguments = r#"{"query":"desk","limit":2}"#;
-        let call = [method::TOOLS_CALL, "--tool-name", &name, "--tool-args-json", arguments];
+        let call = [
+            method::TOOLS_CALL,
+            "--tool-name",
+            &name,
+            "--tool-args-json",
+            arguments,
+        ];
         let (listed, called) = tokio::join!(
             printed(inspector(&stage.platform, shown, era, &[method::TOOLS_LIST])),
             printed(inspector(&stage.platform, shown, era, &call)),
@@ -248,11 +314,24 @@ async fn the_inspector_lists_and_calls_tools_on_both_endpoints_in_both_eras() {
         let client = shown.client(&stage.platform);
         let expected = ask(&client, method::TOOLS_LIST, json!({})).await;
         let names = |tools: &Value| -> Vec<Value> {
-            tools.as_array().expect("a list").iter().map(|tool| tool["name"].clone()).collect()
+            tools
+                .as_array()
+                .expect("a list")
+                .iter()
+                .map(|tool| tool["name"].clone())
+                .collect()
         };
-        assert_eq!(names(&listed["result"]["tools"]), names(&expected["tools"]), "{shown:?} {era}");
+        assert_eq!(
+            names(&listed["result"]["tools"]),
+            names(&expected["tools"]),
+            "{shown:?} {era}"
+        );
         let content = &called["result"]["structuredContent"];
-        assert_eq!(content["items"].as_array().map(Vec::len), Some(2), "{shown:?} {era}: {called}");
+        assert_eq!(
+            content["items"].as_array().map(Vec::len),
+            Some(2),
+            "{shown:?} {era}: {called}"
+        );
         let event = stage.ended("search", Ended::Answered).await;
         assert_eq!(event.protocol_version, version, "{shown:?} {era}");
     }

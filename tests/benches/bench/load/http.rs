@@ -149,10 +149,7 @@ fn check_order(body: &[u8], count: u32) -> anyhow::Result<()> {
         );
         rest = after;
     }
-    ensure!(
-        expected == count,
-        "{expected} notifications came and not {count}"
-    );
+    ensure!(expected == count, "{expected} notifications came and not {count}");
     ensure!(
         rest.contains("\"result\""),
         "no result came after the notifications"

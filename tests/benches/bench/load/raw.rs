@@ -19,12 +19,7 @@ pub(super) fn start(window: &Arc<Window>, callers: usize, nats: String, request:
     tasks
 }
 
-async fn run(
-    window: Arc<Window>,
-    callers: usize,
-    nats: String,
-    request: String,
-) -> anyhow::Result<Vec<u64>> {
+async fn run(window: Arc<Window>, callers: usize, nats: String, request: String) -> anyhow::Result<Vec<u64>> {
     let mut client = RawNats::connect(&nats).await?;
     let mut latencies = Vec::new();
     let mut begun = vec![Instant::now(); callers];

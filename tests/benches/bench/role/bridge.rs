@@ -29,10 +29,7 @@ pub(super) async fn serve(nats: &str, threads: Option<usize>, folder: &Path) -> 
     let address = opened(&mut child).await?;
     ready(address, child.id().context("the bridge runs")?)?;
     input_ended().await;
-    if let Some(pid) = child
-        .id()
-        .and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
-    {
+    if let Some(pid) = child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
         kill_process(pid, Signal::TERM).context("the bridge has ended before it was asked to")?;
     }
     child.wait().await?;

@@ -69,6 +69,20 @@ pub(crate) enum Role {
     Load(Order),
 }
 
+impl Role {
+    /// What it is called in words for the user.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Nats { .. } => "nats-server",
+            Self::Host { .. } => "the host",
+            Self::Bridge { .. } => "the bridge",
+            Self::Axum { .. } => "bare axum",
+            Self::RawResponder { .. } => "the responder of raw NATS",
+            Self::Load(_) => "the load",
+        }
+    }
+}
+
 /// Plays a role to its end.
 pub(crate) fn run(role: Role) -> anyhow::Result<()> {
     let threads = match &role {
@@ -87,7 +101,10 @@ pub(crate) fn run(role: Role) -> anyhow::Result<()> {
             } => bridge::serve(&nats, threads, &folder).await,
             Role::Axum { answer, list, .. } => axum::serve(answer, &list).await,
             Role::RawResponder { nats, answer } => raw_responder::serve(&nats, &answer).await,
-            Role::Load(order) => load::run(order).await,
+            Role::Load(order) => tokio::select! {
+                ended = load::run(order) => ended,
+                () = input_ended() => Ok(()),
+            },
         }
     })
 }

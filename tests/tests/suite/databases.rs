@@ -1,0 +1,159 @@
+//! The products server on both databases: the same calls, the same answers.
+
+use bus_schema::mcp::method;
+use serde_json::{Value, json};
+use tests::{http::Client, platform::Platform, postgres::Postgres, within};
+
+#[tokio::test]
+async fn products_keep_their_promises_on_sqlite() {
+    let platform = Platform::start("", &["products"]).await;
+    within("the promises", promises(&platform)).await;
+}
+
+#[tokio::test]
+async fn products_keep_their_promises_on_postgresql() {
+    let postgres = Postgres::start().await;
+    let file = format!("[products]\ndatabase_url = \"{}\"\n", postgres.url);
+    let platform = Platform::start(&file, &["products"]).await;
+    within("the promises", promises(&platform)).await;
+    platform.stop().await;
+}
+
+async fn promises(platform: &Platform) {
+    let client = platform.client("products");
+    a_page_goes_on_where_the_last_one_ended(&client).await;
+    what_was_created_is_found_changed_and_counted(&client).await;
+    stock_never_falls_below_zero(&client).await;
+    a_rebuilt_index_finds_the_same(&client).await;
+    resources_prompts_and_completions_answer(&client).await;
+    mistakes_say_what_to_do(&client).await;
+}
+
+async fn call(client: &Client, tool: &str, arguments: Value) -> Value {
+    let answer = client.call(tool, arguments).await;
+    assert_eq!(answer["result"]["isError"], false, "{tool}: {answer}");
+    answer["result"]["structuredContent"].clone()
+}
+
+async fn ask(client: &Client, called: &str, params: Value) -> Value {
+    let response = client.modern(called, params).send().await.expect("an answer");
+    response.json::<Value>().await.expect("JSON")["result"].clone()
+}
+
+async fn a_page_goes_on_where_the_last_one_ended(client: &Client) {
+    let mut seen = Vec::new();
+    let mut arguments = json!({ "limit": 100 });
+    loop {
+        let page = call(client, "search", arguments.clone()).await;
+        seen.extend(
+            page["items"]
+                .as_array()
+                .expect("items")
+                .iter()
+                .map(|item| item["sku"].to_string()),
+        );
+        match page["next_cursor"].as_str() {
+            Some(cursor) => arguments["cursor"] = json!(cursor),
+            None => break assert_eq!(seen.len() as u64, page["total"].as_u64().expect("a total")),
+        }
+    }
+    assert!(seen.len() >= 300, "{} products are seeded", seen.len());
+    seen.sort();
+    seen.dedup();
+    assert!(seen.len() >= 300, "no product comes twice");
+}
+
+async fn what_was_created_is_found_changed_and_counted(client: &Client) {
+    let before = call(client, "list_categories", json!({})).await;
+    let created = json!({
+        "name": "Quixotic Test Lantern", "description": "Glows.", "category": "Lighting", "brand": "Testbrand",
+        "price_cents": 1999, "currency": "USD", "stock": 3, "tags": ["quixotic"],
+    });
+    let created = call(client, "create", created).await;
+    let sku = created["sku"].as_str().expect("a sku").to_owned();
+    let found = call(client, "search", json!({ "query": "quixotic" })).await;
+    assert_eq!(
+        (&found["total"], &found["items"][0]["sku"]),
+        (&json!(1), &json!(sku))
+    );
+    let changed = call(client, "update", json!({ "sku": sku, "price_cents": 2999 })).await;
+    assert_eq!(
+        (&changed["price_cents"], &changed["name"]),
+        (&json!(2999), &json!("Quixotic Test Lantern"))
+    );
+    let after = call(client, "list_categories", json!({})).await;
+    assert_ne!(before, after);
+}
+
+async fn stock_never_falls_below_zero(client: &Client) {
+    let found = call(client, "search", json!({ "query": "quixotic" })).await;
+    let sku = found["items"][0]["sku"].clone();
+    let takes = (0..8).map(|_| {
+        client.call(
+            "adjust_stock",
+            json!({ "sku": sku, "delta": -1, "reason": "sold" }),
+        )
+    });
+    let answers = futures::future::join_all(takes).await;
+    let sold = answers
+        .iter()
+        .filter(|answer| answer["result"]["isError"] == false)
+        .count();
+    assert_eq!(sold, 3, "three were in stock: {answers:?}");
+    assert_eq!(call(client, "get", json!({ "sku": sku })).await["stock"], 0);
+}
+
+async fn a_rebuilt_index_finds_the_same(client: &Client) {
+    let before = call(client, "search", json!({ "query": "desk" })).await;
+    call(client, "reindex", json!({})).await;
+    assert_eq!(before, call(client, "search", json!({ "query": "desk" })).await);
+}
+
+async fn resources_prompts_and_completions_answer(client: &Client) {
+    let read = ask(
+        client,
+        method::RESOURCES_READ,
+        json!({ "uri": "product://OFF-0001" }),
+    )
+    .await;
+    let text = read["contents"][0]["text"].as_str().expect("text");
+    assert_eq!(
+        serde_json::from_str::<Value>(text).expect("JSON")["sku"],
+        "OFF-0001"
+    );
+    let prompt = ask(
+        client,
+        method::PROMPTS_GET,
+        json!({ "name": "describe_product", "arguments": { "sku": "OFF-0001" } }),
+    )
+    .await;
+    assert!(prompt["messages"].to_string().contains("OFF-0001"), "{prompt}");
+    let completion = json!({
+        "ref": { "type": "ref/prompt", "name": "find_in_category" }, "argument": { "name": "category", "value": "off" },
+    });
+    let completed = ask(client, method::COMPLETE, completion).await;
+    assert_eq!(completed["completion"]["values"], json!(["Office"]));
+}
+
+async fn mistakes_say_what_to_do(client: &Client) {
+    for (tool, arguments) in [
+        ("get", json!({ "sku": "OFF-9999" })),
+        (
+            "create",
+            json!({ "sku": "OFF-0001", "name": "x", "description": "x", "category": "Office", "brand": "x", "price_cents": 1 }),
+        ),
+        ("search", json!({ "limit": 1000 })),
+        ("search", json!({ "cursor": "garbage" })),
+        (
+            "update",
+            json!({ "sku": "OFF-0001", "price_cents": 1, "expected_version": 99 }),
+        ),
+    ] {
+        let answer = client.call(tool, arguments.clone()).await;
+        let text = tests::http::text(&answer);
+        assert!(
+            answer["result"]["isError"] == true && text.len() > 20,
+            "{tool} {arguments}: {answer}"
+        );
+    }
+}
