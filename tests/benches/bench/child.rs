@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines},
     process::{Child, ChildStderr, ChildStdin, Command},
+    task::JoinHandle,
     time::{Duration, timeout},
 };
 
@@ -36,12 +37,14 @@ pub(crate) struct Served {
 impl Served {
     /// Starts a role and waits until it is ready.
     pub(crate) async fn start(role: &Role) -> anyhow::Result<Self> {
-        let mut child = spawn(role)?;
+        let (mut child, log) = spawn(role)?;
         let input = child.stdin.take().context("standard input is piped")?;
         let mut output = BufReader::new(child.stdout.take().context("standard output is piped")?);
         let mut line = String::new();
         let read = timeout(READY_LIMIT, output.read_line(&mut line)).await;
         if !matches!(read, Ok(Ok(1..))) {
+            drop(input);
+            let _ = timeout(END_LIMIT, log).await;
             bail!("{} did not become ready", role.name());
         }
         let ready = serde_json::from_str(&line).context("a process said what is no JSON")?;
@@ -57,17 +60,19 @@ impl Served {
 
 /// Runs a role to its end and reads what it says then.
 pub(crate) async fn finish<T: DeserializeOwned>(role: &Role, limit: Duration) -> anyhow::Result<T> {
-    let mut child = spawn(role)?;
+    let (mut child, log) = spawn(role)?;
     // Held to the end: without it the process takes this one for dead.
     let _input = child.stdin.take();
     let mut said = String::new();
     let mut output = child.stdout.take().context("standard output is piped")?;
     let read = timeout(limit, output.read_to_string(&mut said)).await;
     read.with_context(|| format!("{} did not end within {limit:?}", role.name()))??;
+    let _ = timeout(END_LIMIT, log).await;
     serde_json::from_str(&said).with_context(|| format!("{} failed", role.name()))
 }
 
-fn spawn(role: &Role) -> anyhow::Result<Child> {
+/// Starts a process, and a task that passes on what is important in its log.
+fn spawn(role: &Role) -> anyhow::Result<(Child, JoinHandle<()>)> {
     let program = std::env::current_exe().context("this program has no path")?;
     let mut child = Command::new(program)
         .arg(ROLE)
@@ -79,10 +84,9 @@ fn spawn(role: &Role) -> anyhow::Result<Child> {
         .process_group(0)
         .spawn()
         .context("cannot start a process of the benchmark")?;
-    if let Some(log) = child.stderr.take() {
-        tokio::spawn(pass_on_warnings(BufReader::new(log).lines()));
-    }
-    Ok(child)
+    let log = child.stderr.take().context("standard error is piped")?;
+    let log = tokio::spawn(pass_on_warnings(BufReader::new(log).lines()));
+    Ok((child, log))
 }
 
 /// Logs are for reading when something is wrong.
