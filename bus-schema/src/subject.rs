@@ -4,7 +4,10 @@
 
 use std::fmt;
 
-use crate::{mcp::method, token::Token};
+use crate::{
+    mcp::method,
+    token::{self, Token},
+};
 
 /// The queue group in which replicas share requests.
 pub const QUEUE_GROUP: &str = "mcp";
@@ -332,6 +335,30 @@ fn split_public_name<'a, 'b>(rest: &'b [&'a str]) -> (&'b [&'a str], Option<&'a 
     (rest, None)
 }
 
+/// The subject of a call: [`Subject::Rpc`] from names, written in one go, as every call needs one.
+#[must_use]
+pub fn call(tenant: &str, server: &str, method: &str) -> String {
+    let mut out = String::with_capacity(RPC.len() + tenant.len() + server.len() + method.len() + 8);
+    out.push_str(RPC);
+    for name in [tenant, server].into_iter().chain(method.split('/')) {
+        out.push('.');
+        Token::encode_into(name, &mut out);
+    }
+    out
+}
+
+/// Whether a subject is the inbox of a call of a known class of caller: [`Subject::Inbox`], told without taking it apart.
+#[must_use]
+pub fn is_inbox(subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    let class = tokens.next().and_then(|inbox| inbox.strip_prefix(INBOX));
+    class.is_some_and(|class| CallerClass::ALL.into_iter().any(|known| known.as_str() == class))
+        && tokens.next().is_some_and(token::is_token)
+        && tokens.next() == Some("call")
+        && tokens.next().is_some_and(|call| parse_call(call).is_some())
+        && tokens.next().is_none()
+}
+
 /// All calls to one server.
 #[must_use]
 pub fn all_calls(tenant: &Token, server: &Token) -> String {
@@ -480,6 +507,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_call_is_spelled_the_same_from_names(tenant in ".{0,80}", server in ".{0,80}", method in method()) {
+            let subject = Subject::Rpc {
+                tenant: Token::encode(&tenant),
+                server: Token::encode(&server),
+                method: MethodPath::encode(&method),
+            };
+            prop_assert_eq!(call(&tenant, &server, &method), subject.to_string());
+        }
+
+        #[test]
+        fn inboxes_are_told_apart(subject in subject()) {
+            let expected = matches!(subject, Subject::Inbox { .. });
+            prop_assert_eq!(is_inbox(&subject.to_string()), expected);
+        }
+
         #[test]
         fn every_subject_built_parses_back(subject in subject()) {
             prop_assert_eq!(Subject::parse(&subject.to_string()), Ok(subject));

@@ -27,21 +27,28 @@ impl Token {
     #[must_use]
     pub fn encode(name: &str) -> Self {
         let mut out = String::with_capacity(name.len());
+        Self::encode_into(name, &mut out);
+        Self(out)
+    }
+
+    /// Encodes a name at the end of a text, as [`Token::encode`] does.
+    pub(crate) fn encode_into(name: &str, out: &mut String) {
+        let start = out.len();
         for (at, byte) in name.bytes().enumerate() {
             let looks_like_a_digest = at == 0 && name.starts_with(DIGEST_PREFIX);
             if (byte.is_ascii_alphanumeric() || byte == b'-') && !looks_like_a_digest {
                 out.push(char::from(byte));
             } else {
-                push_escaped(&mut out, byte);
+                push_escaped(out, byte);
             }
         }
-        if out.is_empty() {
+        if name.is_empty() {
             out.push('_');
         }
-        if out.len() > MAX_LEN {
-            out = digest_token(name);
+        if out.len() - start > MAX_LEN {
+            out.truncate(start);
+            out.push_str(&digest_token(name));
         }
-        Self(out)
     }
 
     /// Takes a token as it stands in a subject.
@@ -49,8 +56,7 @@ impl Token {
     /// # Errors
     /// [`BadToken`] when the text is empty, too long, or has a character that no token has.
     pub fn parse(text: &str) -> Result<Self, BadToken> {
-        let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if text.is_empty() || text.len() > MAX_LEN || !text.bytes().all(plain) {
+        if !is_token(text) {
             return Err(BadToken(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
@@ -67,6 +73,12 @@ impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// Whether a text is a token.
+pub(crate) fn is_token(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    !text.is_empty() && text.len() <= MAX_LEN && text.bytes().all(plain)
 }
 
 fn push_escaped(out: &mut String, byte: u8) {

@@ -15,7 +15,7 @@ use std::{
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, MeterProvider as _, UpDownCounter},
+    metrics::{Counter, Histogram, MeterProvider as _},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
@@ -61,11 +61,15 @@ pub(crate) struct Totals {
 
 #[derive(Default)]
 struct LiveTotals {
+    in_flight: AtomicU64,
     calls: AtomicU64,
     errors: AtomicU64,
     busy: AtomicU64,
     busy_time_ns: AtomicU64,
 }
+
+/// What each server's calls add up to, by its id.
+type AllTotals = Arc<Mutex<HashMap<String, Arc<LiveTotals>>>>;
 
 /// The meters of one process.
 #[derive(Clone)]
@@ -77,12 +81,11 @@ struct Meters {
     _provider: SdkMeterProvider,
     server_duration: Histogram<f64>,
     client_duration: Histogram<f64>,
-    in_flight: UpDownCounter<i64>,
     busy: Counter<u64>,
     refused: Counter<u64>,
     restarts: Counter<u64>,
     /// Held only to look up or insert.
-    totals: Mutex<HashMap<String, Arc<LiveTotals>>>,
+    totals: AllTotals,
 }
 
 impl Metrics {
@@ -106,13 +109,22 @@ impl Metrics {
         let counter = |name: &'static str, description: &'static str| {
             meter.u64_counter(name).with_description(description).build()
         };
+        let totals = AllTotals::default();
+        let observed = Arc::clone(&totals);
+        // Read when somebody asks: two counts a call would cost more than the whole of this.
+        meter
+            .u64_observable_gauge("trunkline.calls.in_flight")
+            .with_description("Calls that hosts work on")
+            .with_callback(move |observer| {
+                for (server, totals) in observed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                    let server = KeyValue::new("server.id", server.clone());
+                    observer.observe(totals.in_flight.load(Ordering::Relaxed), &[server]);
+                }
+            })
+            .build();
         Self(Arc::new(Meters {
             server_duration: seconds("mcp.server.operation.duration", "How long hosts worked on calls"),
             client_duration: seconds("mcp.client.operation.duration", "How long doors waited for calls"),
-            in_flight: meter
-                .i64_up_down_counter("trunkline.calls.in_flight")
-                .with_description("Calls that hosts work on")
-                .build(),
             busy: counter(
                 "trunkline.calls.busy",
                 "Calls answered busy, as all slots were taken",
@@ -125,7 +137,7 @@ impl Metrics {
                 "trunkline.part.restarts",
                 "Restarts of servers and bridges after a failure",
             ),
-            totals: Mutex::default(),
+            totals,
             registry,
             _provider: provider,
         }))
@@ -197,12 +209,9 @@ impl Metrics {
 
     /// Counts a call as running until the guard is dropped.
     pub(crate) fn in_flight(&self, server: &str) -> InFlight {
-        let attributes = [KeyValue::new("server.id", server.to_owned())];
-        self.0.in_flight.add(1, &attributes);
-        InFlight {
-            meters: Arc::clone(&self.0),
-            attributes,
-        }
+        let totals = self.live_totals(server);
+        totals.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(totals)
     }
 
     pub(crate) fn busy(&self, server: &str) {
@@ -238,14 +247,11 @@ impl Metrics {
 }
 
 /// Counts a call as running for as long as it lives.
-pub(crate) struct InFlight {
-    meters: Arc<Meters>,
-    attributes: [KeyValue; 1],
-}
+pub(crate) struct InFlight(Arc<LiveTotals>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.meters.in_flight.add(-1, &self.attributes);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

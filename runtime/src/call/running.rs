@@ -6,7 +6,7 @@ use bus_schema::{
     Body, ContentType, Frame, FrameKind, Request, Token,
     codec::CodecError,
     envelope::{CHUNK_BYTES, CREDIT_EVERY, Control, INLINE_BYTES, MAX_BODY_BYTES},
-    subject::{InstanceVerb, MethodPath, Subject},
+    subject::{self, InstanceVerb, Subject},
 };
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
@@ -145,19 +145,17 @@ impl Call {
         } else {
             encode(&self.request)
         };
-        let subject = Subject::Rpc {
-            tenant: Token::encode(&self.request.principal.tenant),
-            server: Token::encode(&self.request.server),
-            method: MethodPath::encode(&self.request.method),
-        };
+        let subject = subject::call(
+            &self.request.principal.tenant,
+            &self.request.server,
+            &self.request.method,
+        );
         let reply = Subject::Inbox {
             class: self.bus.class(),
             instance: self.bus.instance_token().clone(),
             call,
         };
-        let published = self
-            .bus
-            .publish_with_reply(subject.to_string(), reply.to_string(), payload);
+        let published = self.bus.publish_with_reply(subject, reply.to_string(), payload);
         // With the connection down and its buffer full, publishing waits.
         match timeout_at(self.deadline, published).await {
             Ok(published) => published.map_err(CallError::Bus),

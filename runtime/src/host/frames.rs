@@ -2,18 +2,22 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use bus_schema::{
-    Body, ContentType, Frame, FrameKind,
+    Body, ContentType, Frame, FrameKind, Token,
     envelope::{CHUNK_BYTES, INLINE_BYTES, WINDOW},
+    subject::Subject,
 };
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::WINDOW_BYTES;
-use crate::bus::{Bus, BusError};
+use super::{WINDOW_BYTES, run::Shared, work::CallKey};
+use crate::bus::BusError;
 
 /// How far the caller has read.
 #[derive(Default)]
@@ -30,18 +34,16 @@ impl Credit {
 }
 
 /// The signals of one call: frames that carry no part of the answer.
-#[derive(Clone)]
 pub(super) struct Pulse {
-    bus: Bus,
+    shared: Arc<Shared>,
+    key: CallKey,
     reply: String,
-    /// Where the broker's "no responders" for a heartbeat goes: to this host, about this call.
-    gone: String,
     codec: ContentType,
 }
 
 /// The frames of one call.
 pub(super) struct Frames {
-    pulse: Pulse,
+    pulse: Arc<Pulse>,
     seq: u32,
     /// The lengths of the frames that have no credit yet, oldest first.
     unread: VecDeque<usize>,
@@ -55,16 +57,28 @@ impl Pulse {
     pub(super) async fn signal(&self, kind: FrameKind, seq: u32) -> Result<(), BusError> {
         let frame = Frame {
             kind,
-            instance: self.bus.instance().to_owned(),
+            instance: self.shared.bus.instance().to_owned(),
             seq,
             code: None,
             more: false,
             body: Body::default(),
         };
         let payload = self.encode(&frame);
-        self.bus
-            .publish_with_reply(self.reply.clone(), self.gone.clone(), payload)
+        self.shared
+            .bus
+            .publish_with_reply(self.reply.clone(), self.gone(), payload)
             .await
+    }
+
+    /// Where the broker's "no responders" for a heartbeat goes: to this host, about this call.
+    fn gone(&self) -> String {
+        let gone = Subject::Gone {
+            server: Token::encode(self.shared.options.id.as_str()),
+            instance: self.shared.bus.instance_token().clone(),
+            caller: Token::encode(&self.key.caller),
+            call: self.key.call,
+        };
+        gone.to_string()
     }
 
     fn encode(&self, frame: &Frame) -> Vec<u8> {
@@ -75,15 +89,14 @@ impl Pulse {
 }
 
 impl Frames {
-    pub(super) fn new(bus: Bus, reply: String, gone: String, codec: ContentType) -> Self {
-        let pulse = Pulse {
-            bus,
-            reply,
-            gone,
-            codec,
-        };
+    pub(super) fn new(shared: Arc<Shared>, key: CallKey, reply: String, codec: ContentType) -> Self {
         Self {
-            pulse,
+            pulse: Arc::new(Pulse {
+                shared,
+                key,
+                reply,
+                codec,
+            }),
             seq: 0,
             unread: VecDeque::new(),
             unread_bytes: 0,
@@ -91,8 +104,8 @@ impl Frames {
         }
     }
 
-    pub(super) fn pulse(&self) -> Pulse {
-        self.pulse.clone()
+    pub(super) fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     pub(super) fn bytes_sent(&self) -> bool {
@@ -153,7 +166,7 @@ impl Frames {
         self.unread_bytes += piece.body.len();
         let frame = Frame {
             kind: piece.kind,
-            instance: self.pulse.bus.instance().to_owned(),
+            instance: self.pulse.shared.bus.instance().to_owned(),
             seq: self.seq,
             code: piece.code,
             more: piece.more,
@@ -161,7 +174,11 @@ impl Frames {
         };
         self.seq += 1;
         let payload = self.pulse.encode(&frame);
-        self.pulse.bus.publish(self.pulse.reply.clone(), payload).await
+        self.pulse
+            .shared
+            .bus
+            .publish(self.pulse.reply.clone(), payload)
+            .await
     }
 
     fn take_credit(&mut self, credit: &Credit) {

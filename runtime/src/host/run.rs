@@ -210,8 +210,7 @@ impl Shared {
 
     fn take_call(self: &Arc<Self>, message: Message, early_cancels: &VecDeque<CallKey>) {
         // A responder publishes wherever the request says: only the inbox of a known class of caller will do.
-        let reply = message.reply.as_deref().map(Subject::parse);
-        let Some(Ok(Subject::Inbox { .. })) = reply else {
+        if !message.reply.as_deref().is_some_and(subject::is_inbox) {
             warn!(server.id = %self.options.id, reply = ?message.reply, "refused a request whose reply subject is no caller's inbox");
             self.bus.metrics().refused(self.options.id.as_str());
             return;

@@ -4,9 +4,8 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
 
 use async_nats::Message;
 use bus_schema::{
-    ContentType, FrameKind, Request, RpcError, Token,
+    ContentType, FrameKind, Request, RpcError,
     envelope::{CHUNK_BYTES, Control, MAX_BODY_BYTES},
-    subject::Subject,
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -76,13 +75,7 @@ impl Work {
             debug!("a call was cancelled before it came");
             return;
         }
-        let gone = Subject::Gone {
-            server: Token::encode(shared.options.id.as_str()),
-            instance: shared.bus.instance_token().clone(),
-            caller: Token::encode(&key.caller),
-            call: key.call,
-        };
-        let frames = Frames::new(shared.bus.clone(), reply, gone.to_string(), codec);
+        let frames = Frames::new(Arc::clone(shared), key.clone(), reply, codec);
         let Some(permits) = Permits::take(shared, &request) else {
             return answer_busy(shared, request, frames);
         };

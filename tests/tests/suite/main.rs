@@ -6,5 +6,6 @@ mod clients;
 mod databases;
 mod discovery;
 mod doors;
+mod processes;
 mod tidy;
 mod upstreams;

@@ -90,7 +90,8 @@ pub(crate) fn run(role: Role) -> anyhow::Result<()> {
         // The caller on the bus is a process like any other of ours; the rest does no work, or is one loop.
         _ => Some(1),
     };
-    runtime(threads)?.block_on(async {
+    let runtime = runtime(threads)?;
+    let ended = runtime.block_on(async {
         match role {
             Role::Nats { folder } => nats::serve(folder).await,
             Role::Host { nats, .. } => host::serve(&nats).await,
@@ -106,7 +107,10 @@ pub(crate) fn run(role: Role) -> anyhow::Result<()> {
                 () = input_ended() => Ok(()),
             },
         }
-    })
+    });
+    // Standard input may still be read, and that cannot be broken off.
+    runtime.shutdown_background();
+    ended
 }
 
 /// A runtime as `trunkline` makes it: one thread for each four cores if nobody says otherwise.

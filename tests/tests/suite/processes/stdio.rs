@@ -1,0 +1,63 @@
+//! `trunkline bridge stdio`: the child of a desktop client, which ends with it and loses nothing.
+
+use bus_schema::mcp::method;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use tests::{http::modern_body, program::Program, within};
+use tokio::io::AsyncWriteExt as _;
+
+use super::Cluster;
+
+async fn write(program: &mut Program, message: &Value) {
+    let input = program.input.as_mut().expect("its side is open");
+    input.write_all(format!("{message}\n").as_bytes()).await.expect("it reads");
+}
+
+async fn read(program: &mut Program) -> Option<Value> {
+    let line = within("a message", program.output.next_line()).await.expect("output")?;
+    Some(serde_json::from_str(&line).expect("a line of JSON"))
+}
+
+#[tokio::test]
+async fn a_stdio_bridge_answers_what_has_begun_and_ends_with_its_client() {
+    let cluster = Cluster::start().await;
+    let _replica = cluster.serve(&["products"]).await;
+    for ends in ["its client closed the pipe", "it was asked to end"] {
+        let mut program = cluster.begin(&["bridge", "stdio", "--server", "products"]);
+        let arguments = json!({ "batch_size": 60, "pause_ms": 50 });
+        let params = json!({ "name": "reindex", "arguments": arguments, "_meta": { "progressToken": 1 } });
+        write(&mut program, &modern_body(method::TOOLS_CALL, params)).await;
+        let begun = read(&mut program).await.expect("a message");
+        assert_eq!(begun["method"], method::PROGRESS, "{begun}");
+        match ends {
+            "it was asked to end" => program.signal(Signal::TERM),
+            _ => drop(program.input.take()),
+        }
+        let answer = loop {
+            let message = read(&mut program).await.expect("an answer");
+            if message["method"] != method::PROGRESS {
+                break message;
+            }
+        };
+        assert_eq!(answer["result"]["structuredContent"]["products"], 420, "{ends}: {answer}");
+        let status = within(&format!("the end of a bridge after {ends}"), program.child.wait()).await;
+        assert!(status.expect("it ends").success(), "{ends}");
+    }
+}
+
+#[tokio::test]
+async fn only_messages_stand_on_the_standard_output_of_a_stdio_bridge() {
+    let cluster = Cluster::start().await;
+    let _replica = cluster.serve(&["products"]).await;
+    let mut program = cluster.begin(&["bridge", "stdio", "--log", "debug"]);
+    let input = program.input.as_mut().expect("piped");
+    input.write_all(b"this is no JSON\n\n").await.expect("it reads");
+    let refused = read(&mut program).await.expect("a message");
+    assert_eq!((&refused["id"], &refused["error"]["code"]), (&Value::Null, &json!(-32700)));
+    let arguments = json!({ "name": "products__get", "arguments": { "sku": "OFF-0001" } });
+    write(&mut program, &modern_body(method::TOOLS_CALL, arguments)).await;
+    let answer = read(&mut program).await.expect("a message");
+    assert_eq!(answer["result"]["structuredContent"]["sku"], "OFF-0001", "{answer}");
+    drop(program.input.take());
+    assert_eq!(read(&mut program).await, None);
+}
