@@ -8,14 +8,25 @@ use crate::{host::HEARTBEAT, inbox::Mailbox};
 
 /// How long a host may stay silent at all. It is the only guard on a broker that does not tell of lost connections.
 const SILENCE_LIMIT: Duration = HEARTBEAT.saturating_mul(5);
+/// How long a host may stay silent after some instance was lost, when it is not known which one works on the call. A live
+/// host has sent its accept frame long before.
+const SUSPECT_GRACE: Duration = Duration::from_millis(400);
+/// How much longer is waited after a limit has passed once: when this process itself was held up, frames that came in time
+/// have yet to be read.
+const SECOND_LOOK_AT_SILENCE: Duration = HEARTBEAT.saturating_mul(2);
+const SECOND_LOOK_AT_SUSPECT: Duration = Duration::from_millis(200);
+
 /// One try at a call: its own number and mailbox, so that a late frame of an earlier one is never mistaken.
 pub(super) struct Attempt {
     pub(super) call: u64,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) instance: Option<String>,
-    pub(super) heard_at: Instant,
-    /// The instance that was lost while it was unknown who works on the call, and until when that may still be told.
-    pub(super) suspect: Option<(Arc<str>, Instant)>,
+    /// The instance that was lost while it was unknown who works on the call.
+    suspect: Option<Arc<str>>,
+    /// When silence means that the host is lost.
+    limit: Instant,
+    /// Whether the limit has passed once already.
+    second_look: bool,
     pub(super) expected_seq: u32,
     pub(super) uncredited_frames: u32,
     pub(super) uncredited_bytes: usize,
@@ -30,8 +41,9 @@ impl Attempt {
             call,
             mailbox,
             instance: None,
-            heard_at: Instant::now(),
             suspect: None,
+            limit: Instant::now() + SILENCE_LIMIT,
+            second_look: false,
             expected_seq: 0,
             uncredited_frames: 0,
             uncredited_bytes: 0,
@@ -41,10 +53,47 @@ impl Attempt {
     }
 
     /// When silence means that the host is lost.
-    pub(super) fn next_limit(&self) -> Instant {
-        let silence = self.heard_at + SILENCE_LIMIT;
-        self.suspect
-            .as_ref()
-            .map_or(silence, |(_, until)| silence.min(*until))
+    pub(super) fn limit(&self) -> Instant {
+        self.limit
+    }
+
+    /// Notes a sign of life.
+    pub(super) fn heard_from(&mut self, instance: &str) {
+        self.limit = Instant::now() + SILENCE_LIMIT;
+        self.suspect = None;
+        self.second_look = false;
+        if self.instance.as_deref() != Some(instance) {
+            self.instance = Some(instance.to_owned());
+        }
+    }
+
+    /// Notes that an instance was lost which may be the one that works on the call.
+    pub(super) fn suspect(&mut self, lost: Arc<str>) {
+        if self.suspect.is_none() {
+            self.limit = Instant::now() + SUSPECT_GRACE;
+            self.suspect = Some(lost);
+            self.second_look = false;
+        }
+    }
+
+    /// The limit has passed: the instance that is to be given up, or `None` while it is worth a second look.
+    pub(super) fn give_up(&mut self) -> Option<String> {
+        if !self.second_look {
+            self.second_look = true;
+            let longer = if self.suspect.is_some() {
+                SECOND_LOOK_AT_SUSPECT
+            } else {
+                SECOND_LOOK_AT_SILENCE
+            };
+            self.limit = Instant::now() + longer;
+            return None;
+        }
+        let suspect = self.suspect.as_ref().map(ToString::to_string);
+        Some(
+            self.instance
+                .clone()
+                .or(suspect)
+                .unwrap_or_else(|| "unknown".to_owned()),
+        )
     }
 }

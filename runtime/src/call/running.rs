@@ -16,9 +16,6 @@ use crate::{bus::Bus, host::CREDIT_BYTES, inbox::Arrival};
 
 use super::{Answer, CallError, Retry, attempt::Attempt};
 
-/// How long a host that is not known to work on the call may stay silent after some instance was lost. A live host
-/// has sent its accept frame long before.
-const SUSPECT_GRACE: Duration = Duration::from_millis(400);
 /// How often a call that no host has begun is tried again.
 const MAX_ATTEMPTS: u32 = 4;
 /// How many chunks of a request's body may be on their way without credit.
@@ -99,7 +96,7 @@ impl Call {
                 self.send().await?;
             }
             let attempt = self.attempt.as_mut().expect("was just sent");
-            let wake = attempt.next_limit().min(self.deadline);
+            let wake = attempt.limit().min(self.deadline);
             let Ok(arrival) = timeout_at(wake, attempt.mailbox.next()).await else {
                 self.silence_ends()?;
                 continue;
@@ -169,11 +166,7 @@ impl Call {
             Err(error) => return Err(self.bad_frame(Some(error))),
         };
         let attempt = self.attempt.as_mut().expect("a frame belongs to an attempt");
-        attempt.heard_at = Instant::now();
-        attempt.suspect = None;
-        if attempt.instance.as_deref() != Some(frame.instance.as_str()) {
-            attempt.instance = Some(frame.instance.clone());
-        }
+        attempt.heard_from(&frame.instance);
         match frame.kind {
             FrameKind::Accept => Ok(None),
             FrameKind::Busy => self.host_busy().await.map(|()| None),
@@ -312,9 +305,7 @@ impl Call {
             Some(instance) if *instance == *lost => self.host_is_lost(lost.to_string()),
             Some(_) => Ok(()),
             None => {
-                attempt
-                    .suspect
-                    .get_or_insert_with(|| (lost, Instant::now() + SUSPECT_GRACE));
+                attempt.suspect(lost);
                 Ok(())
             }
         }
@@ -326,17 +317,11 @@ impl Call {
         if now >= self.deadline {
             return Err(self.deadline_passed());
         }
-        let attempt = self.attempt.as_ref().expect("limits belong to an attempt");
-        if now < attempt.next_limit() {
-            return Ok(());
+        let attempt = self.attempt.as_mut().expect("limits belong to an attempt");
+        match (now >= attempt.limit()).then(|| attempt.give_up()).flatten() {
+            Some(instance) => self.host_is_lost(instance),
+            None => Ok(()),
         }
-        let suspect = attempt.suspect.as_ref().map(|(instance, _)| instance.to_string());
-        let instance = attempt
-            .instance
-            .clone()
-            .or(suspect)
-            .unwrap_or_else(|| "unknown".to_owned());
-        self.host_is_lost(instance)
     }
 
     fn host_is_lost(&mut self, instance: String) -> Result<(), CallError> {
