@@ -120,6 +120,7 @@ impl NatsServer {
             .args(["-a", &listen.ip().to_string(), "-p", &listen.port().to_string()])
             .arg("-P")
             .arg(&pid_file)
+            .env("GOMAXPROCS", go_threads().to_string())
             .env("TRUNKLINE_NATS_STORE", &data_dir)
             .env("TRUNKLINE_NATS_CORE_PASSWORD", &password)
             .stdin(Stdio::null())
@@ -181,6 +182,11 @@ impl NatsServer {
         }
         let _ = fs::remove_file(&self.pid_file);
     }
+}
+
+/// How many threads the broker runs Go code on. Where cores are few, waking other threads is what a message mostly costs.
+fn go_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2)
 }
 
 async fn find_program(named: Option<PathBuf>) -> Result<PathBuf, NatsServerError> {

@@ -46,8 +46,7 @@ impl Session {
     }
 
     /// A request of this session.
-    #[must_use]
-    pub fn request(&self, called: &str, params: Value) -> RequestBuilder {
+    pub fn request(&self, called: &str, params: &Value) -> RequestBuilder {
         self.with_id(&json!({ "jsonrpc": "2.0", "id": 5, "method": called, "params": params }))
     }
 
@@ -55,7 +54,7 @@ impl Session {
     ///
     /// # Panics
     /// When there is no answer in time.
-    pub async fn messages(&self, called: &str, params: Value) -> Vec<Value> {
+    pub async fn messages(&self, called: &str, params: &Value) -> Vec<Value> {
         messages(self.request(called, params)).await
     }
 
@@ -63,7 +62,7 @@ impl Session {
     ///
     /// # Panics
     /// When there is none in time.
-    pub async fn ask(&self, called: &str, params: Value) -> Value {
+    pub async fn ask(&self, called: &str, params: &Value) -> Value {
         self.messages(called, params).await.pop().expect("a response")
     }
 

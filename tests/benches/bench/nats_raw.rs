@@ -4,6 +4,7 @@
 //! client library, and because a floor should hold nothing that could be left out.
 
 use anyhow::{Context as _, bail};
+use bytes::BytesMut;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -22,7 +23,7 @@ pub(crate) struct RawNats {
 
 /// What is written at the next flush.
 #[derive(Default)]
-pub(crate) struct Outbound(Vec<u8>);
+pub(crate) struct Outbound(BytesMut);
 
 /// A message as it stands in the buffer.
 pub(crate) struct Message<'a> {
@@ -45,6 +46,16 @@ impl Outbound {
         self.word("\r\n");
         self.0.extend_from_slice(payload);
         self.word("\r\n");
+    }
+
+    /// Takes over what somebody else wants to be written.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        if self.0.is_empty() {
+            std::mem::swap(self, other);
+        } else {
+            self.0.extend_from_slice(&other.0);
+            other.0.clear();
+        }
     }
 
     /// Subscribes; everything that comes is handed to the one who receives.
@@ -115,16 +126,15 @@ impl RawNats {
         Ok(())
     }
 
-    /// Writes everything that waits, in one go.
+    /// Writes everything that waits, in one go if the system takes it. What is left when this is dropped goes out next time.
     pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
-        if !self.outbound.0.is_empty() {
-            self.stream.write_all(&self.outbound.0).await?;
-            self.outbound.0.clear();
+        while !self.outbound.0.is_empty() {
+            self.stream.write_buf(&mut self.outbound.0).await?;
         }
         Ok(())
     }
 
-    /// Reads what has come, hands on every message that is whole, and writes what that has led to.
+    /// Reads what has come, hands on every message that is whole, and writes what that has led to. May be dropped at any time.
     pub(crate) async fn receive(
         &mut self,
         mut take: impl FnMut(Message<'_>, &mut Outbound) -> anyhow::Result<()>,

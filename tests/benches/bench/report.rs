@@ -36,6 +36,8 @@ pub(crate) struct Results {
     endpoint: String,
     cells: Vec<(What, usize, Vec<Sample>)>,
     pub(crate) memory: Option<Memory>,
+    /// How much of the machine's processors other programs took during the run, from 0 to 1.
+    pub(crate) others: Option<f64>,
 }
 
 /// What each process holds after so many calls.
@@ -63,6 +65,7 @@ impl Results {
             endpoint: format!("{:?}", options.endpoint).to_lowercase(),
             cells: Vec::new(),
             memory: None,
+            others: None,
         }
     }
 
@@ -130,6 +133,13 @@ fn write_all(out: &mut String, results: &Results) -> fmt::Result {
     write_ratios(out, results)?;
     if let Some(memory) = &results.memory {
         write_memory(out, memory)?;
+    }
+    if let Some(others) = results.others {
+        writeln!(
+            out,
+            "\nOther programs took {:.0} % of the machine during this run.",
+            others * 100.0
+        )?;
     }
     Ok(())
 }
@@ -245,7 +255,7 @@ fn median(values: impl Iterator<Item = f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     let upper = *values.get(middle)?;
-    Some(if values.len() % 2 == 0 {
+    Some(if values.len().is_multiple_of(2) {
         f64::midpoint(values[middle - 1], upper)
     } else {
         upper

@@ -12,7 +12,7 @@ use crate::{
     child,
     load::{Extent, Sample},
     platform::Platform,
-    proc,
+    proc::{self, Machine},
     report::{self, Cell, Memory, Results},
     role::Role,
 };
@@ -38,10 +38,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
         !options.callers.contains(&0) && options.rounds > 0 && options.seconds > 0.0,
         "--callers, --rounds and --seconds must be more than 0"
     );
+    let machine = Machine::look()?;
     let platform = Platform::start(&options).await?;
     let measured = measure(&platform, &options).await;
     platform.stop().await;
-    let results = measured?;
+    let mut results = measured?;
+    results.others = Some(machine.taken_by_others()?);
     print!("{}", report::text(&results));
     if let Some(file) = &options.json {
         let json = serde_json::to_vec_pretty(&results)?;

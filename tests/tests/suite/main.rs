@@ -6,6 +6,7 @@ mod clients;
 mod databases;
 mod discovery;
 mod doors;
+mod nats_door;
 mod processes;
 mod tidy;
 mod upstreams;

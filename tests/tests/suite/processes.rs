@@ -6,7 +6,7 @@ mod refusals;
 mod replicas;
 mod stdio;
 
-use std::{path::PathBuf, process::ExitStatus};
+use std::path::PathBuf;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -39,14 +39,20 @@ struct HttpBridge {
 
 impl Cluster {
     async fn start() -> Self {
-        Self { nats: Nats::start().await }
+        Self {
+            nats: Nats::start().await,
+        }
     }
 
     /// The words of a command that joins this NATS as somebody on the same machine does.
     fn joining(&self, words: &[&str]) -> Vec<String> {
         let data_dir = self.nats.data_dir().display().to_string();
         let joining = ["--nats", self.nats.url(), "--data-dir", &data_dir];
-        words.iter().chain(&joining).map(|word| (*word).to_owned()).collect()
+        words
+            .iter()
+            .chain(&joining)
+            .map(|word| (*word).to_owned())
+            .collect()
     }
 
     fn begin(&self, words: &[&str]) -> Program {
@@ -79,15 +85,27 @@ impl Cluster {
         let words: Vec<_> = ["serve", "--log-json"].iter().chain(words).copied().collect();
         let mut program = self.begin(&words);
         let fields = logged(&mut program, "\"serving\"").await;
-        let text = |key: &str| fields[key].as_str().unwrap_or_else(|| panic!("no {key}: {fields}")).to_owned();
-        Replica { instance: text("instance"), metrics: text("metrics"), program }
+        let text = |key: &str| {
+            fields[key]
+                .as_str()
+                .unwrap_or_else(|| panic!("no {key}: {fields}"))
+                .to_owned()
+        };
+        Replica {
+            instance: text("instance"),
+            metrics: text("metrics"),
+            program,
+        }
     }
 
     async fn bridge(&self) -> HttpBridge {
         let mut program = self.begin(&["bridge", "http", "--listen", "127.0.0.1:0", "--log-json"]);
         let fields = logged(&mut program, "bridge is ready").await;
         let mcp = fields["mcp"].as_str().expect("an address");
-        let base = mcp.strip_suffix("/mcp").expect("the endpoint of all servers").to_owned();
+        let base = mcp
+            .strip_suffix("/mcp")
+            .expect("the endpoint of all servers")
+            .to_owned();
         HttpBridge { program, base }
     }
 }
@@ -100,7 +118,12 @@ impl Replica {
 
     /// How many tool calls it has worked on.
     async fn calls(&self) -> u64 {
-        meter(&self.metrics, "mcp_server_operation_duration_seconds_count", "tools/call").await
+        meter(
+            &self.metrics,
+            "mcp_server_operation_duration_seconds_count",
+            "tools/call",
+        )
+        .await
     }
 }
 
@@ -117,10 +140,34 @@ async fn logged(program: &mut Program, word: &str) -> Value {
     line["fields"].clone()
 }
 
-/// Asks a program to end and waits until it has.
-async fn terminate(mut program: Program) -> ExitStatus {
+/// The next line that a program prints which a test looks for; others are passed over.
+async fn line_of(program: &mut Program, looked_for: impl Fn(&str) -> bool) -> String {
+    loop {
+        let line = program.output.next_line().await.expect("it prints text");
+        let line = line.expect("it goes on");
+        if looked_for(&line) {
+            return line;
+        }
+    }
+}
+
+/// Asks a program to end, which it has to do with success.
+async fn terminate(program: Program) {
     program.signal(Signal::TERM);
-    within("the end of a program", program.child.wait()).await.expect("it ends")
+    ends_well(program).await;
+}
+
+/// Waits for a program to end by itself, with success.
+async fn ends_well(mut program: Program) {
+    let ended = within("the end of a program", program.child.wait()).await;
+    let ended = ended.expect("it ends");
+    if !ended.success() {
+        let mut said = String::new();
+        while let Ok(Some(line)) = program.log.next_line().await {
+            said = format!("{said}{line}\n");
+        }
+        panic!("it ended with {ended}; the last it said:\n{said}");
+    }
 }
 
 async fn page(url: &str) -> String {
@@ -134,7 +181,9 @@ async fn meter(metrics: &str, name: &str, label: &str) -> u64 {
     let page = page(metrics).await;
     let values = page.lines().filter_map(|line| {
         let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
-        labels.contains(label).then(|| value.parse::<u64>().expect("a whole number"))
+        labels
+            .contains(label)
+            .then(|| value.parse::<u64>().expect("a whole number"))
     });
     values.sum()
 }

@@ -38,7 +38,7 @@ impl Caller {
     fn request(&self, called: &str, params: Value) -> RequestBuilder {
         match self {
             Self::Modern(client) => client.modern(called, params),
-            Self::Legacy(session) => session.request(called, params),
+            Self::Legacy(session) => session.request(called, &params),
         }
     }
 

@@ -112,7 +112,7 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
         Extent::Calls(calls) => Window::of_calls(calls),
     });
     let mut callers = match order.target {
-        Target::Raw { nats, request } => raw::start(&window, order.callers, nats, request),
+        Target::Raw { nats, request } => raw::start(&window, order.callers, &nats, request).await?,
         Target::Bus { nats } => bus::start(&window, order.callers, &nats).await?,
         Target::Http {
             address,

@@ -1,61 +1,102 @@
-//! Requests over NATS without any of ours: one loop that has a number of them under way.
+//! Requests over NATS without any of ours: callers that share one connection, as those of any client library do.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Instant,
+};
 
 use anyhow::Context as _;
-use tokio::task::JoinSet;
+use tokio::{select, sync::Notify, task::JoinSet};
 
 use super::{Callers, window::Window};
 use crate::nats_raw::{Outbound, RawNats};
 
 /// Where requests go.
 pub(crate) const RAW_SUBJECT: &str = "bench.raw";
-/// What the reply subjects begin with, before a caller and a number that is new for each request, as client libraries do.
+/// What reply subjects begin with, before a caller and a number that is new for each request, as client libraries have it.
 const REPLY_PREFIX: &str = "bench.reply.";
 
-pub(super) fn start(window: &Arc<Window>, callers: usize, nats: String, request: String) -> Callers {
-    let mut tasks = JoinSet::new();
-    tasks.spawn(run(Arc::clone(window), callers, nats, request));
-    tasks
+/// What the callers and their connection share.
+struct Shared {
+    request: String,
+    /// What the callers want to be written. Held only to add to it or take it.
+    outbound: Mutex<Outbound>,
+    /// Something has changed for the connection: there is more to write, or a caller less.
+    changed: Notify,
+    /// One for each caller: its answer has come.
+    answered: Vec<Notify>,
+    working: AtomicUsize,
 }
 
-async fn run(window: Arc<Window>, callers: usize, nats: String, request: String) -> anyhow::Result<Vec<u64>> {
-    let mut client = RawNats::connect(&nats).await?;
-    let mut latencies = Vec::new();
-    let mut begun = vec![Instant::now(); callers];
-    let mut count: u64 = 0;
-    let mut send = |caller: usize, out: &mut Outbound| {
-        count += 1;
-        out.publish(
-            RAW_SUBJECT,
-            &format!("{REPLY_PREFIX}{caller}.{count}"),
-            request.as_bytes(),
-        );
-    };
+impl Shared {
+    fn outbound(&self) -> MutexGuard<'_, Outbound> {
+        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) async fn start(
+    window: &Arc<Window>,
+    callers: usize,
+    nats: &str,
+    request: String,
+) -> anyhow::Result<Callers> {
+    let mut client = RawNats::connect(nats).await?;
     client.outbound().subscribe(&format!("{REPLY_PREFIX}>"));
+    client.round_trip().await?;
+    let shared = Arc::new(Shared {
+        request,
+        outbound: Mutex::default(),
+        changed: Notify::new(),
+        answered: (0..callers).map(|_| Notify::new()).collect(),
+        working: AtomicUsize::new(callers),
+    });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(carry(client, Arc::clone(&shared)));
     for caller in 0..callers {
-        send(caller, client.outbound());
+        tasks.spawn(call(Arc::clone(window), Arc::clone(&shared), caller));
     }
-    client.flush().await?;
-    let mut working = callers;
-    while working > 0 {
-        client
-            .receive(|message, out| {
-                let caller = message
-                    .subject
-                    .strip_prefix(REPLY_PREFIX)
-                    .and_then(|rest| rest.split('.').next());
-                let caller: usize = caller.context("an answer to somebody else")?.parse()?;
+    Ok(tasks)
+}
+
+/// The connection: writes together what is there together, and wakes the callers whose answers have come.
+async fn carry(mut client: RawNats, shared: Arc<Shared>) -> anyhow::Result<Vec<u64>> {
+    while shared.working.load(Ordering::Acquire) > 0 {
+        select! {
+            received = client.receive(|message, _| {
+                let rest = message.subject.strip_prefix(REPLY_PREFIX);
+                let caller = rest.and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
                 anyhow::ensure!(!message.payload.is_empty(), "an answer without a body");
-                if window.count(begun[caller], &mut latencies) {
-                    begun[caller] = Instant::now();
-                    send(caller, out);
-                } else {
-                    working -= 1;
-                }
+                let answered = caller.and_then(|caller| shared.answered.get(caller));
+                answered.context("an answer to somebody else")?.notify_one();
                 Ok(())
-            })
-            .await?;
+            }) => received?,
+            () = shared.changed.notified() => {
+                client.outbound().append(&mut shared.outbound());
+                client.flush().await?;
+            }
+        }
     }
+    Ok(Vec::new())
+}
+
+async fn call(window: Arc<Window>, shared: Arc<Shared>, caller: usize) -> anyhow::Result<Vec<u64>> {
+    let mut latencies = Vec::new();
+    for number in 0_u64.. {
+        let begun = Instant::now();
+        let reply = format!("{REPLY_PREFIX}{caller}.{number}");
+        shared
+            .outbound()
+            .publish(RAW_SUBJECT, &reply, shared.request.as_bytes());
+        shared.changed.notify_one();
+        shared.answered[caller].notified().await;
+        if !window.count(begun, &mut latencies) {
+            break;
+        }
+    }
+    shared.working.fetch_sub(1, Ordering::Release);
+    shared.changed.notify_one();
     Ok(latencies)
 }

@@ -4,18 +4,13 @@ use std::{io::pipe, process::Stdio};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{
-    children::scripted,
-    eventually,
-    program,
-    within,
-};
+use tests::{children::scripted, eventually, program, within};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     process::Command,
 };
 
-use super::{Cluster, terminate};
+use super::{Cluster, ends_well, line_of, terminate};
 
 #[tokio::test]
 async fn servers_and_tools_show_what_is_on_the_bus() {
@@ -24,7 +19,10 @@ async fn servers_and_tools_show_what_is_on_the_bus() {
     let (_, out, _) = cluster.run(&["servers"]).await;
     assert!(out.contains("trunkline serve"), "{out}");
 
-    let file = cluster.file("trunkline.toml", &scripted("scripted", "none", "tags = [\"small\"]"));
+    let file = cluster.file(
+        "trunkline.toml",
+        &scripted("scripted", "none", "tags = [\"small\"]"),
+    );
     let file = file.display().to_string();
     let replica = cluster.serve(&["products", "scripted", "--config", &file]).await;
     let servers = cluster.json(&["servers", "--json"]).await;
@@ -32,7 +30,15 @@ async fn servers_and_tools_show_what_is_on_the_bus() {
         .as_array()
         .expect("a list")
         .iter()
-        .map(|server| json!([server["id"], server["tools"], server["replicas"], server["protocolVersion"], server["tags"]]))
+        .map(|server| {
+            json!([
+                server["id"],
+                server["tools"],
+                server["replicas"],
+                server["protocolVersion"],
+                server["tags"]
+            ])
+        })
         .collect();
     assert_eq!(
         shown,
@@ -42,33 +48,62 @@ async fn servers_and_tools_show_what_is_on_the_bus() {
         ]
     );
     let (_, out, _) = cluster.run(&["servers"]).await;
-    let rows: Vec<&str> = out.lines().map(|line| line.split_whitespace().next().unwrap_or_default()).collect();
+    let rows: Vec<&str> = out
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap_or_default())
+        .collect();
     assert_eq!(rows, ["SERVER", "products", "scripted"]);
 
     let tools = cluster.json(&["tools", "--json"]).await;
     let tools = tools.as_array().expect("a list");
     assert_eq!(tools.len(), 12);
-    let search = tools.iter().find(|tool| tool["name"] == "search").expect("search");
-    assert_eq!((&search["server"], &search["tool"]["name"]), (&json!("products"), &json!("search")));
+    let search = tools
+        .iter()
+        .find(|tool| tool["name"] == "search")
+        .expect("search");
+    assert_eq!(
+        (&search["server"], &search["tool"]["name"]),
+        (&json!("products"), &json!("search"))
+    );
     assert_eq!(search["tool"]["inputSchema"]["type"], "object");
     let (_, out, _) = cluster.run(&["tools", "--server", "scripted"]).await;
-    assert!(out.contains("scripted.echo") && !out.contains("products."), "{out}");
+    assert!(
+        out.contains("scripted.echo") && !out.contains("products."),
+        "{out}"
+    );
     let (code, _, err) = cluster.run(&["tools", "--server", "nobody"]).await;
-    assert!(code == 1 && err.contains("nobody") && err.contains("trunkline servers"), "{err}");
+    assert!(
+        code == 1 && err.contains("nobody") && err.contains("trunkline servers"),
+        "{err}"
+    );
 }
 
 #[tokio::test]
 async fn call_prints_the_answer_and_fails_when_the_call_does() {
     let cluster = Cluster::start().await;
     let _replica = cluster.serve(&["products"]).await;
-    let answer = cluster.json(&["call", "products.search", r#"{"query":"desk","limit":2}"#, "--json"]).await;
-    assert_eq!(answer["structuredContent"]["items"].as_array().map(Vec::len), Some(2));
-    let (code, out, err) = cluster.run(&["call", "products.reindex", r#"{"batch_size":500}"#]).await;
+    let answer = cluster
+        .json(&[
+            "call",
+            "products.search",
+            r#"{"query":"desk","limit":2}"#,
+            "--json",
+        ])
+        .await;
+    assert_eq!(
+        answer["structuredContent"]["items"].as_array().map(Vec::len),
+        Some(2)
+    );
+    let (code, out, err) = cluster
+        .run(&["call", "products.reindex", r#"{"batch_size":500}"#])
+        .await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     let text: Value = serde_json::from_str(&out).expect("the text of the answer");
     assert_eq!(text["products"], 420);
 
-    let refused = cluster.run(&["call", "products.get", r#"{"sku":"NO-1"}"#, "--json"]).await;
+    let refused = cluster
+        .run(&["call", "products.get", r#"{"sku":"NO-1"}"#, "--json"])
+        .await;
     let result: Value = serde_json::from_str(&refused.1).expect("JSON");
     assert_eq!((refused.0, &result["isError"]), (1, &json!(true)));
     for (tool, arguments, expected) in [
@@ -80,7 +115,10 @@ async fn call_prints_the_answer_and_fails_when_the_call_does() {
         ("products.get", "{", "not JSON"),
     ] {
         let (code, out, err) = cluster.run(&["call", tool, arguments]).await;
-        assert!(code == 1 && (err + &out).contains(expected), "{tool} {arguments}: {code} {out}");
+        assert!(
+            code == 1 && (err + &out).contains(expected),
+            "{tool} {arguments}: {code} {out}"
+        );
     }
 }
 
@@ -92,10 +130,13 @@ async fn call_reads_its_arguments_from_standard_input() {
     let mut input = program.input.take().expect("piped");
     input.write_all(br#"{"sku":"OFF-0001"}"#).await.expect("it reads");
     drop(input);
-    let line = within("the answer", program.output.next_line()).await.expect("output").expect("a line");
+    let line = within("the answer", program.output.next_line())
+        .await
+        .expect("output")
+        .expect("a line");
     let answer: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(answer["structuredContent"]["sku"], "OFF-0001", "{answer}");
-    assert!(within("its end", program.child.wait()).await.expect("it ends").success());
+    ends_well(program).await;
 }
 
 #[tokio::test]
@@ -117,30 +158,21 @@ async fn tail_shows_calls_as_they_end() {
     let mut programs = [cluster.begin(&["tail", "--json"]), cluster.begin(&["tail"])];
     let calls = async {
         loop {
-            cluster.run(&["call", "products.get", r#"{"sku":"OFF-0001"}"#]).await;
+            cluster
+                .run(&["call", "products.get", r#"{"sku":"OFF-0001"}"#])
+                .await;
         }
     };
     let [json_tail, text_tail] = &mut programs;
     let shown = async {
-        let event = loop {
-            let line = json_tail.output.next_line().await.expect("output").expect("it goes on");
-            let event: Value = serde_json::from_str(&line).expect("a line of JSON");
-            if event["name"] == "get" {
-                break event;
-            }
-        };
-        let line = loop {
-            let line = text_tail.output.next_line().await.expect("output").expect("it goes on");
-            if line.contains(" get ") {
-                break line;
-            }
-        };
-        (event, line)
+        let event = line_of(json_tail, |line| line.contains(r#""name":"get""#)).await;
+        (event, line_of(text_tail, |line| line.contains(" get ")).await)
     };
     let both = async {
         tokio::select! { () = calls => panic!("calls go on"), shown = shown => shown }
     };
     let (event, line) = within("a call in both views", both).await;
+    let event: Value = serde_json::from_str(&event).expect("a line of JSON");
     for (key, expected) in [
         ("server", json!("products")),
         ("instance", json!(replica.instance)),
@@ -151,10 +183,16 @@ async fn tail_shows_calls_as_they_end() {
     ] {
         assert_eq!(event[key], expected, "{key} in {event}");
     }
-    assert!(event["duration_us"].as_u64() > Some(0) && event["answer_bytes"].as_u64() > Some(0), "{event}");
-    assert!(line.contains("products") && line.contains("tools/call") && line.contains(" ok "), "{line}");
+    assert!(
+        event["duration_us"].as_u64() > Some(0) && event["answer_bytes"].as_u64() > Some(0),
+        "{event}"
+    );
+    assert!(
+        line.contains("products") && line.contains("tools/call") && line.contains(" ok "),
+        "{line}"
+    );
     for program in programs {
-        assert!(terminate(program).await.success());
+        terminate(program).await;
     }
 }
 
@@ -162,13 +200,19 @@ async fn tail_shows_calls_as_they_end() {
 async fn serve_tells_where_its_metrics_are() {
     let cluster = Cluster::start().await;
     let replica = cluster.serve(&["products"]).await;
-    cluster.json(&["call", "products.list_categories", "--json"]).await;
+    cluster
+        .json(&["call", "products.list_categories", "--json"])
+        .await;
     assert_eq!(replica.calls().await, 1);
     let metrics = super::page(&replica.metrics).await;
-    for label in ["server_id=\"products\"", "gen_ai_tool_name=\"list_categories\"", "mcp_method_name=\"tools/call\""] {
-        let shown = metrics
-            .lines()
-            .any(|line| line.starts_with("mcp_server_operation_duration_seconds_count{") && line.contains(label));
+    for label in [
+        "server_id=\"products\"",
+        "gen_ai_tool_name=\"list_categories\"",
+        "mcp_method_name=\"tools/call\"",
+    ] {
+        let shown = metrics.lines().any(|line| {
+            line.starts_with("mcp_server_operation_duration_seconds_count{") && line.contains(label)
+        });
         assert!(shown, "no {label} in\n{metrics}");
     }
     for page in ["healthz", "readyz"] {
@@ -192,7 +236,12 @@ async fn completions_are_a_script_for_the_shell() {
 #[tokio::test]
 async fn a_reader_that_has_gone_is_no_error() {
     let cluster = Cluster::start().await;
-    for words in [vec!["completions", "bash"], vec!["servers"], vec!["tools"], vec!["--help"]] {
+    for words in [
+        vec!["completions", "bash"],
+        vec!["servers"],
+        vec!["tools"],
+        vec!["--help"],
+    ] {
         let (reader, writer) = pipe().expect("a pipe");
         drop(reader);
         let mut child = Command::new(program::path())
@@ -205,7 +254,9 @@ async fn a_reader_that_has_gone_is_no_error() {
             .expect("the program starts");
         let mut said = String::new();
         let mut log = child.stderr.take().expect("piped");
-        within("its last words", log.read_to_string(&mut said)).await.expect("UTF-8");
+        within("its last words", log.read_to_string(&mut said))
+            .await
+            .expect("UTF-8");
         assert!(!said.contains("panicked"), "{words:?}: {said}");
         within("its end", child.wait()).await.expect("it ends");
     }
@@ -213,9 +264,21 @@ async fn a_reader_that_has_gone_is_no_error() {
 
 #[tokio::test]
 async fn every_command_helps_with_examples() {
-    for command in ["up", "serve", "bridge", "servers", "tools", "call", "tail", "completions"] {
+    for command in [
+        "up",
+        "serve",
+        "bridge",
+        "servers",
+        "tools",
+        "call",
+        "tail",
+        "completions",
+    ] {
         let (code, help, _) = program::run(&[command, "--help"]).await;
-        assert!(code == 0 && help.contains(&format!("trunkline {command}")), "{command}: {help}");
+        assert!(
+            code == 0 && help.contains(&format!("trunkline {command}")),
+            "{command}: {help}"
+        );
         assert!(help.contains("Example"), "{command}: {help}");
     }
     let (_, version, _) = program::run(&["--version"]).await;

@@ -16,7 +16,7 @@ use tests::{
 };
 use tokio::{net::TcpStream, process::Command};
 
-use super::{page, terminate};
+use super::{ends_well, page, terminate};
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -34,28 +34,43 @@ impl Up {
         let line = within("the ready banner", program.output.next_line()).await;
         let line = line.expect("output").expect("a line");
         let ready = serde_json::from_str(&line).expect("JSON");
-        Self { program, ready, folder }
+        println!("{line}");
+        Self {
+            program,
+            ready,
+            folder,
+        }
     }
 
     fn text(&self, key: &str) -> &str {
-        self.ready[key].as_str().unwrap_or_else(|| panic!("no {key}: {}", self.ready))
+        self.ready[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("no {key}: {}", self.ready))
     }
 
     fn client(&self, server: &str) -> Client {
         Client::new(format!("{}/servers/{server}/mcp", self.text("http")))
-    }
-
-    /// The processes of its nats-server.
-    fn nats_processes(&self) -> Vec<(u32, String)> {
-        nats_processes(self.folder.path())
     }
 }
 
 fn begin(folder: &Path, file: &str, more: &[&str]) -> Program {
     let path = folder.join("trunkline.toml");
     std::fs::write(&path, file).expect("the file is written");
-    let (path, data) = (path.display().to_string(), folder.join("data").display().to_string());
-    let words = ["up", "--listen", ANY_PORT, "--nats-listen", ANY_PORT, "--config", &path, "--data-dir", &data];
+    let (path, data) = (
+        path.display().to_string(),
+        folder.join("data").display().to_string(),
+    );
+    let words = [
+        "up",
+        "--listen",
+        ANY_PORT,
+        "--nats-listen",
+        ANY_PORT,
+        "--config",
+        &path,
+        "--data-dir",
+        &data,
+    ];
     Program::start(&words.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
@@ -65,75 +80,85 @@ fn nats_processes(folder: &Path) -> Vec<(u32, String)> {
 }
 
 #[tokio::test]
-async fn up_says_when_it_is_ready_and_leaves_nothing_behind_when_it_is_stopped() {
-    let mark = Mark::new();
-    let env = format!("env = {{ MARK = \"{}\" }}", mark.word());
-    let up = Up::start(&(scripted("scripted", "none", &env) + &scripted("exits", "exits", ""))).await;
+async fn up_says_what_is_there_when_it_is_ready() {
+    let up = Up::start(&(scripted("scripted", "none", "") + &scripted("exits", "exits", ""))).await;
     let http = up.text("http").to_owned();
     assert_eq!(up.text("mcp"), format!("{http}/mcp"));
-    assert_eq!(up.text("websocket"), format!("{}/ws", http.replacen("http", "ws", 1)));
+    let websocket = format!("{}/ws", http.replacen("http", "ws", 1));
+    assert_eq!(up.text("websocket"), websocket);
     assert!(up.text("natsVersion").starts_with("2."));
     let servers = up.ready["servers"].as_array().expect("servers");
-    for (id, status, tools) in [("products", "up", json!(7)), ("scripted", "up", json!(5)), ("exits", "failed", Value::Null)] {
-        let shown = servers.iter().find(|server| server["id"] == id).expect("every server is shown");
+    for (id, status, tools) in [
+        ("products", "up", json!(7)),
+        ("scripted", "up", json!(5)),
+        ("exits", "failed", Value::Null),
+    ] {
+        let shown = servers.iter().find(|server| server["id"] == id);
+        let mut shown = shown.expect("every server is shown").clone();
+        assert_eq!(shown["error"].take().is_string(), status == "failed", "{shown}");
         let url = format!("{http}/servers/{id}/mcp");
-        assert_eq!((&shown["status"], &shown["tools"], &shown["url"]), (&json!(status), &tools, &json!(url)), "{shown}");
-        assert_eq!(shown["error"].is_string(), status == "failed", "{shown}");
+        let expected = json!({ "id": id, "status": status, "error": null, "url": url, "tools": tools });
+        assert_eq!(shown, expected);
     }
-
-    let answer = up.client("scripted").call("echo", json!({ "text": "at once" })).await;
+    let said = json!({ "text": "at once" });
+    let answer = up.client("scripted").call("echo", said).await;
     assert_eq!(text(&answer), "at once");
-    let answer = Client::new(up.text("mcp")).call("products__list_categories", json!({})).await;
+    let all = Client::new(up.text("mcp"));
+    let answer = all.call("products__list_categories", json!({})).await;
     assert!(answer["result"].is_object(), "{answer}");
     page(&format!("{http}/healthz")).await;
     page(&format!("{http}/readyz")).await;
     let metrics = page(&format!("{http}/metrics")).await;
-    assert!(metrics.contains("mcp_server_operation_duration_seconds_count"), "{metrics}");
-    assert!(metrics.contains("mcp_client_operation_duration_seconds_count"), "{metrics}");
-
-    let nats = up.text("nats").strip_prefix("nats://").expect("an address").to_owned();
-    TcpStream::connect(&nats).await.expect("NATS takes connections");
-    if cfg!(target_os = "linux") {
-        assert_eq!((up.nats_processes().len(), mark.processes().len()), (1, 1));
+    for side in ["server", "client"] {
+        let name = format!("mcp_{side}_operation_duration_seconds_count");
+        assert!(metrics.contains(&name), "no {name} in\n{metrics}");
     }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn up_leaves_nothing_behind_when_it_is_stopped() {
+    let mark = Mark::new();
+    let env = format!("env = {{ MARK = \"{}\" }}", mark.word());
+    let up = Up::start(&(scripted("steady", "none", &env) + &scripted("stubborn", "stubborn", &env))).await;
+    let nats = up.text("nats").trim_start_matches("nats://").to_owned();
+    TcpStream::connect(&nats).await.expect("NATS takes connections");
     let folder = up.folder;
-    assert!(terminate(up.program).await.success());
+    // One server, and one with a process that it has started.
+    let running = (nats_processes(folder.path()).len(), mark.processes().len());
+    assert_eq!(running, (1, 3));
+    terminate(up.program).await;
     let refused = TcpStream::connect(&nats).await.expect_err("NATS is gone");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    if cfg!(target_os = "linux") {
-        assert_eq!((nats_processes(folder.path()), mark.processes()), (vec![], vec![]));
-    }
+    let left = (nats_processes(folder.path()), mark.processes());
+    assert_eq!(left, (vec![], vec![]));
 }
 
 #[tokio::test]
 async fn a_call_in_flight_when_up_is_stopped_is_answered() {
     let up = Up::start("").await;
-    let client = up.client("products");
-    let session = Session::open(&client, "2025-11-25").await;
-    let arguments = json!({ "batch_size": 60, "pause_ms": 100 });
+    let arguments = json!({ "batch_size": 60, "pause_ms": 20 });
     let params = json!({ "name": "reindex", "arguments": arguments, "_meta": { "progressToken": 1 } });
-    let held = json!({ "name": "search", "arguments": {} });
-    // Only one rebuild goes on at a time, so the other era's call is a quick one on a connection that is kept.
-    assert!(session.ask(method::TOOLS_CALL, held).await["result"].is_object());
-    let call = client.modern(method::TOOLS_CALL, params);
+    let call = up.client("products").modern(method::TOOLS_CALL, params);
     // The answer's head comes with the first word of progress.
     let begun = within("progress", call.send()).await.expect("an answer");
     up.program.signal(Signal::TERM);
     let told = within("the answer", events(begun)).await;
     let answer = told.last().expect("an answer");
     assert_eq!(answer["result"]["structuredContent"]["products"], 420, "{answer}");
-    let mut program = up.program;
-    assert!(within("its end", program.child.wait()).await.expect("it ends").success());
+    ends_well(up.program).await;
 }
 
 #[tokio::test]
 async fn a_legacy_call_in_flight_when_up_is_stopped_is_answered() {
     let up = Up::start("").await;
     let session = Session::open(&up.client("products"), "2025-11-25").await;
-    let arguments = json!({ "batch_size": 60, "pause_ms": 100 });
+    let arguments = json!({ "batch_size": 60, "pause_ms": 20 });
     let params = json!({ "name": "reindex", "arguments": arguments, "_meta": { "progressToken": 1 } });
-    let begun = within("progress", session.request(method::TOOLS_CALL, params).send()).await.expect("an answer");
-    assert!(terminate(up.program).await.success());
+    let begun = within("progress", session.request(method::TOOLS_CALL, &params).send())
+        .await
+        .expect("an answer");
+    terminate(up.program).await;
     let told = within("the answer", events(begun)).await;
     let answer = told.last().expect("an answer");
     assert_eq!(answer["result"]["structuredContent"]["products"], 420, "{answer}");
@@ -143,14 +168,28 @@ async fn a_legacy_call_in_flight_when_up_is_stopped_is_answered() {
 async fn up_uses_a_nats_that_is_there_and_leaves_it_there() {
     let nats = nats::Nats::start().await;
     let data = nats.data_dir().display().to_string();
-    let mut program =
-        Program::start(&["up", "--json", "--listen", ANY_PORT, "--nats", nats.url(), "--data-dir", &data]);
-    let line = within("the ready banner", program.output.next_line()).await.expect("output").expect("a line");
+    let mut program = Program::start(&[
+        "up",
+        "--json",
+        "--listen",
+        ANY_PORT,
+        "--nats",
+        nats.url(),
+        "--data-dir",
+        &data,
+    ]);
+    let line = within("the ready banner", program.output.next_line())
+        .await
+        .expect("output")
+        .expect("a line");
     let ready: Value = serde_json::from_str(&line).expect("JSON");
     assert_eq!(ready["nats"], nats.url());
-    let client = Client::new(format!("{}/servers/products/mcp", ready["http"].as_str().expect("an address")));
+    let client = Client::new(format!(
+        "{}/servers/products/mcp",
+        ready["http"].as_str().expect("an address")
+    ));
     assert!(client.call("list_categories", json!({})).await["result"].is_object());
-    assert!(terminate(program).await.success());
+    terminate(program).await;
     // Its folder is in use all the time, and the broker there is as good as before.
     nats.bus().await;
 }
@@ -167,31 +206,54 @@ async fn calls_that_the_banner_shows_work_when_they_are_pasted() {
         }
     })
     .await;
-    assert!(banner.contains("products") && banner.contains("/mcp") && banner.contains("nats://"), "{banner}");
+    assert!(
+        banner.contains("products") && banner.contains("/mcp") && banner.contains("nats://"),
+        "{banner}"
+    );
 
     // The shell takes the pasted words apart; the test sends them, as not every machine has curl.
     let from = banner.find("curl ").expect("a call to paste");
     let curl = &banner[from..from + banner[from..].find("}}'").expect("its end") + 3];
     let words = shell(&format!("curl() {{ printf '%s\\n' \"$@\"; }}; {curl}")).await;
     let words: Vec<&str> = words.lines().collect();
-    let after = |flag: &str| words.windows(2).filter(|pair| pair[0] == flag).map(|pair| pair[1]).collect::<Vec<_>>();
-    let url = words.iter().find(|word| word.starts_with("http://")).expect("an address");
+    let after = |flag: &str| {
+        words
+            .windows(2)
+            .filter(|pair| pair[0] == flag)
+            .map(|pair| pair[1])
+            .collect::<Vec<_>>()
+    };
+    let url = words
+        .iter()
+        .find(|word| word.starts_with("http://"))
+        .expect("an address");
     let mut request = reqwest::Client::new().post(*url).body(after("-d")[0].to_owned());
     for header in after("-H") {
         let (name, value) = header.split_once(": ").expect("a header");
         request = request.header(name, value);
     }
-    let answer: Value = within("an answer", request.send()).await.expect("an answer").json().await.expect("JSON");
-    assert!(answer["result"]["structuredContent"]["total"].as_u64() > Some(0), "{answer}");
+    let answer: Value = within("an answer", request.send())
+        .await
+        .expect("an answer")
+        .json()
+        .await
+        .expect("JSON");
+    assert!(
+        answer["result"]["structuredContent"]["total"].as_u64() > Some(0),
+        "{answer}"
+    );
 
     let from = banner.find("trunkline call").expect("a command to paste");
     let command = banner[from..].lines().next().expect("a line");
-    let command = command.split("  (").next().expect("the command before the remark");
+    let command = command
+        .split("  (")
+        .next()
+        .expect("the command before the remark");
     let beside = program::path();
     let beside = beside.parent().expect("a folder").display().to_string();
     let printed = shell(&format!("PATH='{beside}':$PATH; {command}")).await;
     assert!(printed.contains("\"items\""), "`{command}` printed {printed}");
-    assert!(terminate(program).await.success());
+    terminate(program).await;
 }
 
 /// Runs a line as a shell does and gives what it printed, of both kinds.

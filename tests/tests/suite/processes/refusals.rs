@@ -15,7 +15,11 @@ async fn check(words: &[&str], expected: &[&str]) {
         assert!(err.contains(word), "{words:?}: `{word}` is not in: {err}");
     }
     assert!(!err.contains("panicked"), "{words:?}: {err}");
-    assert_eq!(err.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{words:?}: {err}");
+    assert_eq!(
+        err.lines().filter(|line| line.starts_with("error: ")).count(),
+        1,
+        "{words:?}: {err}"
+    );
 }
 
 struct Folder(tempfile::TempDir);
@@ -36,23 +40,56 @@ async fn a_port_in_use_is_named_with_the_flag_that_changes_it() {
     let taken = (taken.local_addr().expect("an address").to_string(), taken);
     let folder = Folder::new();
     let data = folder.path("data");
-    let up = |listen, nats| ["up", "--listen", listen, "--nats-listen", nats, "--data-dir", &data];
+    let up = |listen, nats| {
+        [
+            "up",
+            "--listen",
+            listen,
+            "--nats-listen",
+            nats,
+            "--data-dir",
+            &data,
+        ]
+    };
     check(&up(&taken.0, ANY_PORT), &[&taken.0, "in use", "--listen"]).await;
-    check(&up(ANY_PORT, &taken.0), &[&taken.0, "in use", "--nats-listen", "--nats nats://"]).await;
+    check(
+        &up(ANY_PORT, &taken.0),
+        &[&taken.0, "in use", "--nats-listen", "--nats nats://"],
+    )
+    .await;
     if cfg!(target_os = "linux") {
-        let store = folder.0.path().join("data/nats").canonicalize().expect("a data folder");
-        assert_eq!(with_environment(&store.to_string_lossy()), vec![], "the nats-server of the failed start is gone");
+        let store = folder
+            .0
+            .path()
+            .join("data/nats")
+            .canonicalize()
+            .expect("a data folder");
+        assert_eq!(
+            with_environment(&store.to_string_lossy()),
+            vec![],
+            "the nats-server of the failed start is gone"
+        );
     }
     let nats = Nats::start().await;
     let data = nats.data_dir().display().to_string();
     for (words, flag) in [
         (["bridge", "http", "--listen", &taken.0], "--listen"),
         (["bridge", "ws", "--listen", &taken.0], "--listen"),
-        (["bridge", "nats", "--metrics-listen", &taken.0], "--metrics-listen"),
-        (["serve", "products", "--metrics-listen", &taken.0], "--metrics-listen"),
+        (
+            ["bridge", "nats", "--metrics-listen", &taken.0],
+            "--metrics-listen",
+        ),
+        (
+            ["serve", "products", "--metrics-listen", &taken.0],
+            "--metrics-listen",
+        ),
     ] {
         let joining = ["--nats", nats.url(), "--data-dir", &data];
-        check(&words.into_iter().chain(joining).collect::<Vec<_>>(), &[&taken.0, flag]).await;
+        check(
+            &words.into_iter().chain(joining).collect::<Vec<_>>(),
+            &[&taken.0, flag],
+        )
+        .await;
     }
 }
 
@@ -63,20 +100,36 @@ async fn a_nats_that_refuses_or_is_not_there_is_named_without_its_password() {
     let data = folder.path("data");
     let host = nats.url().trim_start_matches("nats://").to_owned();
     let wrong = format!("nats://core:hunter2@{host}");
-    for command in [vec!["up", "--listen", ANY_PORT], vec!["serve", "products"], vec!["servers"], vec!["call", "a.b"]] {
-        let words: Vec<_> = command.into_iter().chain(["--nats", &wrong, "--data-dir", &data]).collect();
+    for command in [
+        vec!["up", "--listen", ANY_PORT],
+        vec!["serve", "products"],
+        vec!["servers"],
+        vec!["call", "a.b"],
+    ] {
+        let words: Vec<_> = command
+            .into_iter()
+            .chain(["--nats", &wrong, "--data-dir", &data])
+            .collect();
         check(&words, &[&host, "refuses the credentials", "--data-dir"]).await;
         let (_, _, err) = program::run(&words).await;
         assert!(!err.contains("hunter2"), "{err}");
     }
-    let nobody = TcpListener::bind(ANY_PORT).and_then(|listener| listener.local_addr()).expect("a free port");
+    let nobody = TcpListener::bind(ANY_PORT)
+        .and_then(|listener| listener.local_addr())
+        .expect("a free port");
     let nobody = format!("nats://{nobody}");
-    check(&["serve", "products", "--nats", &nobody, "--data-dir", &data], &[&nobody, "is it running"]).await;
+    check(
+        &["serve", "products", "--nats", &nobody, "--data-dir", &data],
+        &[&nobody, "is it running"],
+    )
+    .await;
 }
 
 /// Speaks as much of the protocol as a nats-server of another version would at first.
 async fn old_nats() -> SocketAddr {
-    let listener = tokio::net::TcpListener::bind(ANY_PORT).await.expect("a free port");
+    let listener = tokio::net::TcpListener::bind(ANY_PORT)
+        .await
+        .expect("a free port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -105,7 +158,17 @@ async fn a_nats_that_is_too_old_is_named_with_its_version_and_the_one_that_is_ne
     let words = ["up", "--listen", ANY_PORT, "--nats", &old, "--data-dir", &data];
     check(&words, &[&old, "2.9.10", "2.14.0", "upgrade"]).await;
     // A program that is no nats-server at all.
-    let words = ["up", "--listen", ANY_PORT, "--nats-listen", ANY_PORT, "--nats-server", "/bin/echo", "--data-dir", &data];
+    let words = [
+        "up",
+        "--listen",
+        ANY_PORT,
+        "--nats-listen",
+        ANY_PORT,
+        "--nats-server",
+        "/bin/echo",
+        "--data-dir",
+        &data,
+    ];
     check(&words, &["/bin/echo", "nats-server", "2.15.1"]).await;
 }
 
@@ -116,9 +179,18 @@ async fn a_bad_line_in_the_file_is_shown_with_what_would_be_right() {
     for (text, expected) in [
         ("\nlistne = \"127.0.0.1:0\"", ["line 2", "listne", "listen"]),
         ("listen = \"8080\"", ["line 1", "listen", "socket address"]),
-        ("[[servers]]\nid = \"a\"", ["command", "missing", "trunkline.toml"]),
-        ("[[servers]]\nid = \"A b\"\ncommand = [\"x\"]", ["line 2", "A b", "lower-case"]),
-        ("[[servers]]\nid = \"a\"\ncommand = []", ["`a`", "empty command", "command = ["]),
+        (
+            "[[servers]]\nid = \"a\"",
+            ["command", "missing", "trunkline.toml"],
+        ),
+        (
+            "[[servers]]\nid = \"A b\"\ncommand = [\"x\"]",
+            ["line 2", "A b", "lower-case"],
+        ),
+        (
+            "[[servers]]\nid = \"a\"\ncommand = []",
+            ["`a`", "empty command", "command = ["],
+        ),
     ] {
         std::fs::write(&file, text).expect("the file is written");
         check(&["up", "--config", &file, "--data-dir", &data], &expected).await;
@@ -126,7 +198,11 @@ async fn a_bad_line_in_the_file_is_shown_with_what_would_be_right() {
         check(&["servers", "--config", &file, "--data-dir", &data], &expected).await;
     }
     let nowhere = folder.path("nowhere.toml");
-    check(&["up", "--config", &nowhere, "--data-dir", &data], &[&nowhere, "--config"]).await;
+    check(
+        &["up", "--config", &nowhere, "--data-dir", &data],
+        &[&nowhere, "--config"],
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -136,13 +212,27 @@ async fn a_server_that_nobody_knows_is_refused_with_those_that_are_known() {
     let file = nats.data_dir().join("trunkline.toml");
     std::fs::write(&file, "[[servers]]\nid = \"mine\"\ncommand = [\"x\"]").expect("the file is written");
     let file = file.display().to_string();
-    let words = ["serve", "prodcuts", "--config", &file, "--nats", nats.url(), "--data-dir", &data];
+    let words = [
+        "serve",
+        "prodcuts",
+        "--config",
+        &file,
+        "--nats",
+        nats.url(),
+        "--data-dir",
+        &data,
+    ];
     check(&words, &["`prodcuts`", "products", "mine"]).await;
 }
 
 #[tokio::test]
 async fn a_command_line_that_makes_no_sense_ends_with_exit_code_2() {
-    for words in [vec!["up", "--listen", "8080"], vec!["serve"], vec!["bridge", "pigeon"], vec!["fly"]] {
+    for words in [
+        vec!["up", "--listen", "8080"],
+        vec!["serve"],
+        vec!["bridge", "pigeon"],
+        vec!["fly"],
+    ] {
         let (code, out, err) = program::run(&words).await;
         assert_eq!((code, out.as_str()), (2, ""), "{words:?}: {err}");
     }

@@ -6,43 +6,64 @@ use serde_json::{Value, json};
 use tests::{http::modern_body, program::Program, within};
 use tokio::io::AsyncWriteExt as _;
 
-use super::Cluster;
+use super::{Cluster, ends_well};
 
 async fn write(program: &mut Program, message: &Value) {
     let input = program.input.as_mut().expect("its side is open");
-    input.write_all(format!("{message}\n").as_bytes()).await.expect("it reads");
+    input
+        .write_all(format!("{message}\n").as_bytes())
+        .await
+        .expect("it reads");
 }
 
 async fn read(program: &mut Program) -> Option<Value> {
-    let line = within("a message", program.output.next_line()).await.expect("output")?;
+    let line = within("a message", program.output.next_line())
+        .await
+        .expect("output")?;
     Some(serde_json::from_str(&line).expect("a line of JSON"))
 }
 
+/// A bridge with a long call under way.
+async fn begin_call(cluster: &Cluster) -> Program {
+    let mut program = cluster.begin(&["bridge", "stdio", "--server", "products"]);
+    let arguments = json!({ "batch_size": 60, "pause_ms": 50 });
+    let params = json!({ "name": "reindex", "arguments": arguments, "_meta": { "progressToken": 1 } });
+    write(&mut program, &modern_body(method::TOOLS_CALL, params)).await;
+    let begun = read(&mut program).await.expect("a message");
+    assert_eq!(begun["method"], method::PROGRESS, "{begun}");
+    program
+}
+
+/// Reads on until the call is answered.
+async fn expect_answer(program: &mut Program) {
+    let answer = loop {
+        let message = read(program).await.expect("an answer");
+        if message["method"] != method::PROGRESS {
+            break message;
+        }
+    };
+    assert_eq!(answer["result"]["structuredContent"]["products"], 420, "{answer}");
+}
+
 #[tokio::test]
-async fn a_stdio_bridge_answers_what_has_begun_and_ends_with_its_client() {
+async fn a_stdio_bridge_whose_client_closes_the_pipe_answers_what_has_begun_and_ends() {
     let cluster = Cluster::start().await;
     let _replica = cluster.serve(&["products"]).await;
-    for ends in ["its client closed the pipe", "it was asked to end"] {
-        let mut program = cluster.begin(&["bridge", "stdio", "--server", "products"]);
-        let arguments = json!({ "batch_size": 60, "pause_ms": 50 });
-        let params = json!({ "name": "reindex", "arguments": arguments, "_meta": { "progressToken": 1 } });
-        write(&mut program, &modern_body(method::TOOLS_CALL, params)).await;
-        let begun = read(&mut program).await.expect("a message");
-        assert_eq!(begun["method"], method::PROGRESS, "{begun}");
-        match ends {
-            "it was asked to end" => program.signal(Signal::TERM),
-            _ => drop(program.input.take()),
-        }
-        let answer = loop {
-            let message = read(&mut program).await.expect("an answer");
-            if message["method"] != method::PROGRESS {
-                break message;
-            }
-        };
-        assert_eq!(answer["result"]["structuredContent"]["products"], 420, "{ends}: {answer}");
-        let status = within(&format!("the end of a bridge after {ends}"), program.child.wait()).await;
-        assert!(status.expect("it ends").success(), "{ends}");
-    }
+    let mut program = begin_call(&cluster).await;
+    drop(program.input.take());
+    expect_answer(&mut program).await;
+    ends_well(program).await;
+}
+
+#[tokio::test]
+async fn a_stdio_bridge_that_is_asked_to_end_answers_what_has_begun_and_ends() {
+    let cluster = Cluster::start().await;
+    let _replica = cluster.serve(&["products"]).await;
+    let mut program = begin_call(&cluster).await;
+    program.signal(Signal::TERM);
+    expect_answer(&mut program).await;
+    // The client's side of the pipe is still open.
+    ends_well(program).await;
 }
 
 #[tokio::test]
@@ -53,11 +74,17 @@ async fn only_messages_stand_on_the_standard_output_of_a_stdio_bridge() {
     let input = program.input.as_mut().expect("piped");
     input.write_all(b"this is no JSON\n\n").await.expect("it reads");
     let refused = read(&mut program).await.expect("a message");
-    assert_eq!((&refused["id"], &refused["error"]["code"]), (&Value::Null, &json!(-32700)));
+    assert_eq!(
+        (&refused["id"], &refused["error"]["code"]),
+        (&Value::Null, &json!(-32700))
+    );
     let arguments = json!({ "name": "products__get", "arguments": { "sku": "OFF-0001" } });
     write(&mut program, &modern_body(method::TOOLS_CALL, arguments)).await;
     let answer = read(&mut program).await.expect("a message");
-    assert_eq!(answer["result"]["structuredContent"]["sku"], "OFF-0001", "{answer}");
+    assert_eq!(
+        answer["result"]["structuredContent"]["sku"], "OFF-0001",
+        "{answer}"
+    );
     drop(program.input.take());
     assert_eq!(read(&mut program).await, None);
 }
