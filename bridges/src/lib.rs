@@ -8,6 +8,7 @@ mod conversation;
 pub mod front;
 pub mod http;
 pub mod legacy;
+mod lines;
 pub mod nats;
 mod param_headers;
 pub mod request;

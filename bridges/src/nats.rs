@@ -9,7 +9,7 @@ use bus_schema::{
     ContentType, Principal, ProtocolVersion, RpcError, ServerId, Token, TraceContext,
     mcp::{error, meta, method},
     rpc::{self, Kind},
-    subject::{MethodPath, Subject},
+    subject::{self, MethodPath, Subject},
 };
 use bytes::Bytes;
 use runtime::{
@@ -31,9 +31,21 @@ use crate::{
 const DOOR: &str = "nats";
 /// How many public calls one door works on; beyond, callers hear "busy".
 const MAX_CALLS: usize = 1_024;
+/// What an answer's headers may take of a NATS message.
+const ENVELOPE_BYTES: usize = 1_024;
+
+/// Whose word is taken for who calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// The broker's: our `nats.conf` keeps plain clients in an account of their own, and they cannot write what it adds.
+    FromBroker,
+    /// Nobody's: on another NATS every caller is the developer.
+    Developer,
+}
 
 /// The door for plain NATS clients.
 pub struct NatsDoor {
+    identity: Identity,
     front: Front,
     calls: PublicCalls,
 }
@@ -43,9 +55,13 @@ impl NatsDoor {
     ///
     /// # Errors
     /// [`BusError`] when the bus refuses the subscription.
-    pub async fn open(front: Front) -> Result<Self, BusError> {
+    pub async fn open(front: Front, identity: Identity) -> Result<Self, BusError> {
         let calls = front.bus().serve_public().await?;
-        Ok(Self { front, calls })
+        Ok(Self {
+            identity,
+            front,
+            calls,
+        })
     }
 
     /// Serves until `stop`; then finishes the calls that have come.
@@ -64,27 +80,21 @@ impl NatsDoor {
                 call = self.calls.next() => call,
             };
             let Some(call) = call else { break };
-            let Some(reply) = call.reply.clone() else {
-                debug!(subject = %call.subject, "ignored a public call that wants no answer");
+            let Some(reply) = call.reply.clone().filter(|reply| subject::is_client_reply(reply)) else {
+                debug!(subject = %call.subject, "ignored a public call whose reply is no client's inbox");
                 continue;
             };
-            let slot = Arc::clone(&slots).try_acquire_owned();
-            let front = self.front.clone();
+            let slot = Arc::clone(&slots).try_acquire_owned().ok();
+            let (front, identity) = (self.front.clone(), self.identity);
             running.spawn(async move {
                 let answers = Answers {
                     front,
+                    identity,
                     reply,
                     codec: ContentType::Json,
                     max_payload,
                 };
-                match slot {
-                    Ok(_slot) => answers.serve(call).await,
-                    Err(_) => {
-                        let error = RpcError::internal("all slots of this door are taken; try again shortly")
-                            .with_data(json!({ "reason": "busy" }));
-                        answers.send(rpc::error_response(None, &error).into()).await;
-                    }
-                }
+                answers.serve(call, slot.is_some()).await;
             });
         }
         running.close();
@@ -95,6 +105,7 @@ impl NatsDoor {
 /// The answers to one public call.
 struct Answers {
     front: Front,
+    identity: Identity,
     reply: String,
     codec: ContentType,
     max_payload: usize,
@@ -112,8 +123,13 @@ struct RequestInfo {
 }
 
 impl Answers {
-    async fn serve(mut self, call: PublicCall) {
+    async fn serve(mut self, call: PublicCall, has_slot: bool) {
         match self.read(&call) {
+            Ok((_, incoming)) if !has_slot => {
+                let error = RpcError::internal("all slots of this door are taken; try again shortly")
+                    .with_data(json!({ "reason": "busy" }));
+                self.send(incoming.error(&error)).await;
+            }
             Ok((caller, incoming)) => {
                 let mut answering = self.front.ask(&caller, &incoming).await;
                 loop {
@@ -151,7 +167,7 @@ impl Answers {
             .trace
             .as_ref()
             .and_then(|(parent, state)| TraceContext::parse(parent, state.as_deref()));
-        let principal = principal(call.request_info.as_deref());
+        let principal = principal(self.identity, call.request_info.as_deref());
         let caller = Caller {
             principal,
             door: DOOR,
@@ -164,22 +180,18 @@ impl Answers {
 
     async fn send(&self, json: Bytes) {
         let payload = match self.codec.from_json(&json) {
-            Ok(payload) if payload.len() + 1024 <= self.max_payload => payload,
+            Ok(payload) if payload.len() + ENVELOPE_BYTES <= self.max_payload => payload,
             Ok(payload) => {
-                let id = rpc::Message::parse(&json)
-                    .ok()
-                    .and_then(|message| message.id.map(|id| id.get().to_owned()));
-                let error = RpcError::internal(format!(
-                    "the answer of {} bytes is larger than one NATS message; ask for less, or use the HTTP door",
-                    payload.len()
-                ))
-                .with_data(json!({ "reason": "too_large" }));
-                let error = rpc::error_response(id.as_deref(), &error);
-                self.codec.from_json(&error).unwrap_or(error)
+                let size = payload.len();
+                self.instead(&json, "too_large", &format!("the answer of {size} bytes is larger than one NATS message; ask for less, or use the HTTP door"))
             }
             Err(error) => {
                 debug!(%error, "a public answer cannot be written in the caller's encoding");
-                return;
+                self.instead(
+                    &json,
+                    "encoding",
+                    "the answer has values that MessagePack cannot carry; ask for it as JSON",
+                )
             }
         };
         let sent =
@@ -187,6 +199,16 @@ impl Answers {
         if let Err(error) = sent {
             debug!(%error, "could not answer a public call");
         }
+    }
+
+    /// An error with the id of an answer that cannot be sent.
+    fn instead(&self, json: &[u8], reason: &str, message: &str) -> Vec<u8> {
+        let id = rpc::Message::parse(json)
+            .ok()
+            .and_then(|message| message.id.map(|id| id.get().to_owned()));
+        let error = RpcError::internal(message).with_data(json!({ "reason": reason }));
+        let error = rpc::error_response(id.as_deref(), &error);
+        self.codec.from_json(&error).unwrap_or(error)
     }
 }
 
@@ -260,8 +282,9 @@ fn with_metadata(json: Bytes) -> Bytes {
     ))
 }
 
-fn principal(request_info: Option<&str>) -> Principal {
-    let info = request_info.and_then(|text| serde_json::from_str::<RequestInfo>(text).ok());
+fn principal(identity: Identity, request_info: Option<&str>) -> Principal {
+    let told = request_info.filter(|_| identity == Identity::FromBroker);
+    let info = told.and_then(|text| serde_json::from_str::<RequestInfo>(text).ok());
     match info {
         Some(info) if !info.user.is_empty() => Principal {
             subject: format!("{}/{}", info.acc, info.user),

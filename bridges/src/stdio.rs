@@ -1,23 +1,27 @@
 //! The stdio door: a desktop client runs it as a child process, one JSON-RPC message a line.
 
+use std::time::Duration;
+
 use bus_schema::envelope::MAX_BODY_BYTES;
 use bus_schema::{Principal, RpcError, rpc};
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::StreamExt as _;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio_util::{
-    codec::{FramedRead, LinesCodec, LinesCodecError},
-    sync::CancellationToken,
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
 };
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
     conversation::Conversation,
     front::{Endpoint, Front},
+    lines::{Line, Lines},
 };
 
 /// The name of this door in envelopes and meters.
 const DOOR: &str = "stdio";
+/// How long a client that has closed its side, or is stopped, may take to take its answers.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
 
 /// Serves one client on a pair of byte streams until it closes its side, or until `stop`; what has begun is finished.
 ///
@@ -36,40 +40,44 @@ where
 {
     let (mut conversation, messages) = Conversation::begin(front, endpoint, Principal::developer(), DOOR);
     let writer = messages_writer(output, messages);
-    let mut lines = FramedRead::new(input, LinesCodec::new_with_max_length(MAX_BODY_BYTES));
+    let mut lines = Lines::new(input, MAX_BODY_BYTES);
     loop {
         let line = tokio::select! {
             line = lines.next() => line,
-            () = stop.cancelled() => None,
+            () = stop.cancelled() => break,
         };
-        match line {
-            Some(Ok(line)) if line.trim().is_empty() => {}
-            Some(Ok(line)) => conversation.take(line.into()).await,
-            Some(Err(LinesCodecError::MaxLineLengthExceeded)) => conversation.refuse(too_long()).await,
-            Some(Err(LinesCodecError::Io(error))) if error.kind() == std::io::ErrorKind::InvalidData => {
-                let error = RpcError::new(bus_schema::mcp::error::PARSE, "the line is not UTF-8");
-                conversation
-                    .refuse(rpc::error_response(None, &error).into())
-                    .await;
+        let refused = match line {
+            Ok(Some(Line::Whole(line))) if line.is_empty() => continue,
+            Ok(Some(Line::Whole(line))) => {
+                // Taking waits when the client does not read.
+                tokio::select! {
+                    () = conversation.take(line.into()) => continue,
+                    () = stop.cancelled() => break,
+                }
             }
-            Some(Err(error)) => {
+            Ok(Some(Line::TooLong(_))) => {
+                RpcError::invalid_request(format!("a line is longer than {MAX_BODY_BYTES} bytes"))
+            }
+            Ok(None) => break,
+            Err(error) => {
                 debug!(%error, "cannot read from the client any more");
                 break;
             }
-            None => break,
-        }
+        };
+        conversation
+            .refuse(rpc::error_response(None, &refused).into())
+            .await;
     }
-    conversation.finish().await;
+    if timeout(FINISH_LIMIT, conversation.finish()).await.is_err() {
+        debug!("the client did not take what it had asked for");
+    }
     // The writer ends when the last sender is gone.
     drop(conversation);
-    writer
-        .await
-        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
-}
-
-fn too_long() -> Bytes {
-    let error = RpcError::invalid_request(format!("a line is longer than {MAX_BODY_BYTES} bytes"));
-    rpc::error_response(None, &error).into()
+    match timeout(FINISH_LIMIT, writer).await {
+        Ok(Ok(written)) => written,
+        Ok(Err(panic)) => Err(std::io::Error::other(panic)),
+        Err(_) => Ok(()),
+    }
 }
 
 fn messages_writer<W>(

@@ -7,7 +7,7 @@ use axum::{
         Path, State,
         ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
     },
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse as _, Response},
 };
 use bus_schema::{ServerId, envelope::MAX_BODY_BYTES};
@@ -31,41 +31,37 @@ const DOOR: &str = "ws";
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long it may say nothing at all.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// How long the end of a closed connection is waited for.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a client may take to take a frame.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 
-pub(crate) async fn all_servers(
-    State(door): State<Door>,
-    headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
-) -> Response {
-    open(door, Endpoint::All, &headers, upgrade)
+pub(crate) async fn all_servers(State(door): State<Door>, upgrade: WebSocketUpgrade) -> Response {
+    open(door, Endpoint::All, upgrade)
 }
 
 pub(crate) async fn one_server(
     State(door): State<Door>,
     Path(id): Path<String>,
-    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     match id.parse::<ServerId>() {
-        Ok(id) => open(door, Endpoint::Server(id), &headers, upgrade),
+        Ok(id) => open(door, Endpoint::Server(id), upgrade),
         Err(error) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
     }
 }
 
-fn open(door: Door, endpoint: Endpoint, headers: &HeaderMap, upgrade: WebSocketUpgrade) -> Response {
-    if let Err(refusal) = door.check_origin(headers) {
-        return (StatusCode::FORBIDDEN, refusal).into_response();
-    }
+fn open(door: Door, endpoint: Endpoint, upgrade: WebSocketUpgrade) -> Response {
     upgrade
         .protocols(["mcp"])
         .max_message_size(MAX_BODY_BYTES)
         .max_frame_size(MAX_BODY_BYTES)
-        .on_upgrade(move |socket| async move {
-            let stop = door.stop.clone();
-            let (conversation, messages) = Conversation::begin(door.front, endpoint, principal(), DOOR);
-            talk(socket, conversation, messages, stop).await;
+        .on_upgrade(move |socket| {
+            door.conversations.clone().track_future(async move {
+                let stop = door.stop.clone();
+                let (conversation, messages) = Conversation::begin(door.front, endpoint, principal(), DOOR);
+                talk(socket, conversation, messages, stop).await;
+            })
         })
 }
 
@@ -132,7 +128,12 @@ async fn take(
             ControlFlow::Break(())
         }
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => ControlFlow::Continue(()),
-        Some(Ok(Message::Close(_))) | None => ControlFlow::Break(()),
+        Some(Ok(Message::Close(_))) => {
+            // The library answers a close as it goes on reading.
+            let _ = timeout(CLOSE_LIMIT, socket.recv()).await;
+            ControlFlow::Break(())
+        }
+        None => ControlFlow::Break(()),
         Some(Err(error)) => {
             debug!(%error, "a websocket connection has failed");
             ControlFlow::Break(())

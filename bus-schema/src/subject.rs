@@ -94,17 +94,20 @@ pub enum EventKind {
     Up,
     /// An instance takes no more calls; the payload is its card.
     Down,
+    /// An instance has told the callers of all calls that it took that it has them, and takes no more; the payload is its card.
+    Left,
     /// A call has ended; published only while somebody watches.
     Call,
 }
 
 impl EventKind {
-    const ALL: [Self; 3] = [Self::Up, Self::Down, Self::Call];
+    const ALL: [Self; 4] = [Self::Up, Self::Down, Self::Left, Self::Call];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Up => "up",
             Self::Down => "down",
+            Self::Left => "left",
             Self::Call => "call",
         }
     }
@@ -347,6 +350,12 @@ pub fn call(tenant: &str, server: &str, method: &str) -> String {
     out
 }
 
+/// Whether a client of ours may ask for answers there: an inbox, or what a service import makes of one.
+#[must_use]
+pub fn is_client_reply(subject: &str) -> bool {
+    subject.starts_with("_INBOX") || subject.starts_with("_R_.")
+}
+
 /// Whether a subject is the inbox of a call of a known class of caller: [`Subject::Inbox`], told without taking it apart.
 #[must_use]
 pub fn is_inbox(subject: &str) -> bool {
@@ -375,6 +384,12 @@ pub fn all_instance_words(server: &Token, instance: &Token) -> String {
 #[must_use]
 pub fn all_events(tenant: &Token, kind: EventKind) -> String {
     format!("{EVENT}.{tenant}.*.{}", kind.as_str())
+}
+
+/// All instances of every tenant that have left.
+#[must_use]
+pub fn all_leavings() -> String {
+    format!("{EVENT}.*.*.{}", EventKind::Left.as_str())
 }
 
 /// All calls by plain NATS clients, of every tenant.

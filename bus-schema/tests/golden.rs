@@ -161,7 +161,7 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     let t = |name: &str| Token::encode(name);
     let (tenant, server, instance) = (t("default"), t("products"), t("0192f0c1a2b3"));
     let mut lines: Vec<String> = built_subjects(&tenant, &server, &instance);
-    for kind in [EventKind::Up, EventKind::Down, EventKind::Call] {
+    for kind in [EventKind::Up, EventKind::Down, EventKind::Left, EventKind::Call] {
         lines.push(subject::all_events(&tenant, kind));
     }
     for class in [CallerClass::Bridge, CallerClass::Cli] {
@@ -170,6 +170,7 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     }
     lines.push(subject::all_calls(&tenant, &server));
     lines.push(subject::all_instance_words(&server, &instance));
+    lines.push(subject::all_leavings());
     lines.push(subject::all_public_calls());
     lines.push(subject::ask_all_services());
     lines.extend(subject::service_questions("products", "0192f0c1a2b3"));
@@ -225,6 +226,7 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         },
         event(EventKind::Up),
         event(EventKind::Down),
+        event(EventKind::Left),
         event(EventKind::Call),
         Subject::Watch { tenant: tenant() },
         inbox(CallerClass::Bridge),

@@ -32,8 +32,14 @@ pub struct Common {
     /// The folder for everything that is kept [default: .trunkline]
     #[arg(long, global = true, env = "TRUNKLINE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The NATS to use [default: one of its own for `up`, `nats://127.0.0.1:4222` for the others]
-    #[arg(long, global = true, env = "TRUNKLINE_NATS", value_name = "URL")]
+    /// The NATS to use [default: one of its own for `up`, that one for the others]
+    #[arg(
+        long,
+        global = true,
+        env = "TRUNKLINE_NATS",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub nats: Option<String>,
     /// What is logged, such as `debug` or `info,runtime=debug`
     #[arg(long, global = true, env = "TRUNKLINE_LOG", value_name = "FILTER")]

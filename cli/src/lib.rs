@@ -8,13 +8,16 @@ mod commands;
 pub mod config;
 pub mod node;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use runtime::telemetry::{self, LogFormat};
 
 use crate::args::{Arguments, Command};
+
+/// How long tasks may take to end after the command has.
+const LAST_TASKS: Duration = Duration::from_millis(500);
 
 /// A call makes some two hundred small allocations, and giving them back is what the system's allocator is slow at.
 #[global_allocator]
@@ -63,7 +66,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         .context("cannot start logging")?;
     let config = config::Config::load(&common)?;
     let runtime = build_runtime(config.threads)?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         match arguments.command {
             Command::Up(up) => commands::up::run(config, up).await,
             Command::Serve(serve) => commands::serve::run(config, serve).await,
@@ -74,7 +77,10 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Tail(ask) => commands::tail::run(config, ask).await,
             Command::Completions(_) => Ok(ExitCode::SUCCESS),
         }
-    })
+    });
+    // A read of standard input cannot be called off, and must not hold up the end.
+    runtime.shutdown_timeout(LAST_TASKS);
+    ended
 }
 
 /// One thread costs the least for each call where cores are few, as waking other threads is what a call on the bus mostly costs.

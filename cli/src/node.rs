@@ -8,14 +8,14 @@ use bridges::{
     admin::AdminDoor,
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
-    nats::NatsDoor,
+    nats::{Identity, NatsDoor},
     upstream::ChildUpstream,
 };
 use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
     Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
-    nats_server::{self, CORE_USER, NatsServer, NatsServerOptions},
+    nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
 };
@@ -31,6 +31,8 @@ pub const BUILT_IN: [&str; 1] = ["products"];
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
 const DOOR_DRAIN: Duration = Duration::from_secs(30);
+/// How long servers may take to finish their calls and leave; a little more than a host gives its calls.
+const SERVER_DRAIN: Duration = Duration::from_secs(45);
 
 /// One process of the platform.
 pub struct Node {
@@ -40,6 +42,8 @@ pub struct Node {
     doors: Vec<JoinHandle<()>>,
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
+    /// Whose word the NATS door takes for who calls.
+    identity: Identity,
     nats: Option<OwnNats>,
 }
 
@@ -49,12 +53,12 @@ struct OwnNats {
 }
 
 /// What a process connects to, or starts.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum NatsChoice {
     /// A NATS of its own.
     Own(NatsServerOptions),
-    /// One that is there.
-    Join(String),
+    /// One that is there: the one that is named, or the one of this data folder's platform.
+    Join(Option<String>),
 }
 
 impl Node {
@@ -65,6 +69,7 @@ impl Node {
     pub async fn connect(config: &Config, class: CallerClass, choice: NatsChoice) -> anyhow::Result<Self> {
         let (url, password, server) = match choice {
             NatsChoice::Own(options) => {
+                Self::warn_of_open_nats(options.listen);
                 let server = NatsServer::start(options.clone()).await?;
                 (
                     server.url().to_owned(),
@@ -72,26 +77,36 @@ impl Node {
                     Some((options, server)),
                 )
             }
-            NatsChoice::Join(url) => (url, nats_server::local_password(&config.data_dir), None),
-        };
-        let credentials = password
-            .filter(|_| !url.contains('@'))
-            .map(|password| (CORE_USER.to_owned(), password));
-        let options = BusOptions {
-            url: url.clone(),
-            credentials: credentials.clone(),
-            class,
-        };
-        let bus = match Bus::connect(options.clone()).await {
-            // Someone else's NATS may know no user of ours and ask for none.
-            Err(runtime::BusError::Refused { .. }) if server.is_none() && credentials.is_some() => {
-                Bus::connect(BusOptions {
-                    credentials: None,
-                    ..options
-                })
-                .await?
+            NatsChoice::Join(url) => {
+                let local = LocalNats::find(&config.data_dir);
+                let url = url
+                    .or_else(|| local.as_ref().map(|nats| nats.url.clone()))
+                    .unwrap_or_else(default_nats);
+                // The secret is for the NATS that made it, and for no other that somebody names.
+                let password = local.filter(|nats| nats.url == url).map(|nats| nats.password);
+                (url, password, None)
             }
-            connected => connected?,
+        };
+        let identity = if password.is_some() || url.contains(&format!("//{CORE_USER}:")) {
+            Identity::FromBroker
+        } else {
+            Identity::Developer
+        };
+        let credentials = password.map(|password| (CORE_USER.to_owned(), password));
+        let bus = match Bus::connect(BusOptions {
+            url,
+            credentials,
+            class,
+        })
+        .await
+        {
+            Ok(bus) => bus,
+            Err(error) => {
+                if let Some((_, server)) = server {
+                    server.stop().await;
+                }
+                return Err(error.into());
+            }
         };
         let nats = match server {
             Some((options, server)) => Some(OwnNats::keep(options, server, &bus).await?),
@@ -104,8 +119,16 @@ impl Node {
             doors: Vec::new(),
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
+            identity,
             nats,
         })
+    }
+
+    /// Warns when plain NATS clients can come from elsewhere without saying who they are.
+    fn warn_of_open_nats(listen: SocketAddr) {
+        if !listen.ip().is_loopback() {
+            warn!(address = %listen, "this NATS takes clients without credentials, and is open to the network");
+        }
     }
 
     /// The connection to the bus.
@@ -248,7 +271,7 @@ impl Node {
     /// # Errors
     /// When the bus refuses the subscription.
     pub async fn open_nats(&mut self, config: &Config) -> anyhow::Result<()> {
-        let door = NatsDoor::open(self.front(config).await?).await?;
+        let door = NatsDoor::open(self.front(config).await?, self.identity).await?;
         self.doors.push(tokio::spawn(door.serve(self.doors_stop.clone())));
         Ok(())
     }
@@ -277,7 +300,10 @@ impl Node {
         if timeout(DOOR_DRAIN, join_all(self.doors)).await.is_err() {
             warn!("clients held a door open longer than the drain time");
         }
-        join_all(self.servers.into_iter().map(Kept::stop)).await;
+        let stopped = join_all(self.servers.into_iter().map(Kept::stop));
+        if timeout(SERVER_DRAIN, stopped).await.is_err() {
+            warn!("a server did not stop in its time");
+        }
         self.bus.close().await;
         if let Some(nats) = self.nats {
             nats.kept.stop().await;
@@ -364,6 +390,11 @@ impl Part for NatsPart {
         }
         .boxed()
     }
+}
+
+/// Where NATS listens unless somebody says otherwise.
+fn default_nats() -> String {
+    "nats://127.0.0.1:4222".to_owned()
 }
 
 /// Where the program of a nats-server and its data are, as `trunkline up` takes it.

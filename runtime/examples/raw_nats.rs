@@ -20,7 +20,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     match words.as_slice() {
         ["responder", url] => respond(url).await,
         ["requester", url, callers, seconds, body] => {
-            ask(url, callers.parse()?, Duration::from_secs_f64(seconds.parse()?), body).await
+            ask(
+                url,
+                callers.parse()?,
+                Duration::from_secs_f64(seconds.parse()?),
+                body,
+            )
+            .await
         }
         _ => Err("usage: raw_nats responder URL | raw_nats requester URL CALLERS SECONDS BODY".into()),
     }
@@ -28,9 +34,14 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// The library leaves the credentials of a URL alone.
 async fn connect(url: &str) -> Result<async_nats::Client, Box<dyn std::error::Error>> {
-    let login = url.split_once("://").and_then(|(_, rest)| rest.rsplit_once('@')).and_then(|(login, _)| login.split_once(':'));
+    let login = url
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit_once('@'))
+        .and_then(|(login, _)| login.split_once(':'));
     let options = match login {
-        Some((user, password)) => ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned()),
+        Some((user, password)) => {
+            ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        }
         None => ConnectOptions::new(),
     };
     Ok(options.connect(url).await?)
@@ -55,7 +66,12 @@ async fn respond(url: &str) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[expect(clippy::print_stdout, reason = "the result is what this program is for")]
-async fn ask(url: &str, callers: usize, time: Duration, body: &str) -> Result<(), Box<dyn std::error::Error>> {
+async fn ask(
+    url: &str,
+    callers: usize,
+    time: Duration,
+    body: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
     let client = connect(url).await?;
     let body = bytes::Bytes::from(body.to_owned());
     let times = Arc::new(Mutex::new(Vec::new()));
@@ -79,6 +95,11 @@ async fn ask(url: &str, callers: usize, time: Duration, body: &str) -> Result<()
     let mut times = std::mem::take(&mut *times.lock().expect("nobody panics"));
     times.sort_unstable();
     let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default();
-    println!("{{\"calls\":{},\"p50Nanos\":{},\"p99Nanos\":{}}}", times.len(), at(50), at(99));
+    println!(
+        "{{\"calls\":{},\"p50Nanos\":{},\"p99Nanos\":{}}}",
+        times.len(),
+        at(50),
+        at(99)
+    );
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::{
 
 use async_nats::{Client, Event, HeaderMap, Subscriber};
 use bus_schema::{
-    Token,
+    ContentType, ServerCard, Token,
     subject::{self, CallerClass, Subject},
 };
 use bytes::Bytes;
@@ -32,10 +32,14 @@ use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options
 
 /// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
+/// What the ids of command-line processes begin with.
+const CLI_PREFIX: &str = "cli-";
+/// How long the end of the connection is waited for.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the broker may take to hand a process its own message.
 const ROUND_TRIP: Duration = Duration::from_secs(5);
-/// How to reach the bus.
-#[derive(Clone, Debug)]
+/// How to reach the bus. Not `Debug`, as it holds secrets.
+#[derive(Clone)]
 pub struct BusOptions {
     /// `nats://[user:password@]host:port`, several separated by commas.
     pub url: String,
@@ -104,6 +108,7 @@ pub struct Bus(Arc<Inner>);
 
 struct Inner {
     client: Client,
+    url: String,
     class: CallerClass,
     instance: String,
     instance_token: Token,
@@ -126,7 +131,7 @@ impl Bus {
     /// # Errors
     /// [`BusError`], each naming what to change.
     pub async fn connect(options: BusOptions) -> Result<Self, BusError> {
-        let instance = new_instance_id();
+        let instance = new_instance_id(options.class);
         let instance_token = Token::encode(&instance);
         let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
         let shown = without_password(&options.url);
@@ -142,11 +147,13 @@ impl Bus {
                 },
             })?;
         check_server(&client, &shown)?;
+        let leavings = subscribe(&client, subject::all_leavings()).await?;
         let (connects_in, connects) = watch::channel(1);
         let answers = subscribe(&client, subject::all_answers(options.class, &instance_token)).await?;
         let disconnects = subscribe(&client, subject::DISCONNECTS.to_owned()).await?;
         let bus = Self(Arc::new(Inner {
             client,
+            url: shown.clone(),
             class: options.class,
             instance,
             instance_token,
@@ -161,6 +168,7 @@ impl Bus {
         }));
         bus.spawn(bus.clone().dispatch_answers(answers));
         bus.spawn(bus.clone().watch_disconnects(disconnects));
+        bus.spawn(bus.clone().watch_leavings(leavings));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
         // A broker does not say that it refuses a user a subject; it drops what is published there, and every call would run
         // to its deadline.
@@ -199,12 +207,21 @@ impl Bus {
         self.0.closed.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;
-        if let Err(error) = self.0.client.flush().await {
-            warn!(%error, "could not flush the bus connection before closing it");
+        let end = async {
+            self.0.client.flush().await.map_err(|error| error.to_string())?;
+            self.0.client.drain().await.map_err(|error| error.to_string())
+        };
+        match timeout(CLOSE_LIMIT, end).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(%error, "the bus connection was closed already"),
+            Err(_) => warn!("the bus connection was down at the end; what it still held is lost"),
         }
-        if let Err(error) = self.0.client.drain().await {
-            debug!(%error, "the bus connection was closed already");
-        }
+    }
+
+    /// The address of the broker, without credentials.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.0.url
     }
 
     pub(crate) fn max_payload(&self) -> usize {
@@ -330,13 +347,25 @@ impl Bus {
             let Ok(event) = serde_json::from_slice::<DisconnectEvent>(&message.payload) else {
                 continue;
             };
-            if event.client.name.is_empty() || event.client.name == self.0.instance {
+            // Only what may serve is worth a word: the command line comes and goes, and hosts nothing.
+            let serves = !event.client.name.is_empty() && !event.client.name.starts_with(CLI_PREFIX);
+            if !serves || event.client.name == self.0.instance {
                 continue;
             }
             debug!(instance = %event.client.name, "a connection to the bus has ended");
             let name: Arc<str> = event.client.name.into();
             self.0.inbox.instance_lost(&name);
             let _ = self.0.lost.send(name);
+        }
+    }
+
+    async fn watch_leavings(self, mut events: Subscriber) {
+        while let Some(message) = events.next().await {
+            if let Ok(card) = ContentType::Json.decode::<ServerCard>(&message.payload) {
+                self.0
+                    .inbox
+                    .instance_left(&card.id.as_str().into(), &card.instance.into());
+            }
         }
     }
 
@@ -382,8 +411,11 @@ async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, BusEr
     client.subscribe(subject).await.map_err(BusError::Subscribe)
 }
 
-/// Sixteen hex digits of fresh randomness.
-fn new_instance_id() -> String {
+/// Sixteen hex digits of fresh randomness, with a mark for processes that never serve.
+fn new_instance_id(class: CallerClass) -> String {
     let id = uuid::Uuid::now_v7().simple().to_string();
-    id[16..].to_owned()
+    match class {
+        CallerClass::Bridge => id[16..].to_owned(),
+        CallerClass::Cli => format!("{CLI_PREFIX}{}", &id[16..]),
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use bus_schema::{
@@ -13,9 +14,10 @@ use bus_schema::{
     },
     rpc,
 };
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
-use tokio::sync::OnceCell;
+use tokio::{sync::OnceCell, time::timeout};
 use tracing::{debug, warn};
 
 use crate::{
@@ -24,6 +26,12 @@ use crate::{
     directory::Directory,
 };
 
+/// How long a call waits for a list that says how it is to be made.
+const SOON: Duration = Duration::from_secs(1);
+/// How many bytes all pages of one list may have.
+const MAX_LIST_BYTES: usize = 64 * 1024 * 1024;
+/// How often a page is asked for until a replica of the right revision answers; replicas are picked at random.
+const REVISION_ATTEMPTS: usize = 8;
 /// The most pages that a server's list may have.
 pub(crate) const MAX_PAGES: usize = 1_000;
 
@@ -129,6 +137,9 @@ pub enum CatalogueError {
     /// The server is not on the bus.
     #[error("no server `{0}` is on the bus")]
     UnknownServer(ServerId),
+    /// Only replicas of another revision have answered.
+    #[error("server `{0}` is being upgraded, and its replicas disagree; ask again shortly")]
+    Upgrading(ServerId),
     /// It could not be asked.
     #[error("cannot list what server `{server}` offers")]
     Call {
@@ -204,11 +215,23 @@ impl Catalogue {
         let Some(name) = name.filter(|_| called == method::TOOLS_CALL) else {
             return Retry::Never;
         };
-        match self.list(server, Listed::Tools).await {
-            Ok(tools) => tools.get(name).map_or(Retry::Never, |tool| tool.retry),
-            Err(error) => {
-                debug!(%error, "cannot tell whether a tool may be called again");
-                Retry::Never
+        match self.list_soon(server, Listed::Tools).await {
+            Some(tools) => tools.get(name).map_or(Retry::Never, |tool| tool.retry),
+            None => Retry::Never,
+        }
+    }
+
+    /// One list of a server, if it can be had without keeping a call waiting.
+    pub async fn list_soon(&self, server: &ServerId, list: Listed) -> Option<Arc<List>> {
+        match timeout(SOON, self.list(server, list)).await {
+            Ok(Ok(list)) => Some(list),
+            Ok(Err(error)) => {
+                debug!(%error, "a list is not known");
+                None
+            }
+            Err(_) => {
+                debug!(server.id = %server, "a list did not come in time for a call");
+                None
             }
         }
     }
@@ -241,31 +264,52 @@ impl Catalogue {
 
     async fn fetch_items(&self, card: &ServerCard, list: Listed) -> Result<Vec<Item>, CatalogueError> {
         let mut items = Vec::new();
+        let mut bytes = 0;
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
+            let body = self.fetch_page(card, list, cursor.as_deref()).await?;
+            bytes += body.len();
+            let next =
+                read_page(&body, list.key(), &mut items).map_err(|source| CatalogueError::Refused {
+                    server: card.id.clone(),
+                    source,
+                })?;
+            if next.is_none() || next == cursor || bytes > MAX_LIST_BYTES {
+                break;
+            }
+            cursor = next;
+        }
+        Ok(items)
+    }
+
+    /// One page, from a replica with the revision that the list is kept under. During an upgrade the others answer as well.
+    async fn fetch_page(
+        &self,
+        card: &ServerCard,
+        list: Listed,
+        cursor: Option<&str>,
+    ) -> Result<Bytes, CatalogueError> {
+        for _ in 0..REVISION_ATTEMPTS {
             let principal = Principal {
                 subject: "catalogue".to_owned(),
                 tenant: card.tenant.clone(),
                 client: None,
             };
-            let request = list_request(card.id.as_str(), list.method(), cursor.as_deref(), principal);
-            let (_, body) =
-                self.bus
-                    .ask(request, Retry::Safe)
-                    .await
-                    .map_err(|source| CatalogueError::Call {
-                        server: card.id.clone(),
-                        source,
-                    })?;
-            cursor = read_page(&body, list.key(), &mut items).map_err(|source| CatalogueError::Refused {
+            let request = list_request(card.id.as_str(), list.method(), cursor, principal);
+            let mut call = self.bus.call(request, Retry::Safe);
+            let answer = call.last().await;
+            let (_, body) = answer.map_err(|source| CatalogueError::Call {
                 server: card.id.clone(),
                 source,
             })?;
-            if cursor.is_none() {
-                break;
+            let snapshot = self.directory.snapshot();
+            let mut replicas = snapshot.replicas(&card.id).iter();
+            let answered = replicas.find(|replica| call.answered_by() == Some(replica.instance.as_str()));
+            if answered.is_none_or(|replica| replica.revision == card.revision) {
+                return Ok(body);
             }
         }
-        Ok(items)
+        Err(CatalogueError::Upgrading(card.id.clone()))
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use async_nats::{Message, Subscriber};
+use async_nats::{Message, StatusCode, Subscriber};
 use bus_schema::{
     ContentType, ServerCard, ServerId, Token,
     subject::{self, EventKind},
@@ -29,9 +29,10 @@ use crate::bus::{Bus, BusError};
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How many sweeps an instance may leave unanswered.
 const MISSED_SWEEPS: u64 = 2;
-/// How long a newcomer listens for answers: until none has come for the first, and never longer than the second.
+/// How long a newcomer waits for the first answer, and then until none has come for a while; never longer than the limit.
+const SETTLE_FIRST: Duration = Duration::from_secs(1);
 const SETTLE_QUIET: Duration = Duration::from_millis(150);
-const SETTLE_LIMIT: Duration = Duration::from_secs(2);
+const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 /// The servers on the bus at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
@@ -100,10 +101,13 @@ impl Directory {
         bus.publish_with_reply(subject::ask_all_services(), inbox.clone(), Vec::new())
             .await?;
         let limit = Instant::now() + SETTLE_LIMIT;
-        while let Ok(Some(message)) =
-            timeout_at(limit.min(Instant::now() + SETTLE_QUIET), answers.next()).await
-        {
+        let mut patience = SETTLE_FIRST;
+        while let Ok(Some(message)) = timeout_at(limit.min(Instant::now() + patience), answers.next()).await {
+            if message.status == Some(StatusCode::NO_RESPONDERS) {
+                break;
+            }
             directory.take_answer(&message, 0);
+            patience = SETTLE_QUIET;
         }
         bus.spawn(directory.clone().watch(bus.clone(), up, down, answers, inbox));
         Ok(directory)
@@ -229,7 +233,8 @@ impl Directory {
                 .push(known.card.clone());
         }
         for replicas in servers.values_mut() {
-            replicas.sort_by(|a, b| (&a.version, &a.instance).cmp(&(&b.version, &b.instance)));
+            replicas
+                .sort_by(|a, b| (numbers(&a.version), &a.instance).cmp(&(numbers(&b.version), &b.instance)));
         }
         let generation = self.0.snapshot.load().generation + 1;
         self.0.snapshot.store(Arc::new(Snapshot { generation, servers }));
@@ -242,4 +247,12 @@ fn read_card(message: &Message) -> Option<ServerCard> {
         .decode(&message.payload)
         .inspect_err(|error| debug!(%error, "ignored a card that cannot be read"))
         .ok()
+}
+
+/// The numbers in a version, so that 0.10.0 is newer than 0.9.0 however a server spells its versions.
+fn numbers(version: &str) -> Vec<u64> {
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
 }

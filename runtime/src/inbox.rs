@@ -13,8 +13,8 @@ use bus_schema::{envelope::WINDOW, subject};
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-/// What a correct host can have on its way at most: the window, heartbeats beside it, and the answer.
-const MAILBOX_CAPACITY: usize = 4 * WINDOW as usize;
+/// What can wait for a call whose client does not read, at most: the window, the answer, and a quarter of an hour of heartbeats.
+const MAILBOX_CAPACITY: usize = 960 + WINDOW as usize;
 
 /// One thing that a call hears.
 pub(crate) enum Arrival {
@@ -24,6 +24,13 @@ pub(crate) enum Arrival {
     NoResponders,
     /// The broker says that an instance's connection has ended.
     InstanceLost(Arc<str>),
+    /// An instance of a server has said which calls it took, and takes no more.
+    InstanceLeft {
+        /// Which server, as in requests.
+        server: Arc<str>,
+        /// Which instance.
+        instance: Arc<str>,
+    },
     /// The host sent more than it may.
     Overflow,
 }
@@ -101,9 +108,20 @@ impl Inbox {
     }
 
     pub(crate) fn instance_lost(&self, instance: &Arc<str>) {
+        self.tell_all(|| Arrival::InstanceLost(Arc::clone(instance)));
+    }
+
+    pub(crate) fn instance_left(&self, server: &Arc<str>, instance: &Arc<str>) {
+        self.tell_all(|| Arrival::InstanceLeft {
+            server: Arc::clone(server),
+            instance: Arc::clone(instance),
+        });
+    }
+
+    fn tell_all(&self, arrival: impl Fn() -> Arrival) {
         let mailboxes: Vec<_> = self.lock().values().cloned().collect();
         for mailbox in mailboxes {
-            mailbox.push(Arrival::InstanceLost(Arc::clone(instance)));
+            mailbox.push(arrival());
         }
     }
 

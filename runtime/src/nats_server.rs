@@ -26,6 +26,10 @@ pub const PINNED_VERSION: &str = "2.15.1";
 const OLDEST_OWN: &str = "2.15.1";
 /// The user of the platform's own processes, as `nats.conf` names it.
 pub const CORE_USER: &str = "core";
+/// The file with the secret of the platform's own processes.
+const SECRET_FILE: &str = "core.secret";
+/// The file that says where the server listens.
+const URL_FILE: &str = "url";
 const READY_LIMIT: Duration = Duration::from_secs(20);
 const STOP_LIMIT: Duration = Duration::from_secs(10);
 
@@ -46,6 +50,8 @@ pub struct NatsServer {
     url: String,
     password: String,
     pid_file: PathBuf,
+    /// Held for as long as the server runs, so that nobody else uses the folder.
+    _lock: fs::File,
 }
 
 /// Says why a nats-server could not be started.
@@ -81,16 +87,47 @@ pub enum NatsServerError {
         #[source]
         source: io::Error,
     },
+    /// Another process uses the data folder.
+    #[error(
+        "the data folder {0} is in use by another trunkline; stop that one, or choose another folder with --data-dir"
+    )]
+    DataDirInUse(PathBuf),
+    /// The address cannot be listened on.
+    #[error("nats-server cannot listen on {address}; choose another with --nats-listen")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system says.
+        #[source]
+        source: io::Error,
+    },
     /// It ended, or did not become ready.
     #[error("nats-server did not start; the last it said: {0}")]
     NotReady(String),
 }
 
-/// Finds the secret of the platform's own processes in the data folder of a `trunkline up` on this machine.
-#[must_use]
-pub fn local_password(data_dir: &Path) -> Option<String> {
-    let password = fs::read_to_string(data_dir.join("nats").join("core.secret")).ok()?;
-    Some(password.trim().to_owned()).filter(|password| !password.is_empty())
+/// The NATS of a `trunkline up` on this machine, as its data folder tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalNats {
+    /// Where it listens, without credentials.
+    pub url: String,
+    /// The secret of the platform's own processes.
+    pub password: String,
+}
+
+impl LocalNats {
+    /// Reads it from a data folder; `None` when no platform has run there.
+    #[must_use]
+    pub fn find(data_dir: &Path) -> Option<Self> {
+        let read = |name| {
+            let text = fs::read_to_string(data_dir.join("nats").join(name)).ok()?;
+            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+        };
+        Some(Self {
+            url: read(URL_FILE)?,
+            password: read(SECRET_FILE)?,
+        })
+    }
 }
 
 impl NatsServer {
@@ -108,6 +145,7 @@ impl NatsServer {
         fs::create_dir_all(&data_dir).map_err(unusable)?;
         // The server takes relative paths from its own folder, not from ours.
         let data_dir = data_dir.canonicalize().map_err(unusable)?;
+        let lock = lock(&data_dir)?;
         let password = core_password(&data_dir).map_err(unusable)?;
         let config = data_dir.join("nats.conf");
         fs::write(&config, CONFIG).map_err(unusable)?;
@@ -132,11 +170,14 @@ impl NatsServer {
             .spawn()
             .map_err(|error| NatsServerError::NotReady(error.to_string()))?;
         wait_until_ready(&mut child).await?;
+        let url = format!("nats://{listen}");
+        fs::write(data_dir.join(URL_FILE), &url).map_err(unusable)?;
         Ok(Self {
             child,
-            url: format!("nats://{listen}"),
+            url,
             password,
             pid_file,
+            _lock: lock,
         })
     }
 
@@ -186,7 +227,9 @@ impl NatsServer {
 
 /// How many threads the broker runs Go code on. Where cores are few, waking other threads is what a message mostly costs.
 fn go_threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from).div_ceil(2)
+    std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .div_ceil(2)
 }
 
 async fn find_program(named: Option<PathBuf>) -> Result<PathBuf, NatsServerError> {
@@ -232,7 +275,7 @@ fn usable(version: &str) -> bool {
 /// The secret is made once for each data folder, and only its owner may read it.
 fn core_password(data_dir: &Path) -> io::Result<String> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let path = data_dir.join("core.secret");
+    let path = data_dir.join(SECRET_FILE);
     match fs::read_to_string(&path) {
         Ok(password) if !password.trim().is_empty() => return Ok(password.trim().to_owned()),
         Ok(_) => {}
@@ -257,9 +300,33 @@ fn core_password(data_dir: &Path) -> io::Result<String> {
 
 /// Picks a port if none is given, and finds out early whether a given one is free.
 fn free_port(listen: SocketAddr) -> Result<SocketAddr, NatsServerError> {
-    std::net::TcpListener::bind(listen)
-        .and_then(|listener| listener.local_addr())
-        .map_err(|_| NatsServerError::PortInUse(listen))
+    let bound = std::net::TcpListener::bind(listen).and_then(|listener| listener.local_addr());
+    bound.map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => NatsServerError::PortInUse(listen),
+        _ => NatsServerError::Listen {
+            address: listen,
+            source,
+        },
+    })
+}
+
+/// Takes the folder for this process alone.
+fn lock(data_dir: &Path) -> Result<fs::File, NatsServerError> {
+    let unusable = |source| NatsServerError::DataDir {
+        path: data_dir.to_owned(),
+        source,
+    };
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(data_dir.join("lock"));
+    let file = file.map_err(unusable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(NatsServerError::DataDirInUse(data_dir.to_owned())),
+        Err(fs::TryLockError::Error(source)) => Err(unusable(source)),
+    }
 }
 
 /// Ends the nats-server that an earlier process left on this data folder when it was killed.

@@ -50,6 +50,7 @@ struct Outlet(Mutex<Option<Current>>);
 struct Current {
     parts: Parts,
     progress_token: Option<ProgressToken>,
+    wants_log: bool,
 }
 
 impl<H: ServerHandler + Clone> RmcpServer<H> {
@@ -89,6 +90,7 @@ impl<H: ServerHandler + Clone> RmcpServer<H> {
         slot.outlet.open(Current {
             parts,
             progress_token: context.meta.get_progress_token(),
+            wants_log: context.meta.log_level().is_some(),
         });
         // Work that the handler has spawned hears of the end of a call that is dropped.
         let guard: DropGuard = context.ct.clone().drop_guard();
@@ -203,15 +205,18 @@ impl Transport<RoleServer> for SlotTransport {
     }
 }
 
-/// A modern server sends notifications only, and progress only for the request that asked for it.
+/// A modern server sends notifications only: progress for the request that asked for it, and log lines if it asked for any.
+/// Changes of lists belong to no call.
 fn belongs(item: &TxJsonRpcMessage<RoleServer>, current: &Current) -> bool {
-    match item {
-        JsonRpcMessage::Notification(notification) => match &notification.notification {
-            ServerNotification::ProgressNotification(progress) => {
-                current.progress_token.as_ref() == Some(&progress.params.progress_token)
-            }
-            _ => true,
-        },
+    let JsonRpcMessage::Notification(notification) = item else {
+        return false;
+    };
+    match &notification.notification {
+        ServerNotification::ProgressNotification(progress) => {
+            current.progress_token.as_ref() == Some(&progress.params.progress_token)
+        }
+        ServerNotification::LoggingMessageNotification(_) => current.wants_log,
+        ServerNotification::CustomNotification(_) => true,
         _ => false,
     }
 }

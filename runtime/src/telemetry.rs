@@ -183,7 +183,9 @@ impl Metrics {
             KeyValue::new("mcp.protocol.version", end.described.protocol_version.clone()),
         ];
         // Resource URIs are without number; tools and prompts are few.
-        if end.described.method == bus_schema::mcp::method::TOOLS_CALL {
+        // A name that no tool has comes back as wrong parameters, and is anybody's invention.
+        let known = end.code != Some(bus_schema::mcp::error::INVALID_PARAMS);
+        if known && end.described.method == bus_schema::mcp::method::TOOLS_CALL {
             attributes.extend(
                 end.described
                     .name

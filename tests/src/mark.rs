@@ -3,7 +3,13 @@
 use std::{
     fs,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
+
+use tokio::time::{Instant, sleep};
+
+/// How long a killed process may take until the system has cleared it away.
+const GONE_WITHIN: Duration = Duration::from_secs(2);
 
 /// A word that no other process has in its environment.
 pub struct Mark(String);
@@ -33,6 +39,30 @@ impl Mark {
     #[must_use]
     pub fn processes(&self) -> Vec<(u32, String)> {
         with_environment(&self.0)
+    }
+
+    /// Waits for the system to clear away those that were killed just now.
+    ///
+    /// # Panics
+    /// When one goes on.
+    pub async fn expect_gone(&self) {
+        expect_none_with_environment(&self.0).await;
+    }
+}
+
+/// Waits for the system to clear away processes that were killed just now, by the value of a variable.
+///
+/// # Panics
+/// When one goes on.
+pub async fn expect_none_with_environment(value: &str) {
+    let limit = Instant::now() + GONE_WITHIN;
+    loop {
+        let left = with_environment(value);
+        if left.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < limit, "still there: {left:?}");
+        sleep(Duration::from_millis(10)).await;
     }
 }
 

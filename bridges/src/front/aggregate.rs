@@ -11,7 +11,10 @@ use runtime::{
     catalogue::{List, Listed},
 };
 use serde_json::{json, value::RawValue};
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 use tracing::warn;
 
 use super::LIST_TTL_MS;
@@ -19,6 +22,8 @@ use crate::request::Incoming;
 
 /// How long a list waits for a server that does not answer.
 const LIST_LIMIT: Duration = Duration::from_secs(5);
+/// How long a list without some server is used before that one is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The `_meta` key that names servers which a list misses.
 const MISSING_KEY: &str = "io.trunkline/missing";
 
@@ -39,6 +44,8 @@ struct Merged {
 /// One list at one state of the bus.
 pub(super) struct Built {
     generation: u64,
+    /// Until when it is used; without end when no server is missing.
+    until: Option<Instant>,
     /// The result as it goes out.
     result: Bytes,
     /// Whose lists it is made of.
@@ -71,7 +78,9 @@ impl Aggregate {
     pub(super) async fn current(&self, list: Listed) -> Arc<Built> {
         let generation = self.catalogue.directory().snapshot().generation;
         let merged = &self.merged[list as usize];
-        let fresh = |built: &Arc<Built>| built.generation == generation;
+        let fresh = |built: &Arc<Built>| {
+            built.generation >= generation && built.until.is_none_or(|until| Instant::now() < until)
+        };
         if let Some(built) = merged.built.load_full().filter(fresh) {
             return built;
         }
@@ -79,16 +88,13 @@ impl Aggregate {
         if let Some(built) = merged.built.load_full().filter(fresh) {
             return built;
         }
-        let (built, missing) = self.build(list).await;
-        let built = Arc::new(built);
-        if missing == 0 {
-            merged.built.store(Some(Arc::clone(&built)));
-        }
+        let built = Arc::new(self.build(list).await);
+        merged.built.store(Some(Arc::clone(&built)));
         built
     }
 
     /// Asks all servers at once; one that does not answer in time is left out, and the result says so.
-    async fn build(&self, list: Listed) -> (Built, usize) {
+    async fn build(&self, list: Listed) -> Built {
         let snapshot = self.catalogue.directory().snapshot();
         let asked = snapshot.servers().map(|(id, _)| async move {
             (
@@ -112,14 +118,14 @@ impl Aggregate {
             }
         }
         let result = write_list(list, &servers, &missing);
-        (
-            Built {
-                generation: snapshot.generation,
-                result,
-                servers,
-            },
-            missing.len(),
-        )
+        // A server that is mute must not make every client wait for it anew.
+        let until = (!missing.is_empty()).then(|| Instant::now() + ASK_AGAIN);
+        Built {
+            generation: snapshot.generation,
+            until,
+            result,
+            servers,
+        }
     }
 }
 

@@ -106,9 +106,15 @@ impl Answering {
             },
             Err(error) => remote.front.fault(self.id.as_deref(), &error),
         };
+        // Anybody can invent names of servers; only those that exist get meters of their own.
+        let server = if answer.fault == Some(Fault::UnknownServer) {
+            "_unknown"
+        } else {
+            &remote.server
+        };
         let metrics = remote.front.0.bus.metrics();
         metrics.asked(
-            &remote.server,
+            server,
             &remote.method,
             remote.door,
             remote.started.elapsed(),

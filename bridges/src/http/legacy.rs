@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{DOOR, Door, answer, answer::Event, principal, text_header, trace_of};
 use crate::{
     front::{Answering, Caller, Endpoint, Step},
-    legacy::{Local, Session, SessionError, answer_locally, downgrade, upgrade},
+    legacy::{CallGuard, Local, Session, SessionError, answer_locally, downgrade, upgrade},
     request::Incoming,
 };
 
@@ -123,9 +123,10 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
     };
     let id = incoming.id.clone().unwrap_or_default();
     let called = incoming.method.clone();
+    let call = session.begin_call(&id);
     let answering = door.front.ask(&caller, &upgrade(session, incoming)).await;
     let (steps_in, mut steps) = mpsc::channel(answer::EVENTS_AHEAD);
-    tokio::spawn(run(answering, Arc::clone(session), id, called, steps_in));
+    tokio::spawn(run(answering, call, called, steps_in));
     match steps.recv().await {
         Some(Event::Last(body)) => answer::json(StatusCode::OK, body),
         Some(Event::Part(first)) => answer::stream_response(first, steps),
@@ -135,14 +136,7 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
 }
 
 /// Runs a call to its end, whether or not its client stays: a lost connection is no cancellation in this era.
-async fn run(
-    mut answering: Answering,
-    session: Arc<Session>,
-    id: String,
-    called: String,
-    steps: mpsc::Sender<Event>,
-) {
-    let call = session.begin_call(&id);
+async fn run(mut answering: Answering, call: CallGuard, called: String, steps: mpsc::Sender<Event>) {
     loop {
         let step = tokio::select! {
             step = answering.next() => step,

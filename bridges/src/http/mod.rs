@@ -14,19 +14,26 @@ use axum::{
     Router,
     body::Body,
     extract::{DefaultBodyLimit, Path, Request, State},
-    http::{HeaderMap, Method, StatusCode, header as http_header},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header as http_header},
+    middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::any,
     serve::ListenerExt as _,
 };
 use bus_schema::{
-    Principal, ProtocolVersion, RpcError, ServerId, TraceContext, envelope::MAX_BODY_BYTES, header, mcp::Era,
+    Principal, ProtocolVersion, RpcError, ServerId, TraceContext,
+    envelope::{INLINE_BYTES, MAX_BODY_BYTES},
+    header,
+    mcp::{Era, error},
     rpc::Kind,
 };
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::{
+    net::TcpListener,
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 
 use crate::{
@@ -41,6 +48,8 @@ pub use origin::{Allowed, BadOrigin};
 
 /// The name of this door in envelopes and meters.
 pub(crate) const DOOR: &str = "http";
+/// How many bytes of large requests one door holds at once.
+const LARGE_BODIES_BYTES: usize = 512 * 1024 * 1024;
 /// How long a client may take to send a request's body.
 const BODY_LIMIT: Duration = Duration::from_secs(60);
 
@@ -72,6 +81,7 @@ pub struct HttpDoor {
     local: SocketAddr,
     router: Router,
     stop: CancellationToken,
+    conversations: TaskTracker,
 }
 
 /// Says why the door cannot open.
@@ -100,13 +110,32 @@ pub enum HttpDoorError {
 pub(crate) struct Door {
     pub(crate) front: Front,
     pub(crate) sessions: Arc<Sessions>,
-    pub(crate) allowed: Arc<Allowed>,
+    allowed: Arc<Allowed>,
     pub(crate) stop: CancellationToken,
+    /// WebSocket conversations, which outlive the request that began them.
+    pub(crate) conversations: TaskTracker,
+    /// Room for large bodies, in KiB.
+    large_bodies: Arc<Semaphore>,
 }
 
 impl Door {
+    /// Takes room for a request's body; small ones need none. `None` when the large ones under way are as many as may be.
+    fn room_for(&self, headers: &HeaderMap) -> Option<Option<OwnedSemaphorePermit>> {
+        let length =
+            text_header(headers, http_header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
+        let length = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
+        if length <= INLINE_BYTES {
+            return Some(None);
+        }
+        let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
+        Arc::clone(&self.large_bodies)
+            .try_acquire_many_owned(kib)
+            .ok()
+            .map(Some)
+    }
+
     /// Refuses what comes from a foreign site, with words for the client.
-    pub(crate) fn check_origin(&self, headers: &HeaderMap) -> Result<(), String> {
+    fn check_origin(&self, headers: &HeaderMap) -> Result<(), String> {
         self.allowed.check(headers).map_err(|refusal| {
             debug!(%refusal, "refused a request by its origin");
             refusal.to_string()
@@ -137,12 +166,16 @@ impl HttpDoor {
             sessions: Arc::default(),
             allowed,
             stop: stop.clone(),
+            conversations: TaskTracker::new(),
+            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_BYTES / 1024)),
         };
+        let conversations = door.conversations.clone();
         Ok(Self {
             listener,
             local,
             router: routes(door, options.serves),
             stop,
+            conversations,
         })
     }
 
@@ -172,7 +205,10 @@ impl HttpDoor {
         };
         axum::serve(listener, self.router)
             .with_graceful_shutdown(shutdown)
-            .await
+            .await?;
+        self.conversations.close();
+        self.conversations.wait().await;
+        Ok(())
     }
 }
 
@@ -193,6 +229,7 @@ fn routes(door: Door, serves: Serves) -> Router {
     router
         .merge(admin)
         .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(door.clone(), guard))
         .with_state(door)
 }
 
@@ -207,15 +244,29 @@ async fn one_server(State(door): State<Door>, Path(id): Path<String>, request: R
     }
 }
 
-async fn handle(door: Door, endpoint: Endpoint, request: Request) -> Response {
-    if let Err(refusal) = door.check_origin(request.headers()) {
-        return (StatusCode::FORBIDDEN, refusal).into_response();
+/// Stands before every route, health and metrics included.
+async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
+    match door.check_origin(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(refusal) => (StatusCode::FORBIDDEN, refusal).into_response(),
     }
+}
+
+async fn handle(door: Door, endpoint: Endpoint, request: Request) -> Response {
     match *request.method() {
         Method::POST => post(door, endpoint, request).await,
         Method::DELETE => legacy::end_session(&door, &endpoint, request.headers()),
         _ => method_not_allowed(),
     }
+}
+
+fn overloaded() -> Response {
+    let error = RpcError::internal("this door holds as many large requests as it can; try again shortly");
+    let mut response = answer::error(StatusCode::SERVICE_UNAVAILABLE, None, &error);
+    response
+        .headers_mut()
+        .insert(http_header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
 }
 
 fn method_not_allowed() -> Response {
@@ -231,6 +282,9 @@ fn method_not_allowed() -> Response {
 async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
+    let Some(room) = door.room_for(&headers) else {
+        return overloaded();
+    };
     let body = match read_body(&headers, body).await {
         Ok(body) => body,
         Err(response) => return response,
@@ -238,14 +292,23 @@ async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
     let incoming = match Incoming::read(body) {
         Ok(incoming) => incoming,
         Err(refused) => {
-            // A legacy client never sees a modern status, but an unreadable message is nobody's.
-            return answer::error(StatusCode::BAD_REQUEST, refused.id.as_deref(), &refused.error);
+            // Wrong parameters in a legacy session are an answer like any other; an unreadable message is nobody's.
+            let in_session =
+                headers.contains_key(header::SESSION_ID) && refused.error.code == error::INVALID_PARAMS;
+            let status = if in_session {
+                StatusCode::OK
+            } else {
+                StatusCode::BAD_REQUEST
+            };
+            return answer::error(status, refused.id.as_deref(), &refused.error);
         }
     };
-    match era_of(&headers, &incoming) {
+    let response = match era_of(&headers, &incoming) {
         Era::Modern => modern::handle(&door, endpoint, &headers, incoming).await,
         Era::Legacy => legacy::handle(&door, endpoint, &headers, incoming).await,
-    }
+    };
+    drop(room);
+    response
 }
 
 /// Tells the era of a message: by its metadata, else by a version header that no legacy client sends. A handshake without

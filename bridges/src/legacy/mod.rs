@@ -5,5 +5,5 @@
 mod session;
 mod translate;
 
-pub(crate) use session::{Session, SessionError, Sessions};
+pub(crate) use session::{CallGuard, Session, SessionError, Sessions};
 pub(crate) use translate::{Local, answer_locally, downgrade, upgrade};

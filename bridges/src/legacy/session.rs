@@ -23,6 +23,8 @@ use crate::{
 
 /// How many sessions one process holds; the one that was idle for longest goes first.
 const MAX_SESSIONS: usize = 10_000;
+/// How much a client may say of itself, as it is kept for the session and repeated with every call.
+const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
 /// How long a session may be idle.
 const IDLE_LIMIT: Duration = Duration::from_secs(60 * 60);
 
@@ -80,6 +82,11 @@ impl Session {
                 error::INVALID_PARAMS,
                 format!("no server `{id}` is on the bus"),
             ));
+        }
+        if incoming.body.len() > MAX_HANDSHAKE_BYTES {
+            return Err(RpcError::invalid_params(format!(
+                "`initialize` is longer than {MAX_HANDSHAKE_BYTES} bytes"
+            )));
         }
         let params = incoming
             .params

@@ -141,7 +141,7 @@ pub(super) fn error_of(raw: &RawValue) -> RpcError {
     serde_json::from_str(raw.get()).unwrap_or_else(|_| {
         RpcError::internal(format!(
             "an error that cannot be read: {}",
-            super::wire::excerpt(raw.get().as_bytes(), 200)
+            crate::lines::excerpt(raw.get().as_bytes(), 200)
         ))
     })
 }

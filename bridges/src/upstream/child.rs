@@ -11,12 +11,13 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
+use crate::lines::{Line, Lines, excerpt};
+
 use super::{
     error::UpstreamError,
     link::Link,
     options::{ChildOptions, Limits},
     process::Process,
-    wire::{Line, Lines, excerpt},
 };
 
 /// How long a child that has closed a pipe has to end, so that its exit status can be told.

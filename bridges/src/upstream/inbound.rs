@@ -10,13 +10,14 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
+use crate::lines::Skipped;
+
 use super::{
     answer,
     link::Link,
     mailbox::{Part, PartKind},
     pending::Origin,
     request::LogLevel,
-    wire::Skipped,
 };
 
 /// Takes one line; an empty one says nothing.

@@ -25,12 +25,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use crate::lines::{Line, Lines, MAX_LINE_BYTES, end_line, excerpt};
+
 use super::{
     answer, inbound,
     mailbox::Step,
     pending::{Entry, Origin, Pending},
     request,
-    wire::{Line, Lines, MAX_LINE_BYTES, end_line, excerpt},
 };
 
 /// How many messages may wait for the child to read them.

@@ -20,7 +20,6 @@ mod pending;
 mod process;
 mod request;
 mod server;
-mod wire;
 
 pub use error::UpstreamError;
 pub use options::{ChildOptions, EraKnob};

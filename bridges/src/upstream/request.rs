@@ -7,10 +7,9 @@ use bus_schema::{
 };
 use serde_json::value::RawValue;
 
-use super::{
-    edit::{Edits, Members, Object},
-    wire::end_line,
-};
+use crate::lines::end_line;
+
+use super::edit::{Edits, Members, Object};
 
 /// Methods that would change what a child is to all its callers, and that no modern client has.
 const SESSION_METHODS: [&str; 5] = [

@@ -11,7 +11,7 @@ use bus_schema::{ServerId, subject::CallerClass};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::stopping;
+use super::stopping::Stop;
 use crate::{
     args::{self, Door},
     config::Config,
@@ -24,14 +24,15 @@ pub(crate) async fn run(mut config: Config, bridge: args::Bridge) -> anyhow::Res
         Some(server) => Endpoint::Server(server.parse::<ServerId>()?),
         None => Endpoint::All,
     };
+    let mut stop = Stop::listen()?;
     let mut node = Node::connect(
         &config,
         CallerClass::Bridge,
-        NatsChoice::Join(config.nats_to_join()),
+        NatsChoice::Join(config.nats.clone()),
     )
     .await?;
-    let ended = open(&mut node, &config, &bridge, endpoint).await;
-    node.stop().await;
+    let ended = open(&mut node, &config, &bridge, endpoint, &mut stop).await;
+    stop.unless_hurried(node.stop()).await;
     ended.map(|()| ExitCode::SUCCESS)
 }
 
@@ -40,6 +41,7 @@ async fn open(
     config: &Config,
     bridge: &args::Bridge,
     endpoint: Endpoint,
+    stop: &mut Stop,
 ) -> anyhow::Result<()> {
     match bridge.door {
         Door::Http => {
@@ -57,27 +59,27 @@ async fn open(
         }
         Door::Stdio => {
             node.open_admin(bridge.metrics_listen).await?;
-            return talk(node.front(config).await?, endpoint).await;
+            return talk(node.front(config).await?, endpoint, stop).await;
         }
     }
-    stopping::stop_requested().await
+    stop.requested().await;
+    Ok(())
 }
 
 /// A desktop client ends its bridge by closing its side.
-async fn talk(front: Front, endpoint: Endpoint) -> anyhow::Result<()> {
-    let stop = CancellationToken::new();
+async fn talk(front: Front, endpoint: Endpoint, stop: &mut Stop) -> anyhow::Result<()> {
+    let stopping = CancellationToken::new();
     let serving = stdio::serve(
         front,
         endpoint,
         tokio::io::stdin(),
         tokio::io::stdout(),
-        stop.clone(),
+        stopping.clone(),
     );
     tokio::pin!(serving);
     tokio::select! {
         ended = &mut serving => return Ok(ended?),
-        asked = stopping::stop_requested() => asked?,
+        () = stop.requested() => stopping.cancel(),
     }
-    stop.cancel();
     Ok(serving.await?)
 }

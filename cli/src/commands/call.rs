@@ -16,7 +16,7 @@ use bus_schema::{
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::{output, stopping};
+use super::{output, stopping::Stop};
 use crate::{
     args,
     config::Config,
@@ -33,12 +33,13 @@ pub(crate) async fn run(mut config: Config, call: args::Call) -> anyhow::Result<
     let server: ServerId = server.parse()?;
     let arguments = read_arguments(&call.arguments)?;
     config.call_timeout = Duration::from_secs(call.timeout.max(1));
-    let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats_to_join())).await?;
+    let mut stop = Stop::listen()?;
+    let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let front = node.front(&config).await?;
     // Stopping drops the call, which cancels it at its host.
     let outcome = tokio::select! {
         outcome = ask(&front, server, tool, &arguments) => outcome,
-        stopped = stopping::stop_requested() => stopped.and_then(|()| bail!("cancelled")),
+        () = stop.requested() => Err(anyhow::anyhow!("cancelled")),
     };
     node.stop().await;
     print(&outcome?, call.ask)

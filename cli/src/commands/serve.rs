@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use bus_schema::subject::CallerClass;
 use tracing::info;
 
-use super::stopping;
+use super::stopping::Stop;
 use crate::{
     args,
     config::Config,
@@ -13,19 +13,28 @@ use crate::{
 };
 
 pub(crate) async fn run(config: Config, serve: args::Serve) -> anyhow::Result<ExitCode> {
+    let mut stop = Stop::listen()?;
     let mut node = Node::connect(
         &config,
         CallerClass::Bridge,
-        NatsChoice::Join(config.nats_to_join()),
+        NatsChoice::Join(config.nats.clone()),
     )
     .await?;
-    let started = async {
-        let metrics = node.open_admin(serve.metrics_listen).await?;
-        node.serve(&config, &serve.servers).await?;
-        info!(servers = serve.servers.join(", "), instance = node.bus().instance(), metrics = %format!("http://{metrics}/metrics"), "serving");
-        stopping::stop_requested().await
+    let ended = tokio::select! {
+        ended = run_until_dropped(&mut node, &config, &serve) => ended,
+        () = stop.requested() => Ok(()),
     };
-    let ended = started.await;
-    node.stop().await;
+    stop.unless_hurried(node.stop()).await;
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+async fn run_until_dropped(node: &mut Node, config: &Config, serve: &args::Serve) -> anyhow::Result<()> {
+    let metrics = node.open_admin(serve.metrics_listen).await?;
+    node.serve(config, &serve.servers).await?;
+    for (server, status) in node.servers() {
+        info!(server, ?status, "started");
+    }
+    let metrics = format!("http://{metrics}/metrics");
+    info!(servers = serve.servers.join(", "), instance = node.bus().instance(), %metrics, "serving");
+    std::future::pending().await
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(crate) async fn run(config: Config, ask: args::Ask) -> anyhow::Result<ExitCode> {
-    let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats_to_join())).await?;
+    let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let front = node.front(&config).await?;
     let snapshot = front.directory().snapshot();
     let mut rows = Vec::new();

@@ -8,7 +8,7 @@ use runtime::{
     watch::{CallEvent, CallWatch},
 };
 
-use super::{output, stopping};
+use super::{output, stopping::Stop};
 use crate::{
     args,
     config::Config,
@@ -16,17 +16,13 @@ use crate::{
 };
 
 pub(crate) async fn run(config: Config, ask: args::Ask) -> anyhow::Result<ExitCode> {
-    let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats_to_join())).await?;
+    let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let mut watch = CallWatch::start(node.bus(), DEFAULT_TENANT).await?;
-    let stop = stopping::stop_requested();
-    tokio::pin!(stop);
+    let mut stop = Stop::listen()?;
     loop {
         let event = tokio::select! {
             event = watch.next() => event,
-            stopped = &mut stop => {
-                stopped?;
-                None
-            }
+            () = stop.requested() => None,
         };
         let Some(event) = event else { break };
         if ask.json {

@@ -15,7 +15,7 @@ use crate::{
 };
 
 pub(crate) async fn run(config: Config, tools: args::Tools) -> anyhow::Result<ExitCode> {
-    let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats_to_join())).await?;
+    let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let listed = list(&mut node, &config, &tools).await;
     node.stop().await;
     listed.map(|()| ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use bus_schema::subject::CallerClass;
 use runtime::supervise::Status;
 use serde_json::{Value, json};
 
-use super::{output, stopping};
+use super::{output, stopping::Stop};
 use crate::{
     args,
     config::Config,
@@ -18,23 +18,32 @@ pub(crate) async fn run(mut config: Config, up: args::Up) -> anyhow::Result<Exit
     config.listen = up.http.listen.unwrap_or(config.listen);
     config.nats_listen = up.nats_listen.unwrap_or(config.nats_listen);
     let choice = match &config.nats {
-        Some(url) => NatsChoice::Join(url.clone()),
+        Some(url) => NatsChoice::Join(Some(url.clone())),
         None => node::own_nats(&config, up.nats_server),
     };
-    let mut node = Node::connect(&config, CallerClass::Bridge, choice).await?;
-    if let Err(error) = start(&mut node, &config).await {
-        node.stop().await;
-        return Err(error);
-    }
-    let ready = ready(&mut node, &config).await?;
-    if up.json {
+    let mut stop = Stop::listen()?;
+    let mut node = tokio::select! {
+        node = Node::connect(&config, CallerClass::Bridge, choice) => node?,
+        () = stop.requested() => return Ok(ExitCode::SUCCESS),
+    };
+    let ended = tokio::select! {
+        ended = serve(&mut node, &config, up.json) => ended,
+        () = stop.requested() => Ok(()),
+    };
+    stop.unless_hurried(node.stop()).await;
+    ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Starts everything, says so, and goes on until it is dropped.
+async fn serve(node: &mut Node, config: &Config, json: bool) -> anyhow::Result<()> {
+    start(node, config).await?;
+    let ready = ready(node, config).await?;
+    if json {
         output::json(&ready)?;
     } else {
         banner(&ready);
     }
-    stopping::stop_requested().await?;
-    node.stop().await;
-    Ok(ExitCode::SUCCESS)
+    std::future::pending().await
 }
 
 /// Doors last: whoever gets in finds the servers there.
@@ -80,7 +89,7 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
         "http": base,
         "mcp": format!("{base}/mcp"),
         "websocket": format!("{}/ws", base.replacen("http", "ws", 1)),
-        "nats": node.nats_url().map(str::to_owned).or_else(|| config.nats.clone()),
+        "nats": node.bus().url(),
         "natsVersion": node.bus().server_version(),
         "servers": servers,
     }))

@@ -21,8 +21,8 @@ pub(super) struct Attempt {
     pub(super) call: u64,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) instance: Option<String>,
-    /// The instance that was lost while it was unknown who works on the call.
-    suspect: Option<Arc<str>>,
+    /// The instance that was lost, or left, while it was unknown who works on the call.
+    suspect: Option<Suspect>,
     /// When silence means that the host is lost.
     limit: Instant,
     /// Whether the limit has passed once already.
@@ -33,6 +33,21 @@ pub(super) struct Attempt {
     /// The next chunk of the request's body to send, and up to which one the host gave credit.
     pub(super) next_chunk: u32,
     pub(super) chunk_credit: u32,
+}
+
+/// An instance that may have had a call nobody has told of.
+struct Suspect {
+    instance: Arc<str>,
+    why: Why,
+}
+
+/// Why a call is given up at its host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The host is gone, and may have begun.
+    Lost,
+    /// The host has left in order and had not begun.
+    NotBegun,
 }
 
 impl Attempt {
@@ -67,17 +82,21 @@ impl Attempt {
         }
     }
 
-    /// Notes that an instance was lost which may be the one that works on the call.
-    pub(super) fn suspect(&mut self, lost: Arc<str>) {
-        if self.suspect.is_none() {
+    /// Notes that an instance was lost, or left, which may be the one that works on the call.
+    pub(super) fn suspect(&mut self, instance: Arc<str>, why: Why) {
+        if self
+            .suspect
+            .as_ref()
+            .is_none_or(|suspect| suspect.why == Why::NotBegun && why == Why::Lost)
+        {
             self.limit = Instant::now() + SUSPECT_GRACE;
-            self.suspect = Some(lost);
+            self.suspect = Some(Suspect { instance, why });
             self.second_look = false;
         }
     }
 
     /// The limit has passed: the instance that is to be given up, or `None` while it is worth a second look.
-    pub(super) fn give_up(&mut self) -> Option<String> {
+    pub(super) fn give_up(&mut self) -> Option<(String, Why)> {
         if !self.second_look {
             self.second_look = true;
             let longer = if self.suspect.is_some() {
@@ -88,12 +107,14 @@ impl Attempt {
             self.limit = Instant::now() + longer;
             return None;
         }
-        let suspect = self.suspect.as_ref().map(ToString::to_string);
-        Some(
+        let why = self.suspect.as_ref().map_or(Why::Lost, |suspect| suspect.why);
+        let suspect = self.suspect.as_ref().map(|suspect| suspect.instance.to_string());
+        Some((
             self.instance
                 .clone()
                 .or(suspect)
                 .unwrap_or_else(|| "unknown".to_owned()),
-        )
+            why,
+        ))
     }
 }

@@ -14,7 +14,10 @@ use tracing::debug;
 
 use crate::{bus::Bus, host::CREDIT_BYTES, inbox::Arrival};
 
-use super::{Answer, CallError, Retry, attempt::Attempt};
+use super::{
+    Answer, CallError, Retry,
+    attempt::{Attempt, Why},
+};
 
 /// How often a call that no host has begun is tried again.
 const MAX_ATTEMPTS: u32 = 4;
@@ -31,6 +34,12 @@ pub struct Call {
     deadline: Instant,
     attempts: u32,
     attempt: Option<Attempt>,
+    /// The replica that was heard last.
+    instance: Option<String>,
+    /// Whether the caller has been given a notification already.
+    delivered: bool,
+    /// The replica that was lost in an earlier attempt.
+    lost: Option<String>,
     /// The pieces of a large part or answer that have come so far.
     pieces: Vec<u8>,
     ended: bool,
@@ -49,6 +58,9 @@ impl Bus {
             deadline,
             attempts: 0,
             attempt: None,
+            instance: None,
+            delivered: false,
+            lost: None,
             pieces: Vec::new(),
             ended: false,
         }
@@ -59,12 +71,7 @@ impl Bus {
     /// # Errors
     /// [`CallError`] as [`Call::next`].
     pub async fn ask(&self, request: Request, retry: Retry) -> Result<(Option<i64>, Bytes), CallError> {
-        let mut call = self.call(request, retry);
-        loop {
-            if let Answer::Final { code, body } = call.next().await? {
-                return Ok((code, body));
-            }
-        }
+        self.call(request, retry).last().await
     }
 }
 
@@ -79,6 +86,7 @@ impl Call {
     pub async fn next(&mut self) -> Result<Answer, CallError> {
         assert!(!self.ended, "a call is not asked again after its end");
         let outcome = self.advance().await;
+        self.delivered |= outcome.is_ok();
         if !matches!(outcome, Ok(Answer::Part(_))) {
             let answered = matches!(outcome, Ok(Answer::Final { .. }));
             if !answered {
@@ -88,6 +96,24 @@ impl Call {
             self.ended = true;
         }
         outcome
+    }
+
+    /// Waits for the answer; notifications are left out.
+    ///
+    /// # Errors
+    /// [`CallError`] as [`Call::next`].
+    pub async fn last(&mut self) -> Result<(Option<i64>, Bytes), CallError> {
+        loop {
+            if let Answer::Final { code, body } = self.next().await? {
+                return Ok((code, body));
+            }
+        }
+    }
+
+    /// The replica that has answered; known once the call is over.
+    #[must_use]
+    pub fn answered_by(&self) -> Option<&str> {
+        self.instance.as_deref()
     }
 
     async fn advance(&mut self) -> Result<Answer, CallError> {
@@ -109,6 +135,7 @@ impl Call {
                 }
                 Arrival::NoResponders => self.nobody_there().await?,
                 Arrival::InstanceLost(lost) => self.instance_lost(lost)?,
+                Arrival::InstanceLeft { server, instance } => self.instance_left(&server, instance),
                 Arrival::Overflow => return Err(self.bad_frame(None)),
             }
         }
@@ -168,10 +195,13 @@ impl Call {
         let attempt = self.attempt.as_mut().expect("a frame belongs to an attempt");
         attempt.heard_from(&frame.instance);
         match frame.kind {
-            FrameKind::Accept => Ok(None),
+            FrameKind::Accept => self.repeat_credit().await.map(|()| None),
             FrameKind::Busy => self.host_busy().await.map(|()| None),
             FrameKind::SendBody => self.send_chunks(CHUNK_WINDOW).await.map(|()| None),
-            FrameKind::Credit => self.send_chunks(frame.seq + CHUNK_WINDOW).await.map(|()| None),
+            FrameKind::Credit => self
+                .send_chunks(frame.seq.saturating_add(CHUNK_WINDOW))
+                .await
+                .map(|()| None),
             FrameKind::Part | FrameKind::Final => self.take_body(frame).await,
         }
     }
@@ -217,6 +247,14 @@ impl Call {
             },
             _ => Answer::Part(body),
         }))
+    }
+
+    /// A word of credit may have been lost with a connection: what has been read is said again at each heartbeat.
+    async fn repeat_credit(&self) -> Result<(), CallError> {
+        match self.attempt.as_ref().map(|attempt| attempt.expected_seq) {
+            None | Some(0) => Ok(()),
+            Some(seq) => self.tell_instance(InstanceVerb::Credit, seq, Bytes::new()).await,
+        }
     }
 
     async fn send_chunks(&mut self, credit: u32) -> Result<(), CallError> {
@@ -270,8 +308,10 @@ impl Call {
     }
 
     async fn nobody_there(&mut self) -> Result<(), CallError> {
-        let error = CallError::NoResponders {
-            server: self.request.server.clone(),
+        let server = self.request.server.clone();
+        let error = match self.lost.clone() {
+            Some(instance) => CallError::HostLost { server, instance },
+            None => CallError::NoResponders { server },
         };
         if !self.bus.recently_reconnected() {
             return Err(error);
@@ -305,9 +345,17 @@ impl Call {
             Some(instance) if *instance == *lost => self.host_is_lost(lost.to_string()),
             Some(_) => Ok(()),
             None => {
-                attempt.suspect(lost);
+                attempt.suspect(lost, Why::Lost);
                 Ok(())
             }
+        }
+    }
+
+    /// An instance that has left in order has told the callers of what it took; the others' calls it never began.
+    fn instance_left(&mut self, server: &str, instance: Arc<str>) {
+        let attempt = self.attempt.as_mut().expect("an arrival belongs to an attempt");
+        if attempt.instance.is_none() && server == self.request.server {
+            attempt.suspect(instance, Why::NotBegun);
         }
     }
 
@@ -319,17 +367,22 @@ impl Call {
         }
         let attempt = self.attempt.as_mut().expect("limits belong to an attempt");
         match (now >= attempt.limit()).then(|| attempt.give_up()).flatten() {
-            Some(instance) => self.host_is_lost(instance),
+            Some((_, Why::NotBegun)) if self.attempts < MAX_ATTEMPTS => {
+                // Should it be at a replica after all which has not come to say so, that one must not begin it.
+                self.cancel();
+                self.forget_attempt();
+                Ok(())
+            }
+            Some((instance, _)) => self.host_is_lost(instance),
             None => Ok(()),
         }
     }
 
     fn host_is_lost(&mut self, instance: String) -> Result<(), CallError> {
-        let attempt = self.attempt.as_ref().expect("a lost host belongs to an attempt");
-        let heard_nothing = attempt.expected_seq == 0;
         debug!(server.id = %self.request.server, %instance, attempts = self.attempts, "the host of a call was lost");
-        if self.retry == Retry::Safe && heard_nothing && self.attempts < MAX_ATTEMPTS {
+        if self.retry == Retry::Safe && !self.delivered && self.attempts < MAX_ATTEMPTS {
             self.forget_attempt();
+            self.lost = Some(instance);
             return Ok(());
         }
         Err(CallError::HostLost {
@@ -356,6 +409,7 @@ impl Call {
     fn forget_attempt(&mut self) {
         if let Some(attempt) = self.attempt.take() {
             self.bus.inbox().close(attempt.call);
+            self.instance = attempt.instance;
         }
         self.pieces.clear();
     }

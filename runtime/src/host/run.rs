@@ -11,7 +11,7 @@ use std::{
 
 use async_nats::{Message, StatusCode, Subscriber};
 use bus_schema::{
-    ContentType, ServerCard, Token,
+    ContentType, FrameKind, ServerCard, Token,
     envelope::Control,
     header,
     subject::{self, EventKind, InstanceVerb, Subject},
@@ -20,7 +20,7 @@ use futures::StreamExt as _;
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, watch},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
@@ -35,6 +35,8 @@ use crate::{bus::Bus, watch::WatchedUntil};
 
 /// How many cancellations that came before their call are remembered.
 const EARLY_CANCELS: usize = 64;
+/// How long the broker may take to end the subscription for calls.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 
 /// One server on the bus, served by this process.
 pub struct Host {
@@ -98,6 +100,7 @@ impl Host {
         info!(server.id = %shared.options.id, tools = shared.card().tools, "server is on the bus");
         let (finished_in, finished) = watch::channel(false);
         let stop = CancellationToken::new();
+        shared.bus.spawn(Arc::clone(&shared).keep_described(stop.clone()));
         let (task, stop_task) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
             task.run(subscriptions, stop_task).await;
@@ -155,10 +158,11 @@ impl Shared {
     async fn run(self: Arc<Self>, mut subs: Subscriptions, stop: CancellationToken) {
         let mut early_cancels = VecDeque::with_capacity(EARLY_CANCELS);
         let mut connects = self.bus.connects();
-        let mut changes = self.server.list_changes();
+        let mut drain_limit = None;
         loop {
+            let draining = drain_limit.is_some();
             tokio::select! {
-                () = stop.cancelled(), if !self.draining.load(Ordering::Relaxed) => self.begin_drain(&mut subs).await,
+                () = stop.cancelled(), if !draining => drain_limit = Some(self.begin_drain(&mut subs).await),
                 message = subs.calls.next() => match message {
                     Some(message) => self.take_call(message, &early_cancels),
                     None => break,
@@ -166,27 +170,36 @@ impl Shared {
                 Some(message) = subs.words.next() => self.take_word(&message),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
                 Some(_) = subs.watch.next() => self.watched.extend(),
-                Some(message) = subs.questions.next() => services::answer(&self, &message).await,
-                Ok(()) = connects.changed() => self.announce(EventKind::Up).await,
-                () = changed(&mut changes) => self.describe_again(),
+                Some(message) = subs.questions.next(), if !draining => services::answer(&self, &message).await,
+                Ok(()) = connects.changed(), if !draining => self.announce(EventKind::Up).await,
+                () = sleep_until(drain_limit.unwrap_or_else(Instant::now)), if draining => break,
                 () = self.bus.closed().cancelled() => break,
             }
         }
         self.finish_running(subs).await;
     }
 
-    async fn begin_drain(&self, subs: &mut Subscriptions) {
+    /// Stops taking calls, and says until when the end of the subscription is waited for.
+    async fn begin_drain(&self, subs: &mut Subscriptions) -> Instant {
         self.draining.store(true, Ordering::Relaxed);
+        if !self.bus.is_connected() {
+            // Nothing comes any more, and nobody hears that this replica leaves.
+            return Instant::now();
+        }
         self.announce(EventKind::Down).await;
         // What the broker has already handed to this replica still comes; then the subscription ends.
         if let Err(error) = subs.calls.drain().await {
             debug!(%error, "the subscription for calls had ended already");
         }
+        Instant::now() + DRAIN_LIMIT
     }
 
     /// Waits for the running calls; words about them must still be heard.
     async fn finish_running(self: &Arc<Self>, mut subs: Subscriptions) {
         self.running.close();
+        if self.bus.is_connected() {
+            self.say_what_was_taken().await;
+        }
         let hear = async {
             let mut none = VecDeque::new();
             loop {
@@ -206,6 +219,19 @@ impl Shared {
                 }
             },
         }
+    }
+
+    /// Tells the caller of every running call that it is here, and then everybody that this replica takes no more. The client library
+    /// may drop what the broker hands over while a subscription is drained; a caller that hears the second and not the first
+    /// knows that its call was never begun.
+    async fn say_what_was_taken(&self) {
+        let running: Vec<_> = self.calls().values().cloned().collect();
+        for work in running {
+            if let Err(error) = work.pulse.signal(FrameKind::Accept, 0).await {
+                debug!(%error, "could not tell a caller that its call is here");
+            }
+        }
+        self.announce(EventKind::Left).await;
     }
 
     fn take_call(self: &Arc<Self>, message: Message, early_cancels: &VecDeque<CallKey>) {
@@ -281,29 +307,27 @@ impl Shared {
         }
     }
 
-    fn describe_again(self: &Arc<Self>) {
-        let shared = Arc::clone(self);
-        self.bus.spawn(async move {
-            match describe(&shared.bus, &shared.server, &shared.options).await {
+    /// Describes the server anew whenever its lists have changed, one time after the other.
+    async fn keep_described(self: Arc<Self>, stop: CancellationToken) {
+        let Some(mut changes) = self.server.list_changes() else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+            match describe(&self.bus, &self.server, &self.options).await {
+                Ok(_) if self.draining.load(Ordering::Relaxed) => return,
                 Ok(card) => {
-                    *shared.card.lock().unwrap_or_else(PoisonError::into_inner) = card;
-                    shared.announce(EventKind::Up).await;
+                    *self.card.lock().unwrap_or_else(PoisonError::into_inner) = card;
+                    self.announce(EventKind::Up).await;
                 }
                 Err(error) => {
-                    warn!(%error, server.id = %shared.options.id, "could not describe the server again")
+                    warn!(%error, server.id = %self.options.id, "could not describe the server again")
                 }
             }
-        });
-    }
-}
-
-async fn changed(changes: &mut Option<watch::Receiver<u64>>) {
-    let gone = match changes {
-        Some(receiver) => receiver.changed().await.is_err(),
-        None => std::future::pending().await,
-    };
-    if gone {
-        *changes = None;
+        }
     }
 }
 

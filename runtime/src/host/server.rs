@@ -51,7 +51,7 @@ impl HostOptions {
             tenant: bus_schema::principal::DEFAULT_TENANT.to_owned(),
             tags: Vec::new(),
             max_in_flight: 256,
-            max_call_time: Duration::from_secs(15 * 60),
+            max_call_time: Duration::from_secs(24 * 60 * 60),
             drain_time: Duration::from_secs(30),
         }
     }

@@ -18,7 +18,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     ACCEPT_AFTER, HEARTBEAT,
-    frames::{Credit, Frames},
+    frames::{Credit, Frames, Pulse},
     run::Shared,
     server::{Outcome, Parts},
 };
@@ -46,6 +46,8 @@ pub(super) struct CallKey {
 pub(super) struct Work {
     pub(super) cancel: CancellationToken,
     pub(super) credit: Credit,
+    /// Says to the caller that the call is here.
+    pub(super) pulse: Arc<Pulse>,
     chunks: Option<mpsc::Sender<Control>>,
 }
 
@@ -86,6 +88,7 @@ impl Work {
         let work = Arc::new(Self {
             cancel: CancellationToken::new(),
             credit: Credit::default(),
+            pulse: frames.pulse(),
             chunks,
         });
         shared.calls().insert(key.clone(), Arc::clone(&work));

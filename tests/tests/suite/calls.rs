@@ -361,8 +361,8 @@ async fn a_long_call_outlives_the_limit_of_silence_by_its_heartbeats() {
     let probe = Arc::<Probe>::default();
     let _host = fixture::serve(&serving, Arc::clone(&probe), |_| {}).await;
     let calls = async {
-        // Longer than five heartbeats: without them the caller would give the host up.
-        let deadline = Duration::from_secs(7);
+        // Longer than the limit of silence and its second look: without heartbeats the caller would give the host up.
+        let deadline = Duration::from_secs(10);
         calling
             .ask(request("hold", json!({}), deadline), Retry::Never)
             .await

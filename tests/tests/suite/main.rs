@@ -1,5 +1,11 @@
 //! The tests of the whole: one program, a file for each promise.
 
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::too_many_lines,
+    reason = "JSON is built where it is used, and tables of cases are long"
+)]
+
 mod calls;
 mod channels;
 mod clients;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tests::{
     children::scripted,
     http::{Client, events, text},
-    mark::{Mark, with_environment},
+    mark::{Mark, expect_none_with_environment, with_environment},
     nats,
     program::{self, Program},
     session::Session,
@@ -16,7 +16,7 @@ use tests::{
 };
 use tokio::{net::TcpStream, process::Command};
 
-use super::{ends_well, page, terminate};
+use super::{ends_well, line_of, page, terminate};
 
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -34,7 +34,6 @@ impl Up {
         let line = within("the ready banner", program.output.next_line()).await;
         let line = line.expect("output").expect("a line");
         let ready = serde_json::from_str(&line).expect("JSON");
-        println!("{line}");
         Self {
             program,
             ready,
@@ -74,9 +73,10 @@ fn begin(folder: &Path, file: &str, more: &[&str]) -> Program {
     Program::start(&words.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
 }
 
-fn nats_processes(folder: &Path) -> Vec<(u32, String)> {
-    let store = folder.join("data/nats").canonicalize().expect("a data folder");
-    with_environment(&store.to_string_lossy())
+/// What its nats-server has in its environment, and no other process.
+fn nats_store(folder: &Path) -> String {
+    let store = folder.join("data/nats").canonicalize();
+    store.expect("a data folder").to_string_lossy().into_owned()
 }
 
 #[tokio::test]
@@ -123,15 +123,15 @@ async fn up_leaves_nothing_behind_when_it_is_stopped() {
     let up = Up::start(&(scripted("steady", "none", &env) + &scripted("stubborn", "stubborn", &env))).await;
     let nats = up.text("nats").trim_start_matches("nats://").to_owned();
     TcpStream::connect(&nats).await.expect("NATS takes connections");
-    let folder = up.folder;
+    let store = nats_store(up.folder.path());
     // One server, and one with a process that it has started.
-    let running = (nats_processes(folder.path()).len(), mark.processes().len());
+    let running = (with_environment(&store).len(), mark.processes().len());
     assert_eq!(running, (1, 3));
     terminate(up.program).await;
     let refused = TcpStream::connect(&nats).await.expect_err("NATS is gone");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    let left = (nats_processes(folder.path()), mark.processes());
-    assert_eq!(left, (vec![], vec![]));
+    mark.expect_gone().await;
+    expect_none_with_environment(&store).await;
 }
 
 #[tokio::test]
@@ -194,55 +194,21 @@ async fn up_uses_a_nats_that_is_there_and_leaves_it_there() {
     nats.bus().await;
 }
 
-#[tokio::test]
-async fn calls_that_the_banner_shows_work_when_they_are_pasted() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut program = begin(folder.path(), "", &[]);
+/// What `up` says to people when it is ready.
+async fn banner(program: &mut Program) -> String {
     let mut banner = String::new();
     within("the ready banner", async {
         while !banner.contains("Ctrl-C") {
-            banner += &program.output.next_line().await.expect("output").expect("a line");
+            banner += &line_of(program, |_| true).await;
             banner.push('\n');
         }
     })
     .await;
-    assert!(
-        banner.contains("products") && banner.contains("/mcp") && banner.contains("nats://"),
-        "{banner}"
-    );
+    banner
+}
 
-    // The shell takes the pasted words apart; the test sends them, as not every machine has curl.
-    let from = banner.find("curl ").expect("a call to paste");
-    let curl = &banner[from..from + banner[from..].find("}}'").expect("its end") + 3];
-    let words = shell(&format!("curl() {{ printf '%s\\n' \"$@\"; }}; {curl}")).await;
-    let words: Vec<&str> = words.lines().collect();
-    let after = |flag: &str| {
-        words
-            .windows(2)
-            .filter(|pair| pair[0] == flag)
-            .map(|pair| pair[1])
-            .collect::<Vec<_>>()
-    };
-    let url = words
-        .iter()
-        .find(|word| word.starts_with("http://"))
-        .expect("an address");
-    let mut request = reqwest::Client::new().post(*url).body(after("-d")[0].to_owned());
-    for header in after("-H") {
-        let (name, value) = header.split_once(": ").expect("a header");
-        request = request.header(name, value);
-    }
-    let answer: Value = within("an answer", request.send())
-        .await
-        .expect("an answer")
-        .json()
-        .await
-        .expect("JSON");
-    assert!(
-        answer["result"]["structuredContent"]["total"].as_u64() > Some(0),
-        "{answer}"
-    );
-
+/// Pastes the banner's `trunkline call` into a shell, and expects its answer.
+async fn paste_command(banner: &str, folder: &Path) {
     let from = banner.find("trunkline call").expect("a command to paste");
     let command = banner[from..].lines().next().expect("a line");
     let command = command
@@ -250,16 +216,61 @@ async fn calls_that_the_banner_shows_work_when_they_are_pasted() {
         .next()
         .expect("the command before the remark");
     let beside = program::path();
-    let beside = beside.parent().expect("a folder").display().to_string();
-    let printed = shell(&format!("PATH='{beside}':$PATH; {command}")).await;
-    assert!(printed.contains("\"items\""), "`{command}` printed {printed}");
+    let beside = beside.parent().expect("a folder").display();
+    let said = shell(folder, &format!("PATH='{beside}':$PATH; {command}")).await;
+    assert!(said.contains("\"items\""), "`{command}` said {said}");
+}
+
+/// Runs a line as a shell does and gives what it said, of both kinds.
+async fn shell(folder: &Path, line: &str) -> String {
+    let mut command = Command::new("sh");
+    command.args(["-c", line]).current_dir(folder).kill_on_drop(true);
+    let output = within("the end of a command", command.output()).await;
+    let output = output.expect("a shell");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+#[tokio::test]
+async fn calls_that_the_banner_shows_work_when_they_are_pasted() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let words = ["up", "--listen", ANY_PORT, "--nats-listen", ANY_PORT];
+    let mut program = Program::start_in(folder.path(), &words);
+    let banner = banner(&mut program).await;
+    for word in ["products", "/mcp", "nats://", "/metrics"] {
+        assert!(banner.contains(word), "no {word} in {banner}");
+    }
+    // The shell takes the pasted words apart; the test sends them, as not every machine has curl.
+    let from = banner.find("curl ").expect("a call to paste");
+    let length = banner[from..].find("}}'").expect("its end") + 3;
+    let curl = &banner[from..from + length];
+    let line = format!("curl() {{ printf '%s\\n' \"$@\"; }}; {curl}");
+    let words = shell(folder.path(), &line).await;
+    let words: Vec<&str> = words.lines().collect();
+    let after = |flag: &'static str| {
+        let pairs = words.windows(2).filter(move |pair| pair[0] == flag);
+        pairs.map(|pair| pair[1])
+    };
+    let url = words.iter().find(|word| word.starts_with("http://"));
+    let body = after("-d").next().expect("a body").to_owned();
+    let mut request = reqwest::Client::new().post(*url.expect("an address")).body(body);
+    for header in after("-H") {
+        let (name, value) = header.split_once(": ").expect("a header");
+        request = request.header(name, value);
+    }
+    let answer = within("an answer", request.send()).await.expect("an answer");
+    let answer: Value = answer.json().await.expect("JSON");
+    let total = &answer["result"]["structuredContent"]["total"];
+    assert!(total.as_u64() > Some(0), "{answer}");
+    paste_command(&banner, folder.path()).await;
     terminate(program).await;
 }
 
-/// Runs a line as a shell does and gives what it printed, of both kinds.
-async fn shell(line: &str) -> String {
-    let output = Command::new("sh").args(["-c", line]).kill_on_drop(true).output();
-    let output = within("the end of a command", output).await.expect("a shell");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    text(&output.stdout) + &text(&output.stderr)
+#[tokio::test]
+async fn calls_that_the_banner_shows_work_with_a_data_folder_elsewhere_as_well() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut program = begin(folder.path(), "", &[]);
+    let banner = banner(&mut program).await;
+    paste_command(&banner, folder.path()).await;
+    terminate(program).await;
 }

@@ -8,7 +8,7 @@ use std::io;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 
 /// The longest message: the largest body of the bus, and room for what the bus does not see of it.
-pub(super) const MAX_LINE_BYTES: usize = bus_schema::envelope::MAX_BODY_BYTES + 64 * 1024;
+pub(crate) const MAX_LINE_BYTES: usize = bus_schema::envelope::MAX_BODY_BYTES + 64 * 1024;
 /// A line without end is no MCP any more.
 const MAX_SKIPPED_BYTES: u64 = 256 * 1024 * 1024;
 /// How much is kept of each end of a line that is skipped.
@@ -16,28 +16,28 @@ const END_BYTES: usize = 256;
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Takes a stream of bytes apart into lines.
-pub(super) struct Lines<R> {
+pub(crate) struct Lines<R> {
     from: BufReader<R>,
     max_bytes: usize,
 }
 
 /// One line, without its end.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Line {
+pub(crate) enum Line {
     Whole(Vec<u8>),
     TooLong(Skipped),
 }
 
 /// What is left of a line that was too long.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Skipped {
-    pub(super) bytes: u64,
-    pub(super) head: Vec<u8>,
-    pub(super) tail: Vec<u8>,
+pub(crate) struct Skipped {
+    pub(crate) bytes: u64,
+    pub(crate) head: Vec<u8>,
+    pub(crate) tail: Vec<u8>,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
-    pub(super) fn new(from: R, max_bytes: usize) -> Self {
+    pub(crate) fn new(from: R, max_bytes: usize) -> Self {
         Self {
             from: BufReader::with_capacity(CHUNK_BYTES, from),
             max_bytes,
@@ -45,7 +45,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     }
 
     /// The next line; `None` when the stream has ended. What stands after the last line end is a line too.
-    pub(super) async fn next(&mut self) -> io::Result<Option<Line>> {
+    pub(crate) async fn next(&mut self) -> io::Result<Option<Line>> {
         let mut line = Vec::new();
         let mut skipped: Option<Skipped> = None;
         loop {
@@ -102,7 +102,7 @@ impl Skipped {
     }
 
     /// The number of the call that the line answers, when it is an answer that names it at one of its ends, as they all do.
-    pub(super) fn answered_call(&self) -> Option<u64> {
+    pub(crate) fn answered_call(&self) -> Option<u64> {
         let head = std::str::from_utf8(utf8_part(&self.head)).ok()?;
         let answer_at = ["\"result\"", "\"error\""]
             .into_iter()
@@ -139,7 +139,7 @@ fn utf8_part(bytes: &[u8]) -> &[u8] {
 }
 
 /// What a log may show of a line that somebody else wrote: its beginning, without control characters.
-pub(super) fn excerpt(line: &[u8], max_chars: usize) -> String {
+pub(crate) fn excerpt(line: &[u8], max_chars: usize) -> String {
     let cut = &line[..line.len().min(max_chars * 4)];
     let text = String::from_utf8_lossy(cut);
     let mut shown: String = text.trim().chars().take(max_chars).collect();
@@ -150,7 +150,7 @@ pub(super) fn excerpt(line: &[u8], max_chars: usize) -> String {
 }
 
 /// Ends a message for a pipe. Line ends within, which JSON allows between its tokens only, become blanks.
-pub(super) fn end_line(mut message: Vec<u8>) -> Vec<u8> {
+pub(crate) fn end_line(mut message: Vec<u8>) -> Vec<u8> {
     if message.contains(&b'\n') || message.contains(&b'\r') {
         for byte in &mut message {
             if matches!(*byte, b'\n' | b'\r') {
