@@ -244,12 +244,16 @@ fn check(call: &PublicCall, incoming: &Incoming) -> Result<Endpoint, RpcError> {
         return Err(mismatch("method", method.to_string(), &incoming.method));
     }
     let named = incoming.name.as_ref().map(|piece| piece.value.as_str());
-    if name != named.map(Token::encode) {
-        return Err(mismatch(
-            "name",
-            name.map(|name| name.to_string()).unwrap_or_default(),
-            named.unwrap_or_default(),
-        ));
+    let right = named.map(Token::encode);
+    if name != right {
+        let (told, right) = (
+            name.as_ref().map_or("", Token::as_str),
+            right.as_ref().map_or("", Token::as_str),
+        );
+        let named = named.unwrap_or_default();
+        return Err(RpcError::header_mismatch(format!(
+            "the subject says name `{told}`, but the body says `{named}`, which is `{right}` in a subject"
+        )));
     }
     if !method::SERVED.contains(&incoming.method.as_str()) {
         return Err(RpcError::method_not_found(&incoming.method));

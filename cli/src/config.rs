@@ -16,7 +16,8 @@ use serde::Deserialize;
 use crate::args::Common;
 
 const DEFAULT_FILE: &str = "trunkline.toml";
-const DEFAULT_DATA_DIR: &str = ".trunkline";
+/// The folder for everything that is kept, unless somebody says otherwise.
+pub const DEFAULT_DATA_DIR: &str = ".trunkline";
 const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// What a host gives a call at most.
 const LONGEST_CALL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -2,14 +2,16 @@
 
 use clap::CommandFactory as _;
 
+use super::output;
 use crate::args::{Arguments, Completions};
 
 pub(crate) fn print(completions: &Completions) {
-    let mut command = Arguments::command();
+    let mut script = Vec::new();
     clap_complete::generate(
         completions.shell,
-        &mut command,
+        &mut Arguments::command(),
         "trunkline",
-        &mut std::io::stdout(),
+        &mut script,
     );
+    output::line(String::from_utf8_lossy(&script).trim_end());
 }

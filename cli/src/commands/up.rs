@@ -1,6 +1,6 @@
 //! `trunkline up`: the whole platform in one process.
 
-use std::process::ExitCode;
+use std::{path::Path, process::ExitCode};
 
 use bridges::{front::Endpoint, http::Serves};
 use bus_schema::subject::CallerClass;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::{output, stopping::Stop};
 use crate::{
     args,
-    config::Config,
+    config::{Config, DEFAULT_DATA_DIR},
     node::{self, BUILT_IN, NatsChoice, Node},
 };
 
@@ -85,7 +85,13 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
             })
         })
         .collect();
+    let joins = match (&config.nats, config.data_dir == Path::new(DEFAULT_DATA_DIR)) {
+        (Some(_), _) => format!(" --nats {}", node.bus().url()),
+        (None, true) => String::new(),
+        (None, false) => format!(" --data-dir '{}'", config.data_dir.display()),
+    };
     Ok(json!({
+        "joins": joins,
         "http": base,
         "mcp": format!("{base}/mcp"),
         "websocket": format!("{}/ws", base.replacen("http", "ws", 1)),
@@ -137,8 +143,9 @@ fn banner(ready: &Value) {
         r#"    -d '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"products__search","arguments":{"query":"desk","limit":3},"#,
         r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientCapabilities":{}}}}'"#
     ));
-    output::line(
-        "\n  trunkline call products.search '{\"query\":\"desk\",\"limit\":3}'     (in another terminal, same folder)\n",
-    );
+    output::line(&format!(
+        "\n  trunkline call products.search '{{\"query\":\"desk\",\"limit\":3}}'{}     (in another terminal, same folder)\n",
+        text("joins")
+    ));
     output::line("Ctrl-C stops it.");
 }

@@ -5,6 +5,8 @@ mod platform;
 mod refusals;
 mod replicas;
 mod stdio;
+mod stopping;
+mod up;
 
 use std::path::PathBuf;
 
@@ -16,6 +18,9 @@ use tests::{
     program::{self, Program},
     within,
 };
+
+/// Picks a free port.
+const ANY_PORT: &str = "127.0.0.1:0";
 
 /// A NATS on a free port, for processes of the platform to meet on.
 struct Cluster {
@@ -99,7 +104,7 @@ impl Cluster {
     }
 
     async fn bridge(&self) -> HttpBridge {
-        let mut program = self.begin(&["bridge", "http", "--listen", "127.0.0.1:0", "--log-json"]);
+        let mut program = self.begin(&["bridge", "http", "--listen", ANY_PORT, "--log-json"]);
         let fields = logged(&mut program, "bridge is ready").await;
         let mcp = fields["mcp"].as_str().expect("an address");
         let base = mcp

@@ -1,83 +1,20 @@
-//! `trunkline up`: one command, the whole platform, and nothing of it left behind.
+//! What `trunkline up` says when it is ready, and that all of it is there.
 
 use std::path::Path;
 
-use bus_schema::mcp::method;
-use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{
     children::scripted,
-    http::{Client, events, text},
-    mark::{Mark, expect_none_with_environment, with_environment},
-    nats,
+    http::{Client, text},
     program::{self, Program},
-    session::Session,
     within,
 };
-use tokio::{net::TcpStream, process::Command};
+use tokio::process::Command;
 
-use super::{ends_well, line_of, page, terminate};
-
-const ANY_PORT: &str = "127.0.0.1:0";
-
-/// A running `trunkline up` on free ports.
-struct Up {
-    program: Program,
-    ready: Value,
-    folder: tempfile::TempDir,
-}
-
-impl Up {
-    async fn start(file: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut program = begin(folder.path(), file, &["--json"]);
-        let line = within("the ready banner", program.output.next_line()).await;
-        let line = line.expect("output").expect("a line");
-        let ready = serde_json::from_str(&line).expect("JSON");
-        Self {
-            program,
-            ready,
-            folder,
-        }
-    }
-
-    fn text(&self, key: &str) -> &str {
-        self.ready[key]
-            .as_str()
-            .unwrap_or_else(|| panic!("no {key}: {}", self.ready))
-    }
-
-    fn client(&self, server: &str) -> Client {
-        Client::new(format!("{}/servers/{server}/mcp", self.text("http")))
-    }
-}
-
-fn begin(folder: &Path, file: &str, more: &[&str]) -> Program {
-    let path = folder.join("trunkline.toml");
-    std::fs::write(&path, file).expect("the file is written");
-    let (path, data) = (
-        path.display().to_string(),
-        folder.join("data").display().to_string(),
-    );
-    let words = [
-        "up",
-        "--listen",
-        ANY_PORT,
-        "--nats-listen",
-        ANY_PORT,
-        "--config",
-        &path,
-        "--data-dir",
-        &data,
-    ];
-    Program::start(&words.into_iter().chain(more.iter().copied()).collect::<Vec<_>>())
-}
-
-/// What its nats-server has in its environment, and no other process.
-fn nats_store(folder: &Path) -> String {
-    let store = folder.join("data/nats").canonicalize();
-    store.expect("a data folder").to_string_lossy().into_owned()
-}
+use super::{
+    ANY_PORT, line_of, page, terminate,
+    up::{self, Up},
+};
 
 #[tokio::test]
 async fn up_says_what_is_there_when_it_is_ready() {
@@ -113,85 +50,6 @@ async fn up_says_what_is_there_when_it_is_ready() {
         let name = format!("mcp_{side}_operation_duration_seconds_count");
         assert!(metrics.contains(&name), "no {name} in\n{metrics}");
     }
-}
-
-#[cfg(target_os = "linux")]
-#[tokio::test]
-async fn up_leaves_nothing_behind_when_it_is_stopped() {
-    let mark = Mark::new();
-    let env = format!("env = {{ MARK = \"{}\" }}", mark.word());
-    let up = Up::start(&(scripted("steady", "none", &env) + &scripted("stubborn", "stubborn", &env))).await;
-    let nats = up.text("nats").trim_start_matches("nats://").to_owned();
-    TcpStream::connect(&nats).await.expect("NATS takes connections");
-    let store = nats_store(up.folder.path());
-    // One server, and one with a process that it has started.
-    let running = (with_environment(&store).len(), mark.processes().len());
-    assert_eq!(running, (1, 3));
-    terminate(up.program).await;
-    let refused = TcpStream::connect(&nats).await.expect_err("NATS is gone");
-    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    mark.expect_gone().await;
-    expect_none_with_environment(&store).await;
-}
-
-#[tokio::test]
-async fn a_call_in_flight_when_up_is_stopped_is_answered() {
-    let up = Up::start("").await;
-    let arguments = json!({ "batch_size": 60, "pause_ms": 20 });
-    let params = json!({ "name": "reindex", "arguments": arguments, "_meta": { "progressToken": 1 } });
-    let call = up.client("products").modern(method::TOOLS_CALL, params);
-    // The answer's head comes with the first word of progress.
-    let begun = within("progress", call.send()).await.expect("an answer");
-    up.program.signal(Signal::TERM);
-    let told = within("the answer", events(begun)).await;
-    let answer = told.last().expect("an answer");
-    assert_eq!(answer["result"]["structuredContent"]["products"], 420, "{answer}");
-    ends_well(up.program).await;
-}
-
-#[tokio::test]
-async fn a_legacy_call_in_flight_when_up_is_stopped_is_answered() {
-    let up = Up::start("").await;
-    let session = Session::open(&up.client("products"), "2025-11-25").await;
-    let arguments = json!({ "batch_size": 60, "pause_ms": 20 });
-    let params = json!({ "name": "reindex", "arguments": arguments, "_meta": { "progressToken": 1 } });
-    let begun = within("progress", session.request(method::TOOLS_CALL, &params).send())
-        .await
-        .expect("an answer");
-    terminate(up.program).await;
-    let told = within("the answer", events(begun)).await;
-    let answer = told.last().expect("an answer");
-    assert_eq!(answer["result"]["structuredContent"]["products"], 420, "{answer}");
-}
-
-#[tokio::test]
-async fn up_uses_a_nats_that_is_there_and_leaves_it_there() {
-    let nats = nats::Nats::start().await;
-    let data = nats.data_dir().display().to_string();
-    let mut program = Program::start(&[
-        "up",
-        "--json",
-        "--listen",
-        ANY_PORT,
-        "--nats",
-        nats.url(),
-        "--data-dir",
-        &data,
-    ]);
-    let line = within("the ready banner", program.output.next_line())
-        .await
-        .expect("output")
-        .expect("a line");
-    let ready: Value = serde_json::from_str(&line).expect("JSON");
-    assert_eq!(ready["nats"], nats.url());
-    let client = Client::new(format!(
-        "{}/servers/products/mcp",
-        ready["http"].as_str().expect("an address")
-    ));
-    assert!(client.call("list_categories", json!({})).await["result"].is_object());
-    terminate(program).await;
-    // Its folder is in use all the time, and the broker there is as good as before.
-    nats.bus().await;
 }
 
 /// What `up` says to people when it is ready.
@@ -269,7 +127,7 @@ async fn calls_that_the_banner_shows_work_when_they_are_pasted() {
 #[tokio::test]
 async fn calls_that_the_banner_shows_work_with_a_data_folder_elsewhere_as_well() {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    let mut program = begin(folder.path(), "", &[]);
+    let mut program = up::begin(folder.path(), "", ANY_PORT, &[]);
     let banner = banner(&mut program).await;
     paste_command(&banner, folder.path()).await;
     terminate(program).await;

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use tests::{mark::expect_none_with_environment, nats::Nats, program};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 
-const ANY_PORT: &str = "127.0.0.1:0";
+use super::ANY_PORT;
 
 /// Runs a command that has to be refused, and checks that each of the words is in what it says.
 async fn check(words: &[&str], expected: &[&str]) {
