@@ -5,6 +5,7 @@
 use std::{
     fs,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use bus_schema::{
@@ -16,11 +17,13 @@ use bus_schema::{
 use runtime::{Host, watch::CallWatch};
 use serde_json::{Value, json};
 use tests::{
+    children::scripted,
     fixture::{self, Probe},
     http::{modern_body, text},
     nats::Nats,
     parts::{printed, python, script},
     platform::Platform,
+    program::Program,
     root, within,
 };
 
@@ -513,4 +516,31 @@ async fn without_a_door_a_plain_client_hears_so_at_once() {
     let _host = fixture::serve(&bus, Arc::default(), |_| {}).await;
     let came = plain_client(nats.url(), vec![tool("echo", &json!({ "text": "x" }))]).await;
     assert_eq!(came, [[json!({ "no_responders": true })]]);
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_does_not_keep_the_door_shut() {
+    let nats = Nats::start().await;
+    let (data, file) = (nats.data_dir(), nats.data_dir().join("trunkline.toml"));
+    fs::write(&file, scripted("silent", "silent", "")).expect("the file is written");
+    let [data, file] = [data, file].map(|path| path.display().to_string());
+    let mut words = vec!["up", "--listen", "127.0.0.1:0", "--nats", nats.url()];
+    words.extend(["--data-dir", &data, "--config", &file]);
+    let _up = Program::start(&words);
+    let params = json!({ "name": "get", "arguments": { "sku": "OFF-0001" } });
+    let step = ask("products", method::TOOLS_CALL, Some("get"), &params);
+    let answered = async {
+        loop {
+            let came = plain_client(nats.url(), vec![step.clone()]).await;
+            if came[0][0]["body"]["result"].is_object() {
+                return;
+            }
+        }
+    };
+    let soon = Duration::from_secs(10);
+    let answered = tokio::time::timeout(soon, answered).await;
+    assert!(
+        answered.is_ok(),
+        "after {soon:?} the door still waits for the silent server"
+    );
 }
