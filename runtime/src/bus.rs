@@ -166,9 +166,7 @@ impl Bus {
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        bus.spawn(bus.clone().dispatch_answers(answers));
-        bus.spawn(bus.clone().watch_disconnects(disconnects));
-        bus.spawn(bus.clone().watch_leavings(leavings));
+        bus.spawn(bus.clone().listen(answers, disconnects, leavings));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
         // A broker does not say that it refuses a user a subject; it drops what is published there, and every call would run
         // to its deadline.
@@ -336,36 +334,40 @@ impl Bus {
         heard.map(|_| ()).map_err(|_| BusError::Silent)
     }
 
-    async fn dispatch_answers(self, mut answers: Subscriber) {
-        while let Some(message) = answers.next().await {
-            self.0.inbox.deliver(message);
+    /// Sorts answers to their calls, and tells calls of hosts that are gone. Answers first: what a host has sent before its end
+    /// is read before its end is told.
+    async fn listen(self, mut answers: Subscriber, mut disconnects: Subscriber, mut leavings: Subscriber) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(message) = answers.next() => self.0.inbox.deliver(message),
+                Some(message) = leavings.next() => self.instance_left(&message.payload),
+                Some(message) = disconnects.next() => self.instance_lost(&message.payload),
+                else => return,
+            }
         }
     }
 
-    async fn watch_disconnects(self, mut events: Subscriber) {
-        while let Some(message) = events.next().await {
-            let Ok(event) = serde_json::from_slice::<DisconnectEvent>(&message.payload) else {
-                continue;
-            };
-            // Only what may serve is worth a word: the command line comes and goes, and hosts nothing.
-            let serves = !event.client.name.is_empty() && !event.client.name.starts_with(CLI_PREFIX);
-            if !serves || event.client.name == self.0.instance {
-                continue;
-            }
-            debug!(instance = %event.client.name, "a connection to the bus has ended");
-            let name: Arc<str> = event.client.name.into();
-            self.0.inbox.instance_lost(&name);
-            let _ = self.0.lost.send(name);
+    fn instance_lost(&self, event: &[u8]) {
+        let Ok(event) = serde_json::from_slice::<DisconnectEvent>(event) else {
+            return;
+        };
+        let name = event.client.name;
+        // Only what may serve is worth a word: the command line comes and goes, and hosts nothing.
+        if name.is_empty() || name.starts_with(CLI_PREFIX) || name == self.0.instance {
+            return;
         }
+        debug!(instance = %name, "a connection to the bus has ended");
+        let name: Arc<str> = name.into();
+        self.0.inbox.instance_lost(&name);
+        let _ = self.0.lost.send(name);
     }
 
-    async fn watch_leavings(self, mut events: Subscriber) {
-        while let Some(message) = events.next().await {
-            if let Ok(card) = ContentType::Json.decode::<ServerCard>(&message.payload) {
-                self.0
-                    .inbox
-                    .instance_left(&card.id.as_str().into(), &card.instance.into());
-            }
+    fn instance_left(&self, card: &[u8]) {
+        if let Ok(card) = ContentType::Json.decode::<ServerCard>(card) {
+            self.0
+                .inbox
+                .instance_left(&card.id.as_str().into(), &card.instance.into());
         }
     }
 

@@ -46,7 +46,7 @@ async fn serve(node: &mut Node, config: &Config, json: bool) -> anyhow::Result<(
     std::future::pending().await
 }
 
-/// Doors last: whoever gets in finds the servers there.
+/// Doors first: a port in use is known before anything slow is started, and a server that starts slowly keeps nobody from the others.
 async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
     let configured = config.servers.iter().map(|line| line.id.to_string());
     let names: Vec<String> = BUILT_IN
@@ -54,10 +54,9 @@ async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
         .map(str::to_owned)
         .chain(configured)
         .collect();
-    // A port in use is known before anything slow is started.
     node.open_http(config, Serves::Everything).await?;
-    node.serve(config, &names).await?;
     node.open_nats(config).await?;
+    node.serve(config, &names).await?;
     node.settled().await;
     Ok(())
 }

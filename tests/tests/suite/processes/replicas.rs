@@ -16,7 +16,8 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{
     children::scripted,
-    eventually, fixture,
+    eventually,
+    fixture::{self, Probe},
     http::{Client, modern_body, text},
     mark::Mark,
     nats::Nats,
@@ -346,36 +347,45 @@ async fn a_call_in_flight_when_its_host_or_its_door_is_stopped_is_answered() {
 
 /// The same promise at the level of the bus, often enough that a gap of microseconds shows.
 #[tokio::test]
-async fn hosts_that_come_and_go_cost_not_one_call() {
+async fn hosts_that_come_and_go_cost_not_one_call_and_do_none_twice() {
     let nats = Nats::start().await;
     let (calling, steady) = (nats.bus().await, nats.bus().await);
-    let _steady = fixture::serve(&steady, Arc::default(), |_| {}).await;
+    let probe = Arc::<Probe>::default();
+    let _steady = fixture::serve(&steady, Arc::clone(&probe), |_| {}).await;
     let stop = CancellationToken::new();
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
         let (bus, stop) = (calling.clone(), stop.clone());
         callers.spawn(async move {
-            let mut made = 0;
+            let mut answers = Vec::new();
             while !stop.is_cancelled() {
-                let answered = within("an answer", bus.ask(count(), Retry::Never)).await;
-                answered.unwrap_or_else(|error| panic!("call {made}: {error}"));
-                made += 1;
+                answers.push(within("an answer", bus.ask(count(), Retry::Never)).await);
             }
-            made
+            answers
         });
     }
     for _ in 0..20 {
         let bus = nats.bus().await;
-        let host = fixture::serve(&bus, Arc::default(), |_| {}).await;
+        let host = fixture::serve(&bus, Arc::clone(&probe), |_| {}).await;
         within("the end of a host", host.stop()).await;
         bus.close().await;
     }
     stop.cancel();
-    let made: usize = within("the last answers", callers.join_all())
-        .await
-        .into_iter()
-        .sum();
-    assert!(made > CALLS, "only {made} calls were made");
+    let answers = within("the last answers", callers.join_all()).await;
+    let answers: Vec<_> = answers.into_iter().flatten().collect();
+    let failed: Vec<_> = answers
+        .iter()
+        .filter_map(|answer| answer.as_ref().err())
+        .collect();
+    assert!(
+        failed.is_empty(),
+        "{} of {} failed: {failed:?}",
+        failed.len(),
+        answers.len()
+    );
+    let counted = probe.counted.load(Ordering::Relaxed) as usize;
+    assert_eq!(counted, answers.len(), "calls done, and calls made");
+    assert!(counted > CALLS, "only {counted} calls were made");
 }
 
 /// A call that must not be repeated.
