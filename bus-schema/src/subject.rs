@@ -392,6 +392,12 @@ pub fn all_leavings() -> String {
     format!("{EVENT}.*.*.{}", EventKind::Left.as_str())
 }
 
+/// All instances of every tenant that are ready.
+#[must_use]
+pub fn all_arrivals() -> String {
+    format!("{EVENT}.*.*.{}", EventKind::Up.as_str())
+}
+
 /// All calls by plain NATS clients, of every tenant.
 #[must_use]
 pub fn all_public_calls() -> String {

@@ -170,6 +170,7 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     }
     lines.push(subject::all_calls(&tenant, &server));
     lines.push(subject::all_instance_words(&server, &instance));
+    lines.push(subject::all_arrivals());
     lines.push(subject::all_leavings());
     lines.push(subject::all_public_calls());
     lines.push(subject::ask_all_services());

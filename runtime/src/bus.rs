@@ -3,6 +3,7 @@
 mod connect;
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -148,6 +149,7 @@ impl Bus {
             })?;
         check_server(&client, &shown)?;
         let leavings = subscribe(&client, subject::all_leavings()).await?;
+        let arrivals = subscribe(&client, subject::all_arrivals()).await?;
         let (connects_in, connects) = watch::channel(1);
         let answers = subscribe(&client, subject::all_answers(options.class, &instance_token)).await?;
         let disconnects = subscribe(&client, subject::DISCONNECTS.to_owned()).await?;
@@ -166,7 +168,7 @@ impl Bus {
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        bus.spawn(bus.clone().listen(answers, disconnects, leavings));
+        bus.spawn(bus.clone().listen(answers, disconnects, leavings, arrivals));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
         // A broker does not say that it refuses a user a subject; it drops what is published there, and every call would run
         // to its deadline.
@@ -336,19 +338,35 @@ impl Bus {
 
     /// Sorts answers to their calls, and tells calls of hosts that are gone. Answers first: what a host has sent before its end
     /// is read before its end is told.
-    async fn listen(self, mut answers: Subscriber, mut disconnects: Subscriber, mut leavings: Subscriber) {
+    async fn listen(
+        self,
+        mut answers: Subscriber,
+        mut disconnects: Subscriber,
+        mut leavings: Subscriber,
+        mut arrivals: Subscriber,
+    ) {
+        // Which servers an instance has left in order; the end of its connection tells their calls nothing new.
+        let mut left: HashMap<Arc<str>, HashSet<Arc<str>>> = HashMap::new();
         loop {
             tokio::select! {
                 biased;
                 Some(message) = answers.next() => self.0.inbox.deliver(message),
-                Some(message) = leavings.next() => self.instance_left(&message.payload),
-                Some(message) = disconnects.next() => self.instance_lost(&message.payload),
+                Some(message) = leavings.next() => if let Some((server, instance)) = read_event(&message) {
+                    self.0.inbox.instance_left(&server, &instance);
+                    left.entry(instance).or_default().insert(server);
+                },
+                Some(message) = arrivals.next() => if let Some((server, instance)) = read_event(&message)
+                    && let Some(servers) = left.get_mut(&instance)
+                {
+                    servers.remove(&server);
+                },
+                Some(message) = disconnects.next() => self.instance_lost(&message.payload, &mut left),
                 else => return,
             }
         }
     }
 
-    fn instance_lost(&self, event: &[u8]) {
+    fn instance_lost(&self, event: &[u8], left: &mut HashMap<Arc<str>, HashSet<Arc<str>>>) {
         let Ok(event) = serde_json::from_slice::<DisconnectEvent>(event) else {
             return;
         };
@@ -359,16 +377,9 @@ impl Bus {
         }
         debug!(instance = %name, "a connection to the bus has ended");
         let name: Arc<str> = name.into();
-        self.0.inbox.instance_lost(&name);
+        let left = left.remove(&name).unwrap_or_default();
+        self.0.inbox.instance_lost(&name, &Arc::new(left));
         let _ = self.0.lost.send(name);
-    }
-
-    fn instance_left(&self, card: &[u8]) {
-        if let Ok(card) = ContentType::Json.decode::<ServerCard>(card) {
-            self.0
-                .inbox
-                .instance_left(&card.id.as_str().into(), &card.instance.into());
-        }
     }
 
     async fn watch_connection(
@@ -407,6 +418,12 @@ struct DisconnectEvent {
 struct DisconnectedClient {
     #[serde(default)]
     name: String,
+}
+
+/// The server and the instance that an event is about.
+fn read_event(message: &async_nats::Message) -> Option<(Arc<str>, Arc<str>)> {
+    let card: ServerCard = ContentType::Json.decode(&message.payload).ok()?;
+    Some((card.id.as_str().into(), card.instance.into()))
 }
 
 async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, BusError> {

@@ -1,7 +1,7 @@
 //! The process's one inbox: answers of all hosts arrive on one wildcard subscription and are sorted by call number.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +23,12 @@ pub(crate) enum Arrival {
     /// Nobody serves the subject.
     NoResponders,
     /// The broker says that an instance's connection has ended.
-    InstanceLost(Arc<str>),
+    InstanceLost {
+        /// Which instance.
+        instance: Arc<str>,
+        /// The servers that it had left in order before.
+        left: Arc<HashSet<Arc<str>>>,
+    },
     /// An instance of a server has said which calls it took, and takes no more.
     InstanceLeft {
         /// Which server, as in requests.
@@ -107,8 +112,11 @@ impl Inbox {
         });
     }
 
-    pub(crate) fn instance_lost(&self, instance: &Arc<str>) {
-        self.tell_all(|| Arrival::InstanceLost(Arc::clone(instance)));
+    pub(crate) fn instance_lost(&self, instance: &Arc<str>, left: &Arc<HashSet<Arc<str>>>) {
+        self.tell_all(|| Arrival::InstanceLost {
+            instance: Arc::clone(instance),
+            left: Arc::clone(left),
+        });
     }
 
     pub(crate) fn instance_left(&self, server: &Arc<str>, instance: &Arc<str>) {

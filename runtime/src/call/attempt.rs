@@ -84,10 +84,7 @@ impl Attempt {
 
     /// Notes that an instance was lost, or left, which may be the one that works on the call.
     pub(super) fn suspect(&mut self, instance: Arc<str>, why: Why) {
-        // The connection of an instance that has left ends next, which tells nothing new.
-        let worse = |suspect: &Suspect| {
-            suspect.why == Why::NotBegun && why == Why::Lost && suspect.instance != instance
-        };
+        let worse = |suspect: &Suspect| suspect.why == Why::NotBegun && why == Why::Lost;
         if self.suspect.as_ref().is_none_or(worse) {
             self.limit = Instant::now() + SUSPECT_GRACE;
             self.suspect = Some(Suspect { instance, why });

@@ -1,6 +1,6 @@
 //! The course of one call: sending, hearing frames, granting credit, trying again, giving up.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use bus_schema::{
     Body, ContentType, Frame, FrameKind, Request, Token,
@@ -134,7 +134,7 @@ impl Call {
                     }
                 }
                 Arrival::NoResponders => self.nobody_there().await?,
-                Arrival::InstanceLost(lost) => self.instance_lost(lost)?,
+                Arrival::InstanceLost { instance, left } => self.instance_lost(instance, &left)?,
                 Arrival::InstanceLeft { server, instance } => self.instance_left(&server, instance),
                 Arrival::Overflow => return Err(self.bad_frame(None)),
             }
@@ -339,11 +339,13 @@ impl Call {
         Ok(())
     }
 
-    fn instance_lost(&mut self, lost: Arc<str>) -> Result<(), CallError> {
+    fn instance_lost(&mut self, lost: Arc<str>, left: &HashSet<Arc<str>>) -> Result<(), CallError> {
         let attempt = self.attempt.as_mut().expect("an arrival belongs to an attempt");
         match attempt.instance.as_deref() {
             Some(instance) if *instance == *lost => self.host_is_lost(lost.to_string()),
             Some(_) => Ok(()),
+            // What it took before it left it has told; this call is not among it.
+            None if left.contains(self.request.server.as_str()) => Ok(()),
             None => {
                 attempt.suspect(lost, Why::Lost);
                 Ok(())
