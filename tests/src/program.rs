@@ -37,6 +37,20 @@ pub struct Program {
     pub log: Lines<BufReader<ChildStderr>>,
 }
 
+/// Ends in order what a test has left running: killed, `trunkline up` would leave its nats-server behind.
+impl Drop for Program {
+    fn drop(&mut self) {
+        if !matches!(self.child.try_wait(), Ok(None)) {
+            return;
+        }
+        self.signal(rustix::process::Signal::TERM);
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while matches!(self.child.try_wait(), Ok(None)) && std::time::Instant::now() < limit {
+            std::thread::park_timeout(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
 impl Program {
     /// Starts it.
     ///
