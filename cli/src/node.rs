@@ -9,7 +9,7 @@ use bridges::{
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
     nats::{Identity, NatsDoor},
-    upstream::ChildUpstream,
+    upstream::{ChildUpstream, remote::RemoteUpstream},
 };
 use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
@@ -23,7 +23,7 @@ use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ServerLine, ServerOptions};
 
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
@@ -215,7 +215,7 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return Ok(Arc::new(ChildUpstream::new(self.bus.clone(), line.to_options())));
+            return self.external(line);
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
@@ -238,6 +238,17 @@ impl Node {
             bus: self.bus.clone(),
             database,
         }))
+    }
+
+    fn external(&self, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
+        let bus = self.bus.clone();
+        Ok(match line.to_options()? {
+            ServerOptions::Child(options) => Arc::new(ChildUpstream::new(bus, options)),
+            ServerOptions::Remote(options) => Arc::new(
+                RemoteUpstream::new(bus, options)
+                    .with_context(|| format!("server `{}` cannot be used", line.id))?,
+            ),
+        })
     }
 
     /// Opens the HTTP and WebSocket doors.

@@ -9,6 +9,8 @@ pub mod parts;
 pub mod platform;
 pub mod postgres;
 pub mod program;
+pub mod remote;
+pub mod scripted;
 pub mod session;
 pub mod wire;
 

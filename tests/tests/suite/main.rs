@@ -14,5 +14,6 @@ mod discovery;
 mod doors;
 mod nats_door;
 mod processes;
+mod remotes;
 mod tidy;
 mod upstreams;
