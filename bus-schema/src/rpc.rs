@@ -68,6 +68,15 @@ pub struct Params<'a> {
     /// Which request a cancellation means.
     #[serde(borrow, default, rename = "requestId")]
     pub request_id: Option<&'a RawValue>,
+    /// What a server gave the client to send back with the next round of a call.
+    #[serde(borrow, default, rename = "requestState")]
+    pub request_state: Option<&'a RawValue>,
+    /// The client's answers to what a server asked in the last round.
+    #[serde(borrow, default, rename = "inputResponses")]
+    pub input_responses: Option<&'a RawValue>,
+    /// What a client wants to be told of.
+    #[serde(borrow, default)]
+    pub notifications: Option<&'a RawValue>,
     /// Which request a progress notification belongs to.
     #[serde(borrow, default, rename = "progressToken")]
     pub progress_token: Option<&'a RawValue>,

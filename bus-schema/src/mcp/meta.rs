@@ -15,6 +15,8 @@ pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
 pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 /// Which program the server is, on results.
 pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
+/// Which listen request a message answers.
+pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 /// What all keys of a request that the protocol itself defines begin with.
 pub const RESERVED_PREFIX: &str = "io.modelcontextprotocol/";
 /// The token by which progress is reported.

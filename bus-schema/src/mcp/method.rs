@@ -39,12 +39,35 @@ pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
 /// The resources have changed.
 pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
 
+/// Asks to be told of changes (modern).
+pub const LISTEN: &str = "subscriptions/listen";
+/// Says which of them will be told.
+pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+/// A resource has changed.
+pub const UPDATED: &str = "notifications/resources/updated";
+/// Asks to be told when a resource changes (legacy).
+pub const SUBSCRIBE: &str = "resources/subscribe";
+/// Takes that back (legacy).
+pub const UNSUBSCRIBE: &str = "resources/unsubscribe";
+/// The client's folders have changed (legacy).
+pub const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
+/// Asks the user (server to client).
+pub const ELICIT: &str = "elicitation/create";
+/// Asks the client's model (server to client).
+pub const SAMPLE: &str = "sampling/createMessage";
+/// Asks for the client's folders (server to client).
+pub const ROOTS_LIST: &str = "roots/list";
+
+/// The methods whose answer may ask the client for input.
+pub const ASKING: [&str; 3] = [TOOLS_CALL, PROMPTS_GET, RESOURCES_READ];
+
 /// The methods whose request names one tool, prompt or resource.
 pub const NAMED: [&str; 3] = [TOOLS_CALL, PROMPTS_GET, RESOURCES_READ];
 
 /// The methods that Trunkline serves to modern clients.
-pub const SERVED: [&str; 9] = [
+pub const SERVED: [&str; 10] = [
     DISCOVER,
+    LISTEN,
     TOOLS_LIST,
     TOOLS_CALL,
     PROMPTS_LIST,

@@ -28,6 +28,8 @@ const CHUNK_WINDOW: u32 = 16;
 pub struct Call {
     bus: Bus,
     request: Request,
+    /// The one instance that can answer, if only one can.
+    only: Option<Token>,
     retry: Retry,
     /// What the caller asked for; the request carries what is left of it.
     timeout_ms: u64,
@@ -54,6 +56,7 @@ impl Bus {
             bus: self.clone(),
             timeout_ms: request.timeout_ms,
             request,
+            only: None,
             retry,
             deadline,
             attempts: 0,
@@ -64,6 +67,14 @@ impl Bus {
             pieces: Vec::new(),
             ended: false,
         }
+    }
+
+    /// Prepares a call that only one instance can answer. When that is gone there are no responders, and nothing is tried again.
+    #[must_use]
+    pub fn call_instance(&self, request: Request, instance: &str) -> Call {
+        let mut call = self.call(request, Retry::Never);
+        call.only = Some(Token::encode(instance));
+        call
     }
 
     /// Makes a call and takes its answer; notifications are left out.
@@ -169,11 +180,19 @@ impl Call {
         } else {
             encode(&self.request)
         };
-        let subject = subject::call(
-            &self.request.principal.tenant,
-            &self.request.server,
-            &self.request.method,
-        );
+        let subject = match &self.only {
+            Some(instance) => Subject::Instance {
+                server: Token::encode(&self.request.server),
+                instance: instance.clone(),
+                verb: InstanceVerb::Call,
+            }
+            .to_string(),
+            None => subject::call(
+                &self.request.principal.tenant,
+                &self.request.server,
+                &self.request.method,
+            ),
+        };
         let reply = Subject::Inbox {
             class: self.bus.class(),
             instance: self.bus.instance_token().clone(),

@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus_schema::{
     Principal, Request, ServerCard,
+    card::ListDigests,
     mcp::{meta, method},
     rpc,
 };
@@ -41,36 +42,75 @@ pub(super) async fn describe(
     };
     digest.update(serde_json::to_vec(&capabilities).unwrap_or_default());
     let mut counts = [0; 4];
+    let mut digests: [String; 4] = Default::default();
     for (at, list) in Listed::ALL.into_iter().enumerate() {
         if capabilities.contains_key(list.capability()) {
-            counts[at] = count_list(bus, server, options, list, &mut digest).await?;
+            let mut of_list = Sha256::new();
+            counts[at] = count_list(bus, server, options, list, &mut of_list).await?;
+            digests[at] = short_digest(of_list);
+            digest.update(&digests[at]);
         }
     }
-    let id = options.id.clone();
+    let [tools, prompts, resources, templates] = digests;
+    let mut both = Sha256::new();
+    both.update(&resources);
+    both.update(&templates);
+    let has_resources = !resources.is_empty() || !templates.is_empty();
+    let lists = ListDigests {
+        tools,
+        prompts,
+        resources: if has_resources {
+            short_digest(both)
+        } else {
+            String::new()
+        },
+    };
     Ok(ServerCard {
-        instance: bus.instance().to_owned(),
-        tenant: options.tenant.clone(),
+        lists,
         title: text("title")
             .or_else(|| text("name"))
-            .unwrap_or_else(|| id.to_string()),
+            .unwrap_or_else(|| options.id.to_string()),
         version: text("version").unwrap_or_else(|| "0.0.0".to_owned()),
         instructions: discovered
             .get("instructions")
             .and_then(Value::as_str)
             .map(str::to_owned),
-        tags: options.tags.clone(),
         protocol_version: server.protocol_version(),
         capabilities,
-        revision: digest.finalize()[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect(),
+        revision: short_digest(digest),
         tools: counts[0],
         prompts: counts[1],
         resources: counts[2] + counts[3],
-        max_in_flight: options.max_in_flight,
-        id,
+        ..bare_card(bus, options)
     })
+}
+
+/// The card of a server that nobody has asked anything.
+pub(super) fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
+    ServerCard {
+        id: options.id.clone(),
+        instance: bus.instance().to_owned(),
+        tenant: options.tenant.clone(),
+        title: options.id.to_string(),
+        version: "0.0.0".to_owned(),
+        instructions: None,
+        tags: options.tags.clone(),
+        protocol_version: bus_schema::ProtocolVersion::MODERN.to_string(),
+        capabilities: serde_json::Map::new(),
+        revision: String::new(),
+        lists: ListDigests::default(),
+        tools: 0,
+        prompts: 0,
+        resources: 0,
+        max_in_flight: options.max_in_flight,
+    }
+}
+
+fn short_digest(digest: Sha256) -> String {
+    digest.finalize()[..8]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 async fn count_list(

@@ -2,10 +2,7 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -26,8 +23,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
-    HostError, HostOptions, LARGE_BODIES_BYTES, McpServer,
-    describe::describe,
+    HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
+    describe::{bare_card, describe},
+    listen::Listeners,
     services::{self, Questions},
     work::{CallKey, Work},
 };
@@ -59,7 +57,10 @@ pub(super) struct Shared {
     pub(super) running: TaskTracker,
     /// The card as last announced. Held only to read or replace it.
     pub(super) card: Mutex<ServerCard>,
-    draining: AtomicBool,
+    /// Who wants to hear of changed resources.
+    pub(super) listeners: Listeners,
+    /// Cancelled when the host takes no more calls.
+    pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
 }
 
@@ -81,7 +82,10 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let card = describe(&bus, &server, &options).await?;
+        let card = match options.visibility {
+            Visibility::Announced => describe(&bus, &server, &options).await?,
+            Visibility::Hidden => bare_card(&bus, &options),
+        };
         let subscriptions = subscribe(&bus, &options).await?;
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(options.max_in_flight as usize)),
@@ -90,7 +94,8 @@ impl Host {
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
             card: Mutex::new(card),
-            draining: AtomicBool::new(false),
+            listeners: Listeners::default(),
+            draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
             bus,
             server,
@@ -143,6 +148,9 @@ impl Shared {
     }
 
     async fn announce(&self, kind: EventKind) {
+        if self.options.visibility == Visibility::Hidden {
+            return;
+        }
         let card = self.card();
         let subject = Subject::Event {
             tenant: Token::encode(&card.tenant),
@@ -167,7 +175,7 @@ impl Shared {
                     Some(message) => self.take_call(message, &early_cancels),
                     None => break,
                 },
-                Some(message) = subs.words.next() => self.take_word(&message),
+                Some(message) = subs.words.next() => self.take_word(message, &early_cancels),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
                 Some(_) = subs.watch.next() => self.watched.extend(),
                 Some(message) = subs.questions.next(), if !draining => services::answer(&self, &message).await,
@@ -181,7 +189,7 @@ impl Shared {
 
     /// Stops taking calls, and says until when the end of the subscription is waited for.
     async fn begin_drain(&self, subs: &mut Subscriptions) -> Instant {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.cancel();
         if !self.bus.is_connected() {
             // Nothing comes any more, and nobody hears that this replica leaves.
             return Instant::now();
@@ -204,7 +212,7 @@ impl Shared {
             let mut none = VecDeque::new();
             loop {
                 tokio::select! {
-                    Some(message) = subs.words.next() => self.take_word(&message),
+                    Some(message) = subs.words.next() => self.take_word(message, &none),
                     Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut none),
                     else => std::future::pending::<()>().await,
                 }
@@ -251,8 +259,12 @@ impl Shared {
         Work::begin(self, message, codec.unwrap_or_default(), early_cancels);
     }
 
-    fn take_word(&self, message: &Message) {
+    fn take_word(self: &Arc<Self>, message: Message, early_cancels: &VecDeque<CallKey>) {
         let verb = match Subject::parse(&message.subject) {
+            Ok(Subject::Instance {
+                verb: InstanceVerb::Call,
+                ..
+            }) => return self.take_call(message, early_cancels),
             Ok(Subject::Instance { verb, .. }) => verb,
             // Only the broker's own answer to a heartbeat counts; anybody may write to the subject.
             Ok(Subject::Gone { caller, call, .. }) if message.status == Some(StatusCode::NO_RESPONDERS) => {
@@ -278,6 +290,7 @@ impl Shared {
             InstanceVerb::Credit => work.credit.grant(control.seq),
             InstanceVerb::Cancel => work.cancel.cancel(),
             InstanceVerb::Body => work.take_chunk(control),
+            InstanceVerb::Call => {}
         }
     }
 
@@ -318,7 +331,7 @@ impl Shared {
                 () = stop.cancelled() => return,
             }
             match describe(&self.bus, &self.server, &self.options).await {
-                Ok(_) if self.draining.load(Ordering::Relaxed) => return,
+                Ok(_) if self.draining.is_cancelled() => return,
                 Ok(card) => {
                     *self.card.lock().unwrap_or_else(PoisonError::into_inner) = card;
                     self.announce(EventKind::Up).await;
@@ -350,7 +363,10 @@ async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, Ho
             .to_string(),
         )
         .await?;
-    let questions = services::subscribe(bus, options).await?;
+    let questions = match options.visibility {
+        Visibility::Announced => services::subscribe(bus, options).await?,
+        Visibility::Hidden => Questions::new(),
+    };
     // Calls last: whoever reaches this replica finds it whole.
     let calls = bus.queue_subscribe(subject::all_calls(&tenant, &server)).await?;
     // Announced is what the broker hands calls to, and not what it has yet to read.

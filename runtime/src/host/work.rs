@@ -6,6 +6,7 @@ use async_nats::Message;
 use bus_schema::{
     ContentType, FrameKind, Request, RpcError,
     envelope::{CHUNK_BYTES, Control, MAX_BODY_BYTES},
+    mcp::method,
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -19,6 +20,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 use super::{
     ACCEPT_AFTER, HEARTBEAT,
     frames::{Credit, Frames, Pulse},
+    listen,
     run::Shared,
     server::{Outcome, Parts},
 };
@@ -122,13 +124,17 @@ impl Work {
 
 /// A running call holds its slot, and room for its body.
 struct Permits {
-    _slot: OwnedSemaphorePermit,
+    /// A listen call waits and works on nothing, so it takes none.
+    _slot: Option<OwnedSemaphorePermit>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
     fn take(shared: &Shared, request: &Request) -> Option<Self> {
-        let slot = Arc::clone(&shared.slots).try_acquire_owned().ok()?;
+        let slot = match request.method.as_str() {
+            method::LISTEN => None,
+            _ => Some(Arc::clone(&shared.slots).try_acquire_owned().ok()?),
+        };
         let kib = u32::try_from(request.chunked_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let room = match kib {
             0 => None,
@@ -269,7 +275,11 @@ impl Running {
     async fn handle(&mut self, request: Request, deadline: Instant) -> End {
         let (parts_in, mut parts) = mpsc::channel(PARTS_AHEAD);
         let body = request.body.0.clone();
-        let handler = Arc::clone(&self.shared.server).handle(request, Parts::new(parts_in));
+        let parts_in = Parts::new(parts_in);
+        let handler = match request.method.as_str() {
+            method::LISTEN => listen::serve(Arc::clone(&self.shared), request, parts_in),
+            _ => Arc::clone(&self.shared.server).handle(request, parts_in),
+        };
         let mut handler = AssertUnwindSafe(handler).catch_unwind();
         let mut beat = heartbeat();
         let outcome = loop {
