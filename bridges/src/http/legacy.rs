@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::{DOOR, Door, answer, answer::Event, principal, text_header, trace_of};
 use crate::{
-    front::{Answering, Caller, Endpoint, Step},
+    front::{Answering, Caller, Endpoint, Step, Teardown},
     legacy::{CallGuard, Local, Session, SessionError, answer_locally, downgrade, upgrade},
     request::Incoming,
 };
@@ -120,6 +120,8 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
         endpoint: session.endpoint.clone(),
         protocol_version: session.version,
         trace: trace_of(headers),
+        ending: door.stop.clone(),
+        teardown: Teardown::Result,
     };
     let id = incoming.id.clone().unwrap_or_default();
     let called = incoming.method.clone();

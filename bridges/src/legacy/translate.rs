@@ -42,7 +42,11 @@ pub(crate) fn answer_locally(session: &Session, incoming: &Incoming) -> Local {
             );
             Local::Answer(incoming.error(&error))
         }
-        called if ![method::DISCOVER, method::LISTEN].contains(&called) && method::SERVED.contains(&called) => Local::Forward,
+        called
+            if ![method::DISCOVER, method::LISTEN].contains(&called) && method::SERVED.contains(&called) =>
+        {
+            Local::Forward
+        }
         called => Local::Answer(incoming.error(&RpcError::method_not_found(called))),
     }
 }

@@ -12,6 +12,7 @@ mod clients;
 mod databases;
 mod discovery;
 mod doors;
+mod listening;
 mod nats_door;
 mod processes;
 mod tidy;
