@@ -2,6 +2,7 @@
 
 pub mod changing;
 pub mod children;
+pub mod conformance;
 pub mod fixture;
 pub mod http;
 pub mod mark;
