@@ -15,5 +15,6 @@ mod doors;
 mod listening;
 mod nats_door;
 mod processes;
+mod store;
 mod tidy;
 mod upstreams;
