@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::Dialect;
 use crate::{
     front::{Endpoint, Front},
     request::Incoming,
@@ -119,6 +120,11 @@ impl Session {
             used: Mutex::new(Instant::now()),
         };
         Ok((session, result))
+    }
+
+    /// How to speak with the client.
+    pub(crate) fn dialect(&self) -> Dialect {
+        Dialect::plain(self.version)
     }
 
     pub(crate) fn log_level(&self) -> Option<String> {
