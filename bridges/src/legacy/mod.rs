@@ -3,6 +3,7 @@
 //! Everything behind it is modern. Without it a complete modern platform is left.
 
 pub mod asking;
+pub mod capabilities;
 mod content;
 mod dialect;
 pub mod error;
