@@ -3,12 +3,15 @@
 //! Everything behind it is modern. Without it a complete modern platform is left.
 
 pub mod asking;
+pub mod batch;
 pub mod capabilities;
 mod content;
 mod dialect;
 pub mod error;
+mod form;
 mod listing;
 pub mod result;
+mod sampling;
 mod session;
 mod translate;
 
