@@ -200,7 +200,7 @@ impl Conversation {
             let called = incoming.method.clone();
             let work = async {
                 let answering = front.ask(&caller, &upgrade(&session, incoming)).await;
-                forward(answering, &out, |last| downgrade(&called, last)).await;
+                forward(answering, &out, |last| downgrade(session.dialect(), &called, &last)).await;
             };
             tokio::select! { () = call.cancelled.cancelled() => {} () = ended.cancelled() => {} () = work => {} }
         });

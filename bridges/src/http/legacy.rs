@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::{DOOR, Door, answer, answer::Event, principal, text_header, trace_of};
 use crate::{
     front::{Answering, Caller, Endpoint, Step, Teardown},
-    legacy::{CallGuard, Local, Session, SessionError, answer_locally, downgrade, upgrade},
+    legacy::{CallGuard, Dialect, Local, Session, SessionError, answer_locally, downgrade, upgrade},
     request::Incoming,
 };
 
@@ -128,7 +128,7 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
     let call = session.begin_call(&id);
     let answering = door.front.ask(&caller, &upgrade(session, incoming)).await;
     let (steps_in, mut steps) = mpsc::channel(answer::EVENTS_AHEAD);
-    tokio::spawn(run(answering, call, called, steps_in));
+    tokio::spawn(run(answering, call, session.dialect(), called, steps_in));
     match steps.recv().await {
         Some(Event::Last(body)) => answer::json(StatusCode::OK, body),
         Some(Event::Part(first)) => answer::stream_response(first, steps),
@@ -138,7 +138,13 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
 }
 
 /// Runs a call to its end, whether or not its client stays: a lost connection is no cancellation in this era.
-async fn run(mut answering: Answering, call: CallGuard, called: String, steps: mpsc::Sender<Event>) {
+async fn run(
+    mut answering: Answering,
+    call: CallGuard,
+    dialect: Dialect,
+    called: String,
+    steps: mpsc::Sender<Event>,
+) {
     loop {
         let step = tokio::select! {
             step = answering.next() => step,
@@ -149,7 +155,7 @@ async fn run(mut answering: Answering, call: CallGuard, called: String, steps: m
                 let _ = steps.send(Event::Part(part)).await;
             }
             Step::Final(last) => {
-                let _ = steps.send(Event::Last(downgrade(&called, last))).await;
+                let _ = steps.send(Event::Last(downgrade(dialect, &called, &last))).await;
                 return;
             }
         }
