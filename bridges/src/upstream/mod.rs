@@ -13,7 +13,6 @@ mod handshake;
 mod inbound;
 mod legacy;
 mod link;
-mod mailbox;
 mod options;
 mod part;
 mod pending;
