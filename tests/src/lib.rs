@@ -9,6 +9,7 @@ pub mod parts;
 pub mod platform;
 pub mod postgres;
 pub mod program;
+pub mod raw;
 pub mod session;
 pub mod wire;
 

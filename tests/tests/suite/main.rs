@@ -14,5 +14,6 @@ mod discovery;
 mod doors;
 mod nats_door;
 mod processes;
+mod slow_readers;
 mod tidy;
 mod upstreams;
