@@ -134,6 +134,19 @@ impl Raw {
     }
 }
 
+/// The resident memory of a process in bytes, as the kernel counts it.
+///
+/// # Panics
+/// When the process has ended, or this system has no `/proc`.
+#[must_use]
+pub fn resident(pid: rustix::process::Pid) -> usize {
+    let pid = pid.as_raw_nonzero();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+    kib.expect("its resident memory") * 1024
+}
+
 /// A modern request as bytes on the wire.
 #[must_use]
 pub fn modern(path: &str, called: &str, name: &str, params: Value) -> String {

@@ -12,6 +12,7 @@ mod clients;
 mod databases;
 mod discovery;
 mod doors;
+mod hostile;
 mod nats_door;
 mod processes;
 mod slow_readers;
