@@ -19,10 +19,11 @@ use tracing::debug;
 use crate::{
     front::{Answering, Caller, Endpoint, Front, Step, Teardown},
     legacy::{Local, Session, answer_locally, downgrade, upgrade},
+    outbox,
     request::Incoming,
 };
 
-/// How many messages may wait for a client that reads slowly. Beyond, its calls wait, and with them their hosts.
+/// How many messages may be on their way to a client. Beyond, each call keeps what it has to say in its outbox.
 const MESSAGES_AHEAD: usize = 64;
 /// How many calls one client may have running.
 const MAX_CALLS: usize = 256;
@@ -273,22 +274,32 @@ fn lock(
     calls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Sends what a call says. A client that does not read holds up neither the call nor its host.
 async fn forward(
     mut answering: Answering,
     out: &mpsc::Sender<Bytes>,
     last: impl FnOnce(crate::front::Final) -> Bytes,
 ) {
-    loop {
-        match answering.next().await {
-            Step::Part(part) => {
-                if out.send(part).await.is_err() {
-                    return;
-                }
+    let (sender, mut steps) = outbox::open();
+    let fill = async {
+        loop {
+            match answering.next().await {
+                Step::Part(part) => sender.offer(part).await,
+                Step::Final(answer) => return sender.answer(last(answer)),
             }
-            Step::Final(answer) => {
-                let _ = out.send(last(answer)).await;
+        }
+    };
+    let pour = async {
+        while let Some(outbox::Step::Part(message) | outbox::Step::Answer(message)) = steps.next().await {
+            if out.send(message).await.is_err() {
                 return;
             }
         }
+    };
+    // A client that has gone ends the call.
+    tokio::pin!(fill, pour);
+    tokio::select! {
+        () = &mut pour => {}
+        () = &mut fill => pour.await,
     }
 }

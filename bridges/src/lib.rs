@@ -11,6 +11,7 @@ pub mod http;
 pub mod legacy;
 mod lines;
 pub mod nats;
+mod outbox;
 mod param_headers;
 pub mod request;
 pub mod stdio;

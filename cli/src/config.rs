@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::upstream::{ChildOptions, EraKnob};
+use bridges::{
+    http::MAX_CONNECTIONS,
+    upstream::{ChildOptions, EraKnob},
+};
 use bus_schema::ServerId;
 use serde::Deserialize;
 
@@ -36,6 +39,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Hosts and origins beside the loopback ones that HTTP clients may come with.
     pub allowed_hosts: Vec<String>,
+    /// How many connections HTTP holds at once.
+    pub max_connections: usize,
     /// The longest that a call may take.
     pub call_timeout: Duration,
     /// How many threads run the platform's code.
@@ -57,6 +62,7 @@ struct File {
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    max_connections: Option<usize>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
     #[serde(default)]
@@ -144,6 +150,7 @@ impl Config {
                 .listen
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             allowed_hosts: file.allowed_hosts,
+            max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
             call_timeout: file
                 .call_timeout_secs
                 .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
@@ -173,6 +180,9 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
+        }
+        if self.max_connections == 0 {
+            bail!("max_connections is 0; use 1 or more");
         }
         if self.call_timeout > LONGEST_CALL {
             bail!("call_timeout_secs is more than a day (86400)");

@@ -255,6 +255,7 @@ impl Node {
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
+            max_connections: config.max_connections,
         };
         if !config.listen.ip().is_loopback() {
             warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
@@ -263,11 +264,7 @@ impl Node {
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
-        self.doors.push(tokio::spawn(async move {
-            if let Err(error) = door.serve(stop).await {
-                warn!(%error, "the http door has failed");
-            }
-        }));
+        self.doors.push(tokio::spawn(door.serve(stop)));
         Ok(local)
     }
 
@@ -291,11 +288,7 @@ impl Node {
         })?;
         let local = door.local();
         let stop = self.doors_stop.clone();
-        self.doors.push(tokio::spawn(async move {
-            if let Err(error) = door.serve(stop).await {
-                warn!(%error, "the metrics door has failed");
-            }
-        }));
+        self.doors.push(tokio::spawn(door.serve(stop)));
         Ok(local)
     }
 

@@ -11,6 +11,7 @@ pub mod parts;
 pub mod platform;
 pub mod postgres;
 pub mod program;
+pub mod raw;
 pub mod session;
 pub mod stream;
 pub mod wire;

@@ -7,12 +7,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bus_schema::{ProtocolVersion, RpcError, header, mcp::method, rpc, rpc::Kind};
-use tokio::sync::mpsc;
+use bytes::Bytes;
 
-use super::{DOOR, Door, answer, answer::Event, principal, text_header, trace_of};
+use super::{DOOR, Door, answer, principal, text_header, trace_of};
 use crate::{
     front::{Answering, Caller, Endpoint, Step, Teardown},
     legacy::{CallGuard, Dialect, Local, Session, SessionError, answer_locally, downgrade, upgrade},
+    outbox,
     request::Incoming,
 };
 
@@ -127,11 +128,11 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
     let called = incoming.method.clone();
     let call = session.begin_call(&id);
     let answering = door.front.ask(&caller, &upgrade(session, incoming)).await;
-    let (steps_in, mut steps) = mpsc::channel(answer::EVENTS_AHEAD);
-    tokio::spawn(run(answering, call, session.dialect(), called, steps_in));
-    match steps.recv().await {
-        Some(Event::Last(body)) => answer::json(StatusCode::OK, body),
-        Some(Event::Part(first)) => answer::stream_response(first, steps),
+    let (out, mut steps) = outbox::open();
+    tokio::spawn(run(answering, call, session.dialect(), called, out));
+    match steps.next().await {
+        Some(outbox::Step::Answer(body)) => answer::json(StatusCode::OK, body),
+        Some(outbox::Step::Part(first)) => answer::stream_response(first, steps),
         // The client cancelled the call, and is answered nothing.
         None => StatusCode::ACCEPTED.into_response(),
     }
@@ -143,7 +144,7 @@ async fn run(
     call: CallGuard,
     dialect: Dialect,
     called: String,
-    steps: mpsc::Sender<Event>,
+    out: outbox::Sender<Bytes>,
 ) {
     loop {
         let step = tokio::select! {
@@ -151,13 +152,8 @@ async fn run(
             () = call.cancelled.cancelled() => return,
         };
         match step {
-            Step::Part(part) => {
-                let _ = steps.send(Event::Part(part)).await;
-            }
-            Step::Final(last) => {
-                let _ = steps.send(Event::Last(downgrade(dialect, &called, &last))).await;
-                return;
-            }
+            Step::Part(part) => out.offer(part).await,
+            Step::Final(last) => return out.answer(downgrade(dialect, &called, &last)),
         }
     }
 }

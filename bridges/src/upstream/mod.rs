@@ -12,7 +12,6 @@ mod handshake;
 mod inbound;
 mod legacy;
 mod link;
-mod mailbox;
 mod options;
 mod part;
 mod pending;

@@ -7,9 +7,12 @@ use runtime::Outcome;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::upstream::{
-    ChildOptions, EraKnob, UpstreamError, child::Child, handshake::connect, link::Call, mailbox::Step,
-    options::Limits, server::Session,
+use crate::{
+    outbox::Step,
+    upstream::{
+        ChildOptions, EraKnob, UpstreamError, child::Child, handshake::connect, link::Call, options::Limits,
+        server::Session,
+    },
 };
 
 /// No test waits longer for anything.
