@@ -6,20 +6,20 @@
 
 mod answer;
 mod child;
-mod edit;
 mod environment;
 mod error;
 mod handshake;
 mod inbound;
 mod legacy;
 mod link;
-mod mailbox;
 mod options;
 mod part;
 mod pending;
 mod process;
 mod request;
 mod server;
+
+use crate::edit;
 
 pub use error::UpstreamError;
 pub use options::{ChildOptions, EraKnob};
