@@ -8,11 +8,12 @@ use bus_schema::{
     rpc::Message,
 };
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::edit::{Edits, Members};
 
 /// Codes that the modern era reserves for itself.
-const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
+pub(crate) const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
 
 /// Makes of a response that holds an error with this code the one that a legacy client gets.
 #[must_use]
@@ -38,13 +39,15 @@ pub fn downgrade(called: &str, code: i64, body: &Bytes) -> Bytes {
         }
         edits.replace(code.get(), error::LEGACY_RESOURCE_NOT_FOUND.to_string());
     } else {
-        let (internal, text, original) = (error::INTERNAL, text.get(), raw.get());
-        edits.replace(
-            original,
-            format!(r#"{{"code":{internal},"message":{text},"data":{{"original":{original}}}}}"#),
-        );
+        edits.replace(raw.get(), wrapped(raw, text));
     }
     edits.apply().into()
+}
+
+/// An internal error with the same message and the whole error in its data, as JSON.
+pub(crate) fn wrapped(original: &RawValue, message: &RawValue) -> String {
+    let code = error::INTERNAL;
+    format!(r#"{{"code":{code},"message":{message},"data":{{"original":{original}}}}}"#)
 }
 
 /// Whether an error with this code is a fault of this side, which wrote the modern request for the client.

@@ -13,6 +13,7 @@ mod listing;
 pub mod result;
 mod sampling;
 mod session;
+pub mod task;
 mod translate;
 
 pub use dialect::{Dialect, Tasks};
