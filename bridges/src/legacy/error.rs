@@ -13,7 +13,9 @@ use serde_json::value::RawValue;
 use crate::edit::{Edits, Members};
 
 /// Codes that the modern era reserves for itself.
-pub(crate) const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
+const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
+/// Codes that every server of the legacy era may use for what it likes.
+const PRIVATE: std::ops::RangeInclusive<i64> = -32019..=-32000;
 
 /// Makes of a response that holds an error with this code the one that a legacy client gets.
 #[must_use]
@@ -42,6 +44,12 @@ pub fn downgrade(called: &str, code: i64, body: &Bytes) -> Bytes {
         edits.replace(raw.get(), wrapped(raw, text));
     }
     edits.apply().into()
+}
+
+/// Whether an error of a legacy server with this code means something else, or nothing, to a modern client. The code of a missing
+/// resource is among them, and has a modern one.
+pub(crate) fn is_legacy_only(code: i64) -> bool {
+    RESERVED.contains(&code) || PRIVATE.contains(&code)
 }
 
 /// An internal error with the same message and the whole error in its data, as JSON.
@@ -115,6 +123,24 @@ mod tests {
         }
         let garbage = Bytes::from("garbage");
         assert_eq!(downgrade(method::TOOLS_CALL, -32021, &garbage), garbage);
+    }
+
+    #[test]
+    fn codes_of_the_legacy_era_alone_are_told_apart() {
+        for (code, is_alone) in [
+            (-32000, true),
+            (-32002, true),
+            (-32019, true),
+            (-32020, true),
+            (-32042, true),
+            (-32099, true),
+            (-32100, false),
+            (-31999, false),
+            (-32601, false),
+            (-1, false),
+        ] {
+            assert_eq!(is_legacy_only(code), is_alone, "{code}");
+        }
     }
 
     #[test]

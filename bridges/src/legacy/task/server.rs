@@ -14,13 +14,10 @@ use serde_json::value::RawValue;
 use super::{Status, push_meta, push_task, unusable};
 use crate::{
     edit::{Edits, Members, Object, is_key},
-    legacy::error::{RESERVED, wrapped},
+    legacy::error::{is_legacy_only, wrapped},
 };
 
 const TIMES: [(&str, &str); 2] = [("ttl", "ttlMs"), ("pollInterval", "pollIntervalMs")];
-
-/// Codes that legacy servers use for private purposes.
-const PRIVATE: std::ops::RangeInclusive<i64> = -32019..=-32000;
 
 /// Whether calls of a tool may be tasks, as the server's own list says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,7 +169,7 @@ fn modern_error(error: &RawValue) -> Result<String, RpcError> {
         return Err(unusable("its error has no code and message"));
     };
     match code.get().parse::<i64>() {
-        Ok(code) if RESERVED.contains(&code) || PRIVATE.contains(&code) => Ok(wrapped(error, message)),
+        Ok(code) if is_legacy_only(code) => Ok(wrapped(error, message)),
         Ok(_) => Ok(error.get().to_owned()),
         Err(_) => Err(unusable("its error code is no integer")),
     }
