@@ -10,6 +10,7 @@ mod dialect;
 pub mod error;
 mod form;
 mod listing;
+pub mod request;
 pub mod result;
 mod sampling;
 mod session;

@@ -13,9 +13,10 @@ use serde_json::value::RawValue;
 
 use super::{MODERN_DETAILS, Status, is_error, push_meta, push_task, with_related};
 use crate::{
-    edit::{Edits, Members, Object},
+    edit::{Members, Object, is_key},
     legacy::{
         Dialect,
+        request::without,
         result::{self, Downgraded},
     },
 };
@@ -42,21 +43,7 @@ pub fn augmentation(params: &RawValue) -> Option<Augmentation> {
 /// The call without the wish for a task, which the modern era does not know.
 #[must_use]
 pub fn plain(request: &Bytes) -> Bytes {
-    // Nearly no call has one, and most are longer than it takes to see that.
-    if !std::str::from_utf8(request).is_ok_and(|text| text.contains("\"task\"")) {
-        return request.clone();
-    }
-    let params = Message::parse(request).ok().and_then(|message| message.params);
-    let Some(params) = params.and_then(Members::of) else {
-        return request.clone();
-    };
-    let mut edits = Edits::new(request);
-    edits.remove(&params, "task");
-    if edits.is_empty() {
-        request.clone()
-    } else {
-        edits.apply().into()
-    }
+    without(request, "task")
 }
 
 /// Whether the client is told of a task as it is, or was told otherwise before.
@@ -162,7 +149,7 @@ pub fn notice(body: &Bytes, standing: Standing) -> Option<Bytes> {
     }
     let mut told = Object::default();
     for (key, value) in Members::of(params)?.iter() {
-        if crate::edit::is_key(key, "_meta") {
+        if is_key(key, "_meta") {
             push_meta(&mut told, Some(value), meta::SUBSCRIPTION_ID);
         } else {
             told.push(key.get(), value.get());
