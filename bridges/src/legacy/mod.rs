@@ -10,9 +10,11 @@ mod dialect;
 pub mod error;
 mod form;
 mod listing;
+pub mod request;
 pub mod result;
 mod sampling;
 mod session;
+pub mod task;
 mod translate;
 
 pub use dialect::{Dialect, Tasks};
