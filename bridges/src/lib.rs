@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod conversation;
+mod edit;
 pub mod front;
 pub mod http;
 pub mod legacy;

@@ -1,7 +1,7 @@
 //! What a file can say, with the flags and environment laid over it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -45,6 +45,8 @@ pub struct Config {
     pub call_timeout: Duration,
     /// How many threads run the platform's code.
     pub threads: Option<usize>,
+    /// The longest that calls of single tools may take, by `<server>.<tool>`.
+    pub tool_timeouts: BTreeMap<String, Duration>,
     /// The products server's database; SQLite in the data folder by default.
     pub products_database: Option<String>,
     /// External servers.
@@ -63,6 +65,8 @@ struct File {
     max_connections: Option<usize>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
+    #[serde(default)]
+    tool_timeouts_ms: BTreeMap<String, u64>,
     #[serde(default)]
     products: Products,
     #[serde(default)]
@@ -107,7 +111,7 @@ fn default_max_in_flight() -> u32 {
 impl ServerLine {
     /// The line as the upstream bridge takes it.
     #[must_use]
-    pub fn to_options(&self) -> ChildOptions {
+    pub fn to_options(&self, tool_timeouts: HashMap<String, Duration>) -> ChildOptions {
         ChildOptions {
             id: self.id.clone(),
             command: self.command.clone(),
@@ -116,6 +120,7 @@ impl ServerLine {
             era: self.era,
             tags: self.tags.clone(),
             max_in_flight: self.max_in_flight,
+            tool_timeouts,
         }
     }
 }
@@ -150,11 +155,26 @@ impl Config {
                 .call_timeout_secs
                 .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
             threads: common.threads.or(file.threads),
+            tool_timeouts: file
+                .tool_timeouts_ms
+                .into_iter()
+                .map(|(tool, millis)| (tool, Duration::from_millis(millis)))
+                .collect(),
             products_database: file.products.database_url,
             servers: file.servers,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The longest that calls of a server's tools may take, by tool.
+    #[must_use]
+    pub fn timeouts_of(&self, server: &ServerId) -> HashMap<String, Duration> {
+        let of_server = self.tool_timeouts.iter().filter_map(|(tool, timeout)| {
+            let (id, tool) = tool.split_once('.')?;
+            (id == server.as_str()).then(|| (tool.to_owned(), *timeout))
+        });
+        of_server.collect()
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -169,6 +189,14 @@ impl Config {
         }
         if self.call_timeout.is_zero() {
             bail!("call_timeout_secs is 0; use 1 or more");
+        }
+        for (tool, timeout) in &self.tool_timeouts {
+            if !tool.contains('.') {
+                bail!("tool_timeouts_ms has `{tool}`; write \"<server>.<tool>\" = milliseconds");
+            }
+            if timeout.is_zero() {
+                bail!("tool_timeouts_ms has 0 for `{tool}`; use 1 or more milliseconds");
+            }
         }
         let mut ids = BTreeSet::from(["products"]);
         for server in &self.servers {
@@ -270,6 +298,14 @@ mod tests {
                 ["line 3", "old", "legacy"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
+            (
+                "[tool_timeouts_ms]\nsearch = 5",
+                ["tool_timeouts_ms", "search", "<server>.<tool>"],
+            ),
+            (
+                "[tool_timeouts_ms]\n\"a.b\" = 0",
+                ["tool_timeouts_ms", "a.b", "1 or more"],
+            ),
         ] {
             let error = format!("{:#}", load(text).err().expect(text));
             for word in words {

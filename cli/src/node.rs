@@ -1,6 +1,6 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::products::Products;
 use anyhow::Context as _;
@@ -215,7 +215,10 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return Ok(Arc::new(ChildUpstream::new(self.bus.clone(), line.to_options())));
+            return Ok(Arc::new(ChildUpstream::new(
+                self.bus.clone(),
+                line.to_options(config.timeouts_of(&line.id)),
+            )));
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
@@ -234,9 +237,11 @@ impl Node {
                 format!("sqlite://{}", folder.join("products.db").display())
             }
         };
+        let id: ServerId = name.parse()?;
         Ok(Arc::new(ProductsPart {
             bus: self.bus.clone(),
             database,
+            tool_timeouts: config.timeouts_of(&id),
         }))
     }
 
@@ -307,6 +312,7 @@ impl Node {
 struct ProductsPart {
     bus: Bus,
     database: String,
+    tool_timeouts: HashMap<String, Duration>,
 }
 
 impl Part for ProductsPart {
@@ -320,6 +326,7 @@ impl Part for ProductsPart {
             let id: ServerId = "products".parse()?;
             let options = HostOptions {
                 tags: vec!["catalogue".to_owned()],
+                tool_timeouts: self.tool_timeouts.clone(),
                 ..HostOptions::new(id)
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;

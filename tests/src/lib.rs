@@ -1,6 +1,8 @@
 //! What the tests share: a NATS on a free port, a platform in process, servers to call, and clients to call them with.
 
+pub mod changing;
 pub mod children;
+pub mod conformance;
 pub mod fixture;
 pub mod http;
 pub mod mark;
@@ -11,6 +13,7 @@ pub mod postgres;
 pub mod program;
 pub mod raw;
 pub mod session;
+pub mod stream;
 pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};

@@ -91,6 +91,16 @@ fn last_alone(last: Final) -> Response {
     response
 }
 
+/// A notification that was not taken.
+pub(super) fn refused_notification(refused: Final) -> Response {
+    let status = match (refused.fault, refused.code) {
+        (Some(fault), _) => fault_status(fault),
+        (None, Some(code)) => refusal_status(code),
+        (None, None) => StatusCode::BAD_GATEWAY,
+    };
+    json(status, refused.body)
+}
+
 fn fault_status(fault: Fault) -> StatusCode {
     match fault {
         Fault::UnknownServer => StatusCode::NOT_FOUND,

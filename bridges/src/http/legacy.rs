@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::{DOOR, Door, answer, principal, text_header, trace_of};
 use crate::{
-    front::{Answering, Caller, Endpoint, Step},
-    legacy::{CallGuard, Local, Session, SessionError, answer_locally, downgrade, upgrade},
+    front::{Answering, Caller, Endpoint, Step, Teardown},
+    legacy::{CallGuard, Dialect, Local, Session, SessionError, answer_locally, downgrade, upgrade},
     outbox,
     request::Incoming,
 };
@@ -121,13 +121,15 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
         endpoint: session.endpoint.clone(),
         protocol_version: session.version,
         trace: trace_of(headers),
+        ending: door.stop.clone(),
+        teardown: Teardown::Result,
     };
     let id = incoming.id.clone().unwrap_or_default();
     let called = incoming.method.clone();
     let call = session.begin_call(&id);
     let answering = door.front.ask(&caller, &upgrade(session, incoming)).await;
     let (out, mut steps) = outbox::open();
-    tokio::spawn(run(answering, call, called, out));
+    tokio::spawn(run(answering, call, session.dialect(), called, out));
     match steps.next().await {
         Some(outbox::Step::Answer(body)) => answer::json(StatusCode::OK, body),
         Some(outbox::Step::Part(first)) => answer::stream_response(first, steps),
@@ -137,7 +139,13 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
 }
 
 /// Runs a call to its end, whether or not its client stays: a lost connection is no cancellation in this era.
-async fn run(mut answering: Answering, call: CallGuard, called: String, out: outbox::Sender<Bytes>) {
+async fn run(
+    mut answering: Answering,
+    call: CallGuard,
+    dialect: Dialect,
+    called: String,
+    out: outbox::Sender<Bytes>,
+) {
     loop {
         let step = tokio::select! {
             step = answering.next() => step,
@@ -145,7 +153,7 @@ async fn run(mut answering: Answering, call: CallGuard, called: String, out: out
         };
         match step {
             Step::Part(part) => out.offer(part).await,
-            Step::Final(last) => return out.answer(downgrade(&called, last)),
+            Step::Final(last) => return out.answer(downgrade(dialect, &called, &last)),
         }
     }
 }

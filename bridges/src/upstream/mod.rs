@@ -6,7 +6,6 @@
 
 mod answer;
 mod child;
-mod edit;
 mod environment;
 mod error;
 mod handshake;
@@ -19,6 +18,8 @@ mod pending;
 mod process;
 mod request;
 mod server;
+
+use crate::edit;
 
 pub use error::UpstreamError;
 pub use options::{ChildOptions, EraKnob};

@@ -43,6 +43,7 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
         era: EraKnob::Auto,
         tags: Vec::new(),
         max_in_flight: 16,
+        tool_timeouts: Default::default(),
     }
 }
 
