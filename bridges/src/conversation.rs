@@ -14,14 +14,16 @@ use bus_schema::{
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::debug;
 
 use crate::{
-    front::{Answering, Caller, Endpoint, Front, Step},
+    front::{Answering, Caller, Endpoint, Front, Step, Teardown},
     legacy::{Local, Session, answer_locally, downgrade, upgrade},
+    outbox,
     request::Incoming,
 };
 
-/// How many messages may wait for a client that reads slowly. Beyond, its calls wait, and with them their hosts.
+/// How many messages may be on their way to a client. Beyond, each call keeps what it has to say in its outbox.
 const MESSAGES_AHEAD: usize = 64;
 /// How many calls one client may have running.
 const MAX_CALLS: usize = 256;
@@ -39,6 +41,8 @@ pub(crate) struct Conversation {
     /// Running modern calls by their id as spelled. Held only to look up, insert or remove.
     calls: Arc<Mutex<HashMap<String, CancellationToken>>>,
     running: TaskTracker,
+    /// Cancelled when no more messages come: what has no end of its own is ended.
+    ending: CancellationToken,
     ended: CancellationToken,
 }
 
@@ -61,6 +65,7 @@ impl Conversation {
             slots: Arc::new(Semaphore::new(MAX_CALLS)),
             calls: Arc::default(),
             running: TaskTracker::new(),
+            ending: CancellationToken::new(),
             ended: CancellationToken::new(),
         };
         (conversation, messages)
@@ -79,6 +84,9 @@ impl Conversation {
         match incoming.kind {
             Kind::Request => self.request(incoming).await,
             Kind::Notification if incoming.method == method::CANCELLED => self.cancel(&incoming),
+            Kind::Notification if !incoming.method.starts_with(method::NOTIFICATION_PREFIX) => {
+                self.notify(incoming).await;
+            }
             // Nothing is asked of clients, and the other notifications ask nothing of us.
             Kind::Notification | Kind::Response => {}
         }
@@ -91,6 +99,7 @@ impl Conversation {
 
     /// Waits until all running calls have been answered.
     pub(crate) async fn finish(&self) {
+        self.ending.cancel();
         self.running.close();
         self.running.wait().await;
     }
@@ -116,6 +125,24 @@ impl Conversation {
                 self.send(incoming.error(&error)).await;
             }
         }
+    }
+
+    /// Passes on what a server may know; nothing answers it.
+    async fn notify(&self, incoming: Incoming) {
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            return;
+        };
+        let version = self
+            .session
+            .as_ref()
+            .map_or(ProtocolVersion::MODERN, |session| session.version);
+        let (caller, front) = (self.caller(version), self.front.clone());
+        self.running.spawn(async move {
+            let _slot = slot;
+            if let Err(refused) = front.notify(&caller, &incoming).await {
+                debug!(code = refused.code, "a client's notification was not taken");
+            }
+        });
     }
 
     async fn initialize(&mut self, incoming: &Incoming) {
@@ -174,7 +201,7 @@ impl Conversation {
             let called = incoming.method.clone();
             let work = async {
                 let answering = front.ask(&caller, &upgrade(&session, incoming)).await;
-                forward(answering, &out, |last| downgrade(&called, last)).await;
+                forward(answering, &out, |last| downgrade(session.dialect(), &called, &last)).await;
             };
             tokio::select! { () = call.cancelled.cancelled() => {} () = ended.cancelled() => {} () = work => {} }
         });
@@ -187,6 +214,8 @@ impl Conversation {
             endpoint: self.endpoint.clone(),
             protocol_version,
             trace: None,
+            ending: self.ending.clone(),
+            teardown: Teardown::CancelThenResult,
         }
     }
 
@@ -206,12 +235,7 @@ impl Conversation {
         if version != ProtocolVersion::MODERN.as_str() {
             return Err(RpcError::unsupported_version(version));
         }
-        if !method::SERVED.contains(&incoming.method.as_str())
-            || !self.front.offers(&self.endpoint, &incoming.method)
-        {
-            return Err(RpcError::method_not_found(&incoming.method));
-        }
-        Ok(())
+        self.front.check_method(&self.endpoint, &incoming.method)
     }
 
     async fn take_slot(&self, incoming: &Incoming) -> Option<tokio::sync::OwnedSemaphorePermit> {
@@ -250,22 +274,32 @@ fn lock(
     calls.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Sends what a call says. A client that does not read holds up neither the call nor its host.
 async fn forward(
     mut answering: Answering,
     out: &mpsc::Sender<Bytes>,
     last: impl FnOnce(crate::front::Final) -> Bytes,
 ) {
-    loop {
-        match answering.next().await {
-            Step::Part(part) => {
-                if out.send(part).await.is_err() {
-                    return;
-                }
+    let (sender, mut steps) = outbox::open();
+    let fill = async {
+        loop {
+            match answering.next().await {
+                Step::Part(part) => sender.offer(part).await,
+                Step::Final(answer) => return sender.answer(last(answer)),
             }
-            Step::Final(answer) => {
-                let _ = out.send(last(answer)).await;
+        }
+    };
+    let pour = async {
+        while let Some(outbox::Step::Part(message) | outbox::Step::Answer(message)) = steps.next().await {
+            if out.send(message).await.is_err() {
                 return;
             }
         }
+    };
+    // A client that has gone ends the call.
+    tokio::pin!(fill, pour);
+    tokio::select! {
+        () = &mut pour => {}
+        () = &mut fill => pour.await,
     }
 }

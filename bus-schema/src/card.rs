@@ -23,6 +23,12 @@ pub struct ServerId(String);
 pub struct BadServerId(pub String);
 
 impl ServerId {
+    /// The id under which every process with doors answers the other doors. It is no slug, so that no server can have it.
+    #[must_use]
+    pub fn door() -> Self {
+        Self("_door".to_owned())
+    }
+
     /// The id's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -106,6 +112,9 @@ pub struct ServerCard {
     pub capabilities: Map<String, Value>,
     /// Changes whenever a list of tools, prompts or resources changes.
     pub revision: String,
+    /// What stands in each of its lists, as digests: a list has changed when its digest has.
+    #[serde(default)]
+    pub lists: ListDigests,
     /// How many tools it has.
     #[serde(default)]
     pub tools: u32,
@@ -117,6 +126,18 @@ pub struct ServerCard {
     pub resources: u32,
     /// How many calls it takes at once.
     pub max_in_flight: u32,
+}
+
+/// A digest for each list of a server, in hex; empty for a list that it does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListDigests {
+    /// Of its tools.
+    pub tools: String,
+    /// Of its prompts.
+    pub prompts: String,
+    /// Of its resources and resource templates.
+    pub resources: String,
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ const EVENT: &str = "mcp.evt";
 const PUBLIC: &str = "mcp.pub";
 const WATCH: &str = "mcp.watch";
 const INBOX: &str = "_INBOX_";
+const DOORS: &str = "mcp.gw";
 const SERVICES: &str = "$SRV";
 
 /// The classes of process that may make calls. Each has inboxes of its own, which only its user may read.
@@ -73,16 +74,19 @@ pub enum InstanceVerb {
     Credit,
     /// Stop working on the call.
     Cancel,
+    /// A call that only this instance can answer, such as the next round of one that it has parked.
+    Call,
 }
 
 impl InstanceVerb {
-    const ALL: [Self; 3] = [Self::Body, Self::Credit, Self::Cancel];
+    const ALL: [Self; 4] = [Self::Body, Self::Credit, Self::Cancel, Self::Call];
 
     const fn as_str(self) -> &'static str {
         match self {
             Self::Body => "body",
             Self::Credit => "credit",
             Self::Cancel => "cancel",
+            Self::Call => "call",
         }
     }
 }
@@ -167,6 +171,8 @@ pub enum Subject {
         /// Whose calls.
         tenant: Token,
     },
+    /// A cancellation by a legacy client, to all doors, as any of them may run the call.
+    DoorCancel,
     /// The inbox of one call.
     Inbox {
         /// Which kind of caller.
@@ -220,6 +226,7 @@ impl fmt::Display for Subject {
             Self::Cancel { tenant, server } => write!(f, "{CANCEL}.{tenant}.{server}"),
             Self::Event { tenant, server, kind } => write!(f, "{EVENT}.{tenant}.{server}.{}", kind.as_str()),
             Self::Watch { tenant } => write!(f, "{WATCH}.{tenant}"),
+            Self::DoorCancel => write!(f, "{DOORS}.cancel"),
             Self::Inbox {
                 class,
                 instance,
@@ -294,6 +301,7 @@ fn parse_subject(text: &str) -> Option<Subject> {
         ["mcp", "watch", tenant] => Some(Subject::Watch {
             tenant: token(tenant)?,
         }),
+        ["mcp", "gw", "cancel"] => Some(Subject::DoorCancel),
         ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => {
             let (method, name) = split_public_name(rest);
             let name = name.map(Token::parse).transpose().ok()?;
@@ -506,6 +514,7 @@ mod tests {
             (token(), token(), prop::sample::select(EventKind::ALL.to_vec()))
                 .prop_map(|(tenant, server, kind)| Subject::Event { tenant, server, kind }),
             token().prop_map(|tenant| Subject::Watch { tenant }),
+            Just(Subject::DoorCancel),
             (
                 prop::sample::select(CallerClass::ALL.to_vec()),
                 token(),

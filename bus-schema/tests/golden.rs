@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf};
 
 use bus_schema::{
     Body, ContentType, Frame, FrameKind, Principal, Request, ServerCard, Token, TraceContext,
+    card::ListDigests,
     envelope::Control,
     header,
     mcp::RpcError,
@@ -149,6 +150,10 @@ fn card() -> ServerCard {
         protocol_version: "2026-07-28".to_owned(),
         capabilities: capabilities.as_object().cloned().expect("object"),
         revision: "9f86d081884c7d65".to_owned(),
+        lists: ListDigests {
+            tools: "7f83b1657ff1fc53".to_owned(),
+            ..ListDigests::default()
+        },
         tools: 7,
         prompts: 2,
         resources: 2,

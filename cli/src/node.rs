@@ -1,6 +1,6 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::products::Products;
 use anyhow::Context as _;
@@ -215,7 +215,7 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return self.external(line);
+            return self.external(line, config.timeouts_of(&line.id));
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
@@ -234,15 +234,21 @@ impl Node {
                 format!("sqlite://{}", folder.join("products.db").display())
             }
         };
+        let id: ServerId = name.parse()?;
         Ok(Arc::new(ProductsPart {
             bus: self.bus.clone(),
             database,
+            tool_timeouts: config.timeouts_of(&id),
         }))
     }
 
-    fn external(&self, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
+    fn external(
+        &self,
+        line: &ServerLine,
+        tool_timeouts: HashMap<String, Duration>,
+    ) -> anyhow::Result<Arc<dyn Part>> {
         let bus = self.bus.clone();
-        Ok(match line.to_options()? {
+        Ok(match line.to_options(tool_timeouts)? {
             ServerOptions::Child(options) => Arc::new(ChildUpstream::new(bus, options)),
             ServerOptions::Remote(options) => Arc::new(
                 RemoteUpstream::new(bus, options)
@@ -261,6 +267,7 @@ impl Node {
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
+            max_connections: config.max_connections,
         };
         if !config.listen.ip().is_loopback() {
             warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
@@ -269,11 +276,7 @@ impl Node {
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
-        self.doors.push(tokio::spawn(async move {
-            if let Err(error) = door.serve(stop).await {
-                warn!(%error, "the http door has failed");
-            }
-        }));
+        self.doors.push(tokio::spawn(door.serve(stop)));
         Ok(local)
     }
 
@@ -297,11 +300,7 @@ impl Node {
         })?;
         let local = door.local();
         let stop = self.doors_stop.clone();
-        self.doors.push(tokio::spawn(async move {
-            if let Err(error) = door.serve(stop).await {
-                warn!(%error, "the metrics door has failed");
-            }
-        }));
+        self.doors.push(tokio::spawn(door.serve(stop)));
         Ok(local)
     }
 
@@ -325,6 +324,7 @@ impl Node {
 struct ProductsPart {
     bus: Bus,
     database: String,
+    tool_timeouts: HashMap<String, Duration>,
 }
 
 impl Part for ProductsPart {
@@ -338,6 +338,7 @@ impl Part for ProductsPart {
             let id: ServerId = "products".parse()?;
             let options = HostOptions {
                 tags: vec!["catalogue".to_owned()],
+                tool_timeouts: self.tool_timeouts.clone(),
                 ..HostOptions::new(id)
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;

@@ -224,6 +224,10 @@ impl Bus {
         &self.0.url
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
     pub(crate) fn max_payload(&self) -> usize {
         self.0.client.max_payload()
     }

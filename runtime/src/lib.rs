@@ -2,7 +2,7 @@
 //!
 //! [`Bus`] is one process's connection. [`host`] serves an MCP server on it, [`call`] asks one, [`directory`] knows
 //! who is there and [`catalogue`] what they offer. [`rmcp_host`] turns a server written with rmcp's macros into one that
-//! [`host`] can serve; [`supervise`] keeps what may fail running. What is said on the bus stands in `bus-schema`.
+//! [`host`] can serve; [`store`] holds what outlives a process, and [`supervise`] keeps what may fail running. What is said on the bus stands in `bus-schema`.
 
 pub mod bus;
 pub mod call;
@@ -13,6 +13,7 @@ mod inbox;
 pub mod nats_server;
 pub mod public;
 pub mod rmcp_host;
+pub mod store;
 pub mod supervise;
 pub mod telemetry;
 pub mod watch;
@@ -21,4 +22,4 @@ pub use bus::{Bus, BusError, BusOptions};
 pub use call::{Answer, Call, CallError, Retry};
 pub use catalogue::Catalogue;
 pub use directory::Directory;
-pub use host::{Host, HostOptions, McpServer, Outcome, Parts};
+pub use host::{Host, HostOptions, McpServer, Outcome, Parts, Visibility};

@@ -5,6 +5,7 @@
 
 use std::{
     borrow::Cow,
+    collections::BTreeSet,
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -24,22 +25,35 @@ use rmcp::{
     service::{RequestContext, RunningService, RxJsonRpcMessage, TxJsonRpcMessage, serve_directly},
     transport::Transport,
 };
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::DropGuard;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::host::{McpServer, Outcome, Parts};
+
+/// How many changes of resources may wait for a listener; one that misses some is told of all that it listens for.
+const UPDATES_AHEAD: usize = 1_024;
 
 /// An rmcp server as a server of the bus.
 pub struct RmcpServer<H: ServerHandler + Clone> {
     handler: H,
     /// Peers that no call uses at the moment. Held only to take or return one.
     idle: Mutex<Vec<Slot<H>>>,
+    changes: Arc<Changes>,
+}
+
+/// What the handler says has changed, in whichever call it says so.
+struct Changes {
+    lists: watch::Sender<u64>,
+    resources: broadcast::Sender<Arc<str>>,
 }
 
 /// One rmcp peer, and where its notifications go for the length of a call.
 struct Slot<H: ServerHandler> {
     service: RunningService<RoleServer, H>,
     outlet: Arc<Outlet>,
+    /// Takes notifications of clients; requests are handed over directly.
+    incoming: mpsc::Sender<RxJsonRpcMessage<RoleServer>>,
 }
 
 /// Where a slot's notifications go at the moment.
@@ -59,6 +73,10 @@ impl<H: ServerHandler + Clone> RmcpServer<H> {
         Self {
             handler,
             idle: Mutex::default(),
+            changes: Arc::new(Changes {
+                lists: watch::Sender::new(0),
+                resources: broadcast::Sender::new(UPDATES_AHEAD),
+            }),
         }
     }
 
@@ -66,8 +84,18 @@ impl<H: ServerHandler + Clone> RmcpServer<H> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         idle.unwrap_or_else(|| {
             let outlet = Arc::<Outlet>::default();
-            let service = serve_directly(self.handler.clone(), SlotTransport(Arc::clone(&outlet)), None);
-            Slot { service, outlet }
+            let (incoming, notifications) = mpsc::channel(1);
+            let transport = SlotTransport {
+                notifications,
+                outlet: Arc::clone(&outlet),
+                changes: Arc::clone(&self.changes),
+            };
+            let service = serve_directly(self.handler.clone(), transport, None);
+            Slot {
+                service,
+                outlet,
+                incoming,
+            }
         })
     }
 
@@ -78,7 +106,8 @@ impl<H: ServerHandler + Clone> RmcpServer<H> {
             Err(error) => return Outcome::error(None, &error),
         };
         let mut decoded = match decode(&body, &request.method) {
-            Ok(decoded) => decoded,
+            Ok(Decoded::Request(id, request)) => (id, *request),
+            Ok(Decoded::Notification(notification)) => return self.notify(*notification).await,
             Err(error) => return Outcome::error(id.as_deref(), &error),
         };
         let slot = self.take_slot();
@@ -98,11 +127,24 @@ impl<H: ServerHandler + Clone> RmcpServer<H> {
         guard.disarm();
         slot.outlet.close();
         // A slot whose call was dropped never comes here: what it still has to say must not reach the next call.
+        self.return_slot(slot);
+        answer(id.as_deref(), result)
+    }
+
+    async fn notify(&self, notification: RxJsonRpcMessage<RoleServer>) -> Outcome {
+        let slot = self.take_slot();
+        if slot.incoming.send(notification).await.is_err() {
+            debug!("a server took no notification, as its peer has ended");
+        }
+        self.return_slot(slot);
+        Outcome::taken()
+    }
+
+    fn return_slot(&self, slot: Slot<H>) {
         self.idle
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(slot);
-        answer(id.as_deref(), result)
     }
 }
 
@@ -110,9 +152,30 @@ impl<H: ServerHandler + Clone> McpServer for RmcpServer<H> {
     fn handle(self: Arc<Self>, request: Request, parts: Parts) -> BoxFuture<'static, Outcome> {
         self.serve(request, parts).boxed()
     }
+
+    fn list_changes(&self) -> Option<watch::Receiver<u64>> {
+        Some(self.changes.lists.subscribe())
+    }
+
+    fn updates(&self) -> Option<broadcast::Receiver<Arc<str>>> {
+        Some(self.changes.resources.subscribe())
+    }
+
+    fn watch(self: Arc<Self>, uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
+        // The handler tells of every change, whoever listens.
+        let resources = self.handler.get_info().capabilities.resources;
+        let tells = resources.and_then(|resources| resources.subscribe) == Some(true);
+        std::future::ready(if tells { uris } else { BTreeSet::new() }).boxed()
+    }
 }
 
-fn decode(body: &[u8], method: &str) -> Result<(rmcp::model::RequestId, ClientRequest), RpcError> {
+/// What a message to a server is.
+enum Decoded {
+    Request(rmcp::model::RequestId, Box<ClientRequest>),
+    Notification(Box<RxJsonRpcMessage<RoleServer>>),
+}
+
+fn decode(body: &[u8], method: &str) -> Result<Decoded, RpcError> {
     let wrong =
         |why: &str| RpcError::invalid_params(format!("the parameters of `{method}` are wrong: {why}"));
     let message: ClientJsonRpcMessage =
@@ -125,8 +188,11 @@ fn decode(body: &[u8], method: &str) -> Result<(rmcp::model::RequestId, ClientRe
         {
             Err(wrong("see the method's schema for what it takes"))
         }
-        JsonRpcMessage::Request(request) => Ok((request.id, request.request)),
-        _ => Err(RpcError::invalid_request("the message is no request")),
+        JsonRpcMessage::Request(request) => Ok(Decoded::Request(request.id, Box::new(request.request))),
+        notification @ JsonRpcMessage::Notification(_) => Ok(Decoded::Notification(Box::new(notification))),
+        _ => Err(RpcError::invalid_request(
+            "the message is no request or notification",
+        )),
     }
 }
 
@@ -157,6 +223,26 @@ fn answer(id: Option<&str>, result: Result<rmcp::model::ServerResult, rmcp::Erro
     }
 }
 
+impl Changes {
+    fn take(&self, item: &TxJsonRpcMessage<RoleServer>) {
+        let JsonRpcMessage::Notification(notification) = item else {
+            return;
+        };
+        match &notification.notification {
+            ServerNotification::ToolListChangedNotification(_)
+            | ServerNotification::PromptListChangedNotification(_)
+            | ServerNotification::ResourceListChangedNotification(_) => {
+                self.lists.send_modify(|count| *count += 1);
+            }
+            ServerNotification::ResourceUpdatedNotification(updated) => {
+                // Without a listener there is nobody to tell.
+                let _ = self.resources.send(updated.params.uri.as_str().into());
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Outlet {
     fn open(&self, current: Current) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
@@ -171,8 +257,13 @@ impl Outlet {
     }
 }
 
-/// Carries a slot's notifications to the call that holds it; nothing ever comes in, as requests are handed over directly.
-struct SlotTransport(Arc<Outlet>);
+/// Carries a slot's notifications to the call that holds it, and what it says of changes to whoever listens. Only notifications of
+/// clients come in, as requests are handed over directly.
+struct SlotTransport {
+    notifications: mpsc::Receiver<RxJsonRpcMessage<RoleServer>>,
+    outlet: Arc<Outlet>,
+    changes: Arc<Changes>,
+}
 
 impl Transport<RoleServer> for SlotTransport {
     type Error = Infallible;
@@ -185,7 +276,8 @@ impl Transport<RoleServer> for SlotTransport {
         &mut self,
         item: TxJsonRpcMessage<RoleServer>,
     ) -> impl Future<Output = Result<(), Infallible>> + Send + 'static {
-        let current = self.0.current().filter(|current| belongs(&item, current));
+        self.changes.take(&item);
+        let current = self.outlet.current().filter(|current| belongs(&item, current));
         async move {
             if let Some(current) = current
                 && let Ok(notification) = serde_json::to_vec(&item)
@@ -197,7 +289,7 @@ impl Transport<RoleServer> for SlotTransport {
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
-        std::future::pending().await
+        self.notifications.recv().await
     }
 
     async fn close(&mut self) -> Result<(), Infallible> {

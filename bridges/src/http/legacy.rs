@@ -7,12 +7,13 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bus_schema::{ProtocolVersion, RpcError, header, mcp::method, rpc, rpc::Kind};
-use tokio::sync::mpsc;
+use bytes::Bytes;
 
-use super::{DOOR, Door, answer, answer::Event, principal, text_header, trace_of};
+use super::{DOOR, Door, answer, principal, text_header, trace_of};
 use crate::{
-    front::{Answering, Caller, Endpoint, Step},
-    legacy::{CallGuard, Local, Session, SessionError, answer_locally, downgrade, upgrade},
+    front::{Answering, Caller, Endpoint, Step, Teardown},
+    legacy::{CallGuard, Dialect, Local, Session, SessionError, answer_locally, downgrade, upgrade},
+    outbox,
     request::Incoming,
 };
 
@@ -120,36 +121,39 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
         endpoint: session.endpoint.clone(),
         protocol_version: session.version,
         trace: trace_of(headers),
+        ending: door.stop.clone(),
+        teardown: Teardown::Result,
     };
     let id = incoming.id.clone().unwrap_or_default();
     let called = incoming.method.clone();
     let call = session.begin_call(&id);
     let answering = door.front.ask(&caller, &upgrade(session, incoming)).await;
-    let (steps_in, mut steps) = mpsc::channel(answer::EVENTS_AHEAD);
-    tokio::spawn(run(answering, call, called, steps_in));
-    match steps.recv().await {
-        Some(Event::Last(body)) => answer::json(StatusCode::OK, body),
-        Some(Event::Part(first)) => answer::stream_response(first, steps),
+    let (out, mut steps) = outbox::open();
+    tokio::spawn(run(answering, call, session.dialect(), called, out));
+    match steps.next().await {
+        Some(outbox::Step::Answer(body)) => answer::json(StatusCode::OK, body),
+        Some(outbox::Step::Part(first)) => answer::stream_response(first, steps),
         // The client cancelled the call, and is answered nothing.
         None => StatusCode::ACCEPTED.into_response(),
     }
 }
 
 /// Runs a call to its end, whether or not its client stays: a lost connection is no cancellation in this era.
-async fn run(mut answering: Answering, call: CallGuard, called: String, steps: mpsc::Sender<Event>) {
+async fn run(
+    mut answering: Answering,
+    call: CallGuard,
+    dialect: Dialect,
+    called: String,
+    out: outbox::Sender<Bytes>,
+) {
     loop {
         let step = tokio::select! {
             step = answering.next() => step,
             () = call.cancelled.cancelled() => return,
         };
         match step {
-            Step::Part(part) => {
-                let _ = steps.send(Event::Part(part)).await;
-            }
-            Step::Final(last) => {
-                let _ = steps.send(Event::Last(downgrade(&called, last))).await;
-                return;
-            }
+            Step::Part(part) => out.offer(part).await,
+            Step::Final(last) => return out.answer(downgrade(dialect, &called, &last)),
         }
     }
 }

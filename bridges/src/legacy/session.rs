@@ -16,6 +16,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::{
+    Dialect,
+    capabilities::{self, Asks},
+};
 use crate::{
     front::{Endpoint, Front},
     request::Incoming,
@@ -70,8 +74,8 @@ impl Session {
         #[serde(rename_all = "camelCase")]
         struct Initialize<'a> {
             protocol_version: String,
-            #[serde(default)]
-            capabilities: Value,
+            #[serde(borrow, default)]
+            capabilities: Option<&'a RawValue>,
             #[serde(borrow, default)]
             client_info: Option<&'a RawValue>,
         }
@@ -99,8 +103,8 @@ impl Session {
         let version = negotiate(&asked.protocol_version);
         let mut result = json!({
             "protocolVersion": version.as_str(),
-            "capabilities": front.capabilities(&endpoint),
-            "serverInfo": front.server_info(&endpoint),
+            "capabilities": capabilities::of_server(Dialect::plain(version), front.capabilities(&endpoint)),
+            "serverInfo": capabilities::server_info(version, front.server_info(&endpoint)),
         });
         if let Some(instructions) = front.instructions(&endpoint) {
             result["instructions"] = instructions.into();
@@ -109,16 +113,19 @@ impl Session {
             version,
             principal,
             endpoint,
-            // Nothing is asked of legacy clients yet, so nothing is declared for them.
-            capabilities:
-                json!({ "extensions": asked.capabilities.get("extensions").cloned().unwrap_or(json!({})) })
-                    .to_string(),
+            // No door carries questions to legacy clients yet.
+            capabilities: capabilities::of_client(version, asked.capabilities, Asks::Nothing),
             client_info: asked.client_info.map(|raw| raw.get().to_owned()),
             log_level: Mutex::default(),
             calls: Mutex::default(),
             used: Mutex::new(Instant::now()),
         };
         Ok((session, result))
+    }
+
+    /// How to speak with the client.
+    pub(crate) fn dialect(&self) -> Dialect {
+        Dialect::plain(self.version)
     }
 
     pub(crate) fn log_level(&self) -> Option<String> {

@@ -2,13 +2,18 @@
 
 use bus_schema::{
     RpcError,
-    mcp::{error, meta, method},
-    rpc::{self, Message},
+    mcp::{meta, method},
+    rpc,
 };
 use bytes::Bytes;
-use serde_json::{Value, json, value::RawValue};
+use serde_json::Value;
+use tracing::error;
 
-use super::Session;
+use super::{
+    Dialect, Session, error,
+    result::{self, Downgraded},
+    task::client,
+};
 use crate::{front::Final, request::Incoming};
 
 const LOG_LEVELS: [&str; 8] = [
@@ -42,7 +47,11 @@ pub(crate) fn answer_locally(session: &Session, incoming: &Incoming) -> Local {
             );
             Local::Answer(incoming.error(&error))
         }
-        called if called != method::DISCOVER && method::SERVED.contains(&called) => Local::Forward,
+        called
+            if ![method::DISCOVER, method::LISTEN].contains(&called) && method::SERVED.contains(&called) =>
+        {
+            Local::Forward
+        }
         called => Local::Answer(incoming.error(&RpcError::method_not_found(called))),
     }
 }
@@ -83,7 +92,10 @@ pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
     if let Some(level) = session.log_level() {
         keys.push_str(&format!(r#","{}":{level}"#, meta::LOG_LEVEL));
     }
-    let body = incoming.with_metadata(&keys);
+    let mut body = incoming.with_metadata(&keys);
+    if incoming.method == method::TOOLS_CALL {
+        body = client::plain(&body);
+    }
     match Incoming::read(body) {
         Ok(upgraded) => upgraded,
         // What was read once and got a few keys more reads again; should it not, the server says why.
@@ -91,69 +103,69 @@ pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
     }
 }
 
-/// Turns the answer's errors that only the modern era knows into their legacy form.
-pub(crate) fn downgrade(called: &str, last: Final) -> Bytes {
-    let Some(code) = last.code else { return last.body };
-    let not_found = called == method::RESOURCES_READ && code == error::INVALID_PARAMS;
-    if !not_found && code != error::MISSING_CAPABILITY {
-        return last.body;
+/// Makes of a modern answer the one that a legacy client gets.
+pub(crate) fn downgrade(dialect: Dialect, called: &str, last: &Final) -> Bytes {
+    if let Some(code) = last.code {
+        if error::is_own_fault(code) {
+            error!(
+                code,
+                method = called,
+                "a server refused the metadata that was added for a legacy client"
+            );
+        }
+        return error::downgrade(called, code, &last.body);
     }
-    let Ok(message) = Message::parse(&last.body) else {
-        return last.body;
+    let error = match result::downgrade(dialect, called, &last.body) {
+        Downgraded::Complete(body) => return body,
+        Downgraded::Unreadable(error) => error,
+        // Neither was offered to the server.
+        Downgraded::InputRequired(_) => {
+            RpcError::internal("the server asks for input, which was not offered to it for this client")
+        }
+        Downgraded::Task(_) => RpcError::internal(
+            "the server made a task of the call, which was not offered to it for this client",
+        ),
     };
-    let Some(Ok(mut error)) = message
-        .error
-        .map(|raw| serde_json::from_str::<RpcError>(raw.get()))
-    else {
-        return last.body;
-    };
-    if code == error::MISSING_CAPABILITY {
-        error.data = Some(json!({ "code": error.code, "data": error.data }));
-        error.code = error::INTERNAL;
-    } else if error.data.as_ref().is_some_and(|data| data.get("uri").is_some()) {
-        error.code = error::LEGACY_RESOURCE_NOT_FOUND;
-    } else {
-        return last.body.clone();
-    }
-    rpc::error_response(message.id.map(RawValue::get), &error).into()
+    result::refused(&last.body, &error)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bus_schema::ProtocolVersion;
 
     #[test]
-    fn errors_get_their_legacy_code() {
-        let not_found = RpcError::invalid_params("no").with_data(json!({ "uri": "a:b" }));
-        let missing =
-            RpcError::new(error::MISSING_CAPABILITY, "no").with_data(json!({ "requiredCapabilities": {} }));
-        for (called, error, code) in [
+    fn an_answer_that_the_client_cannot_use_becomes_an_error() {
+        let answer = |code, body: &str| Final {
+            code,
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            fault: None,
+        };
+        for (last, expected) in [
             (
-                method::RESOURCES_READ,
-                &not_found,
-                error::LEGACY_RESOURCE_NOT_FOUND,
+                answer(
+                    None,
+                    r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","a":1.0}}"#,
+                ),
+                r#"{"jsonrpc":"2.0","id":1,"result":{"a":1.0}}"#,
             ),
-            (method::TOOLS_CALL, &not_found, error::INVALID_PARAMS),
             (
-                method::RESOURCES_READ,
-                &RpcError::invalid_params("bad"),
-                error::INVALID_PARAMS,
+                answer(
+                    Some(-32021),
+                    r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32021,"message":"m"}}"#,
+                ),
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"m","data":{"original":{"code":-32021,"message":"m"}}}}"#,
             ),
-            (method::TOOLS_CALL, &missing, error::INTERNAL),
+            (
+                answer(
+                    None,
+                    r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"s"}}"#,
+                ),
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"the server asks for input, which was not offered to it for this client"}}"#,
+            ),
         ] {
-            let last = Final {
-                code: Some(error.code),
-                body: rpc::error_response(Some("1"), error).into(),
-                fault: None,
-            };
-            let body = downgrade(called, last);
-            let message = Message::parse(&body).expect("message");
-            let read: RpcError = serde_json::from_str(message.error.expect("error").get()).expect("error");
-            assert_eq!(
-                (read.code, message.id.map(RawValue::get)),
-                (code, Some("1")),
-                "{called}"
-            );
+            let dialect = Dialect::plain(ProtocolVersion::V2025_11_25);
+            assert_eq!(downgrade(dialect, method::TOOLS_CALL, &last), expected);
         }
     }
 }

@@ -12,13 +12,7 @@ use tracing::{debug, warn};
 
 use crate::lines::Skipped;
 
-use super::{
-    answer,
-    link::Link,
-    mailbox::{Part, PartKind},
-    pending::Origin,
-    request::LogLevel,
-};
+use super::{answer, link::Link, pending::Origin, request::LogLevel};
 
 /// Takes one line; an empty one says nothing. `stream` is the call whose own stream it came on, where the transport can tell.
 ///
@@ -77,7 +71,7 @@ fn take_response(link: &Link, line: &[u8], message: &Message<'_>) {
         debug!(server.id = %link.server, "ignored an answer that nobody waits for");
         return;
     };
-    entry.mailbox.put_answer(match &entry.from {
+    entry.outbox.put_answer(match &entry.from {
         Origin::Bus { asked, era } => answer::for_caller(line, message, asked, *era),
         Origin::Room => Outcome {
             code: None,
@@ -109,10 +103,7 @@ fn take_progress(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> 
         return None;
     };
     let body = rpc::splice(line, token.get(), asked.progress_token.as_deref()?);
-    entry.mailbox.put_part(Part {
-        kind: PartKind::Progress,
-        body: body.into(),
-    });
+    entry.outbox.put(body.into());
     Some(())
 }
 
@@ -135,10 +126,7 @@ fn take_log_line(link: &Link, line: &[u8], message: &Message<'_>, stream: Option
     if LogLevel::of(params.level)? < asked.log_level? {
         return None;
     }
-    entry.mailbox.put_part(Part {
-        kind: PartKind::Message,
-        body: line.to_vec().into(),
-    });
+    entry.outbox.put(line.to_vec().into());
     Some(())
 }
 

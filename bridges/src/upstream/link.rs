@@ -26,11 +26,13 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
-use crate::lines::{Line, Lines, MAX_LINE_BYTES, end_line, excerpt};
+use crate::{
+    lines::{Line, Lines, MAX_LINE_BYTES, end_line, excerpt},
+    outbox::Step,
+};
 
 use super::{
     answer, inbound,
-    mailbox::Step,
     pending::{Entry, Origin, Pending},
     request,
 };
@@ -318,8 +320,8 @@ pub(super) struct Call {
 
 impl Call {
     /// Waits for the next notification, or for the answer.
-    pub(super) async fn next(&self) -> Step {
-        self.entry.mailbox.next().await
+    pub(super) async fn next(&self) -> Step<Outcome> {
+        self.entry.outbox.next().await.expect("the answer is taken once")
     }
 
     /// Sends all notifications to `parts`, in order, and gives the answer.

@@ -7,14 +7,12 @@
 
 mod answer;
 mod child;
-mod edit;
 mod environment;
 mod error;
 mod handshake;
 mod inbound;
 mod legacy;
 mod link;
-mod mailbox;
 mod options;
 mod part;
 mod pending;
@@ -22,6 +20,8 @@ mod process;
 pub mod remote;
 mod request;
 mod server;
+
+use crate::edit;
 
 pub use error::UpstreamError;
 pub use options::{ChildOptions, EraKnob};

@@ -8,12 +8,14 @@ use std::{
 use bus_schema::{RpcError, mcp::Era};
 use runtime::Outcome;
 
-use super::{mailbox::Mailbox, request::Asked};
+use super::request::Asked;
+use crate::outbox::Outbox;
 
 /// One call in flight.
 pub(super) struct Entry {
     pub(super) from: Origin,
-    pub(super) mailbox: Mailbox,
+    /// What the child has said about it.
+    pub(super) outbox: Outbox<Outcome>,
 }
 
 /// Where a call came from, which decides what its answer is made into.
@@ -28,7 +30,7 @@ impl Entry {
     pub(super) fn new(from: Origin) -> Self {
         Self {
             from,
-            mailbox: Mailbox::default(),
+            outbox: Outbox::default(),
         }
     }
 
@@ -38,7 +40,7 @@ impl Entry {
             Origin::Bus { asked, .. } => Some(asked.id.as_str()),
             Origin::Room => None,
         };
-        self.mailbox.put_answer(Outcome::error(id, error));
+        self.outbox.put_answer(Outcome::error(id, error));
     }
 }
 

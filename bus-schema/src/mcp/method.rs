@@ -39,12 +39,66 @@ pub const PROMPTS_CHANGED: &str = "notifications/prompts/list_changed";
 /// The resources have changed.
 pub const RESOURCES_CHANGED: &str = "notifications/resources/list_changed";
 
+/// Asks to be told of changes (modern).
+pub const LISTEN: &str = "subscriptions/listen";
+/// Says which of them will be told.
+pub const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
+/// A resource has changed.
+pub const UPDATED: &str = "notifications/resources/updated";
+/// Asks to be told when a resource changes (legacy).
+pub const SUBSCRIBE: &str = "resources/subscribe";
+/// Takes that back (legacy).
+pub const UNSUBSCRIBE: &str = "resources/unsubscribe";
+/// The client's folders have changed (legacy).
+pub const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
+/// Asks the user (server to client).
+pub const ELICIT: &str = "elicitation/create";
+/// Asks the client's model (server to client).
+pub const SAMPLE: &str = "sampling/createMessage";
+/// Asks for the client's folders (server to client).
+pub const ROOTS_LIST: &str = "roots/list";
+
+/// Tells how a task is doing (tasks extension).
+pub const TASKS_GET: &str = "tasks/get";
+/// Gives a task the input that it waits for (tasks extension).
+pub const TASKS_UPDATE: &str = "tasks/update";
+/// Cancels a task (tasks extension).
+pub const TASKS_CANCEL: &str = "tasks/cancel";
+
+/// What every notification's method begins with.
+pub const NOTIFICATION_PREFIX: &str = "notifications/";
+/// The methods of the tasks extension.
+pub const TASKS: [&str; 3] = [TASKS_GET, TASKS_UPDATE, TASKS_CANCEL];
+/// Methods that MCP defines in some revision, and that no modern client calls.
+const NOT_MODERN: [&str; 10] = [
+    INITIALIZE,
+    PING,
+    SET_LEVEL,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    ELICIT,
+    SAMPLE,
+    ROOTS_LIST,
+    "tasks/list",
+    "tasks/result",
+];
+
+/// Whether a method is none of MCP's own, such as `com.example/anything`. It passes to whoever may know it.
+#[must_use]
+pub fn is_custom(method: &str) -> bool {
+    !SERVED.contains(&method) && !NOT_MODERN.contains(&method) && !TASKS.contains(&method)
+}
+
+/// The methods whose answer may ask the client for input.
+pub const ASKING: [&str; 3] = [TOOLS_CALL, PROMPTS_GET, RESOURCES_READ];
+
 /// The methods whose request names one tool, prompt or resource.
 pub const NAMED: [&str; 3] = [TOOLS_CALL, PROMPTS_GET, RESOURCES_READ];
 
 /// The methods that Trunkline serves to modern clients.
-pub const SERVED: [&str; 9] = [
+pub const SERVED: [&str; 10] = [
     DISCOVER,
+    LISTEN,
     TOOLS_LIST,
     TOOLS_CALL,
     PROMPTS_LIST,
@@ -76,6 +130,7 @@ pub fn name_key(method: &str) -> Option<&'static str> {
     match method {
         TOOLS_CALL | PROMPTS_GET => Some("name"),
         RESOURCES_READ => Some("uri"),
+        TASKS_GET | TASKS_UPDATE | TASKS_CANCEL => Some("taskId"),
         _ => None,
     }
 }

@@ -4,6 +4,8 @@ pub mod error;
 pub mod meta;
 pub mod method;
 pub mod mirrored;
+pub mod resource;
+pub mod task;
 pub mod version;
 
 pub use error::RpcError;

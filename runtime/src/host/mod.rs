@@ -6,6 +6,7 @@
 
 mod describe;
 mod frames;
+mod listen;
 mod run;
 mod server;
 mod services;
@@ -14,7 +15,7 @@ mod work;
 use std::time::Duration;
 
 pub use run::Host;
-pub use server::{HostOptions, McpServer, Outcome, Parts};
+pub use server::{HostOptions, McpServer, Outcome, Parts, Visibility};
 pub(crate) use services::CARD_KEY;
 
 /// How long a call works in silence before its host tells the caller that it does.

@@ -2,18 +2,16 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_nats::{Message, StatusCode, Subscriber};
 use bus_schema::{
-    ContentType, FrameKind, ServerCard, Token,
+    ContentType, FrameKind, Request, ServerCard, Token,
     envelope::Control,
     header,
+    mcp::method,
     subject::{self, EventKind, InstanceVerb, Subject},
 };
 use futures::StreamExt as _;
@@ -26,8 +24,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
-    HostError, HostOptions, LARGE_BODIES_BYTES, McpServer,
-    describe::describe,
+    HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
+    describe::{Description, bare_card, describe},
+    listen::Listeners,
     services::{self, Questions},
     work::{CallKey, Work},
 };
@@ -57,9 +56,12 @@ pub(super) struct Shared {
     pub(super) calls: Mutex<HashMap<CallKey, Arc<Work>>>,
     pub(super) watched: WatchedUntil,
     pub(super) running: TaskTracker,
-    /// The card as last announced. Held only to read or replace it.
-    pub(super) card: Mutex<ServerCard>,
-    draining: AtomicBool,
+    /// What the server said of itself last. Held only to read or replace it.
+    description: Mutex<Description>,
+    /// Who wants to hear of changed resources.
+    pub(super) listeners: Listeners,
+    /// Cancelled when the host takes no more calls.
+    pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
 }
 
@@ -81,7 +83,13 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let card = describe(&bus, &server, &options).await?;
+        let description = match options.visibility {
+            Visibility::Announced => describe(&bus, &server, &options).await?,
+            Visibility::Hidden => Description {
+                card: bare_card(&bus, &options),
+                tool_timeouts: options.tool_timeouts.clone(),
+            },
+        };
         let subscriptions = subscribe(&bus, &options).await?;
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(options.max_in_flight as usize)),
@@ -89,8 +97,9 @@ impl Host {
             calls: Mutex::default(),
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
-            card: Mutex::new(card),
-            draining: AtomicBool::new(false),
+            description: Mutex::new(description),
+            listeners: Listeners::default(),
+            draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
             bus,
             server,
@@ -135,7 +144,11 @@ impl Drop for Host {
 
 impl Shared {
     pub(super) fn card(&self) -> ServerCard {
-        self.card.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.description().card.clone()
+    }
+
+    fn description(&self) -> std::sync::MutexGuard<'_, Description> {
+        self.description.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<CallKey, Arc<Work>>> {
@@ -143,6 +156,9 @@ impl Shared {
     }
 
     async fn announce(&self, kind: EventKind) {
+        if self.options.visibility == Visibility::Hidden {
+            return;
+        }
         let card = self.card();
         let subject = Subject::Event {
             tenant: Token::encode(&card.tenant),
@@ -167,7 +183,7 @@ impl Shared {
                     Some(message) => self.take_call(message, &early_cancels),
                     None => break,
                 },
-                Some(message) = subs.words.next() => self.take_word(&message),
+                Some(message) = subs.words.next() => self.take_word(message, &early_cancels),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
                 Some(_) = subs.watch.next() => self.watched.extend(),
                 Some(message) = subs.questions.next(), if !draining => services::answer(&self, &message).await,
@@ -181,7 +197,7 @@ impl Shared {
 
     /// Stops taking calls, and says until when the end of the subscription is waited for.
     async fn begin_drain(&self, subs: &mut Subscriptions) -> Instant {
-        self.draining.store(true, Ordering::Relaxed);
+        self.draining.cancel();
         if !self.bus.is_connected() {
             // Nothing comes any more, and nobody hears that this replica leaves.
             return Instant::now();
@@ -204,7 +220,7 @@ impl Shared {
             let mut none = VecDeque::new();
             loop {
                 tokio::select! {
-                    Some(message) = subs.words.next() => self.take_word(&message),
+                    Some(message) = subs.words.next() => self.take_word(message, &none),
                     Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut none),
                     else => std::future::pending::<()>().await,
                 }
@@ -251,8 +267,12 @@ impl Shared {
         Work::begin(self, message, codec.unwrap_or_default(), early_cancels);
     }
 
-    fn take_word(&self, message: &Message) {
+    fn take_word(self: &Arc<Self>, message: Message, early_cancels: &VecDeque<CallKey>) {
         let verb = match Subject::parse(&message.subject) {
+            Ok(Subject::Instance {
+                verb: InstanceVerb::Call,
+                ..
+            }) => return self.take_call(message, early_cancels),
             Ok(Subject::Instance { verb, .. }) => verb,
             // Only the broker's own answer to a heartbeat counts; anybody may write to the subject.
             Ok(Subject::Gone { caller, call, .. }) if message.status == Some(StatusCode::NO_RESPONDERS) => {
@@ -278,6 +298,7 @@ impl Shared {
             InstanceVerb::Credit => work.credit.grant(control.seq),
             InstanceVerb::Cancel => work.cancel.cancel(),
             InstanceVerb::Body => work.take_chunk(control),
+            InstanceVerb::Call => {}
         }
     }
 
@@ -318,9 +339,9 @@ impl Shared {
                 () = stop.cancelled() => return,
             }
             match describe(&self.bus, &self.server, &self.options).await {
-                Ok(_) if self.draining.load(Ordering::Relaxed) => return,
-                Ok(card) => {
-                    *self.card.lock().unwrap_or_else(PoisonError::into_inner) = card;
+                Ok(_) if self.draining.is_cancelled() => return,
+                Ok(description) => {
+                    *self.description() = description;
                     self.announce(EventKind::Up).await;
                 }
                 Err(error) => {
@@ -350,7 +371,10 @@ async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, Ho
             .to_string(),
         )
         .await?;
-    let questions = services::subscribe(bus, options).await?;
+    let questions = match options.visibility {
+        Visibility::Announced => services::subscribe(bus, options).await?,
+        Visibility::Hidden => Questions::new(),
+    };
     // Calls last: whoever reaches this replica finds it whole.
     let calls = bus.queue_subscribe(subject::all_calls(&tenant, &server)).await?;
     // Announced is what the broker hands calls to, and not what it has yet to read.
@@ -365,7 +389,15 @@ async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, Ho
 }
 
 impl Shared {
-    pub(super) fn call_budget(&self, timeout_ms: u64) -> Duration {
-        Duration::from_millis(timeout_ms).min(self.options.max_call_time)
+    /// How long a call may take: no longer than its caller waits, than any call may take, and than calls of its tool may.
+    pub(super) fn call_budget(&self, request: &Request) -> Duration {
+        let any = Duration::from_millis(request.timeout_ms).min(self.options.max_call_time);
+        self.tool_timeout(&request.method, request.name.as_deref())
+            .map_or(any, |timeout| timeout.min(any))
+    }
+
+    pub(super) fn tool_timeout(&self, called: &str, name: Option<&str>) -> Option<Duration> {
+        let name = name.filter(|_| called == method::TOOLS_CALL)?;
+        self.description().tool_timeouts.get(name).copied()
     }
 }

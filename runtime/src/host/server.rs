@@ -1,15 +1,20 @@
 //! What a host needs of a server, and what it gives to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::{Request, RpcError, ServerId, rpc};
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use tokio::sync::{mpsc, watch};
+use futures::{FutureExt as _, future::BoxFuture};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// An MCP server that a host can serve. It speaks the modern era and keeps no state between calls that a replica would miss.
 pub trait McpServer: Send + Sync + 'static {
-    /// Handles one request. The body of the request is a JSON-RPC request; the outcome's is the response with its id.
+    /// Handles one request. The body of the request is a JSON-RPC request; the outcome's is the response with its id. It may also
+    /// be a notification, whose outcome is [`Outcome::taken`].
     ///
     /// The future is dropped when the caller cancels, is gone, or its deadline passes.
     fn handle(self: Arc<Self>, request: Request, parts: Parts) -> BoxFuture<'static, Outcome>;
@@ -17,6 +22,17 @@ pub trait McpServer: Send + Sync + 'static {
     /// Counts up whenever a list of tools, prompts or resources has changed.
     fn list_changes(&self) -> Option<watch::Receiver<u64>> {
         None
+    }
+
+    /// Tells of each resource that has changed, by its URI.
+    fn updates(&self) -> Option<broadcast::Receiver<Arc<str>>> {
+        None
+    }
+
+    /// Is told which resources anybody wants to hear of, all of them each time, and says of which of them it can tell. It is not
+    /// called again before it has answered.
+    fn watch(self: Arc<Self>, _uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
+        std::future::ready(BTreeSet::new()).boxed()
     }
 
     /// The protocol version that is spoken behind the host; the bus's own by default.
@@ -38,8 +54,22 @@ pub struct HostOptions {
     pub max_in_flight: u32,
     /// The longest that any call may take, whatever its caller would wait.
     pub max_call_time: Duration,
+    /// The longest that calls of single tools may take, by their names; a tool may also say so itself, by `_meta` key
+    /// `io.trunkline/timeoutMs`.
+    pub tool_timeouts: HashMap<String, Duration>,
     /// How long running calls may go on when the host stops.
     pub drain_time: Duration,
+    /// Who finds it.
+    pub visibility: Visibility,
+}
+
+/// Who finds a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Visibility {
+    /// Everybody: it describes its server, and announces it.
+    Announced,
+    /// Whoever knows its instance.
+    Hidden,
 }
 
 impl HostOptions {
@@ -52,7 +82,9 @@ impl HostOptions {
             tags: Vec::new(),
             max_in_flight: 256,
             max_call_time: Duration::from_secs(24 * 60 * 60),
+            tool_timeouts: HashMap::new(),
             drain_time: Duration::from_secs(30),
+            visibility: Visibility::Announced,
         }
     }
 }
@@ -73,6 +105,15 @@ impl Outcome {
         Self {
             code: None,
             body: rpc::result_response(id, result).into(),
+        }
+    }
+
+    /// What a notification comes to: it was taken, and nothing answers it.
+    #[must_use]
+    pub const fn taken() -> Self {
+        Self {
+            code: None,
+            body: Bytes::new(),
         }
     }
 

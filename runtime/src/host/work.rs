@@ -6,6 +6,7 @@ use async_nats::Message;
 use bus_schema::{
     ContentType, FrameKind, Request, RpcError,
     envelope::{CHUNK_BYTES, Control, MAX_BODY_BYTES},
+    mcp::method,
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -19,6 +20,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 use super::{
     ACCEPT_AFTER, HEARTBEAT,
     frames::{Credit, Frames, Pulse},
+    listen,
     run::Shared,
     server::{Outcome, Parts},
 };
@@ -98,6 +100,7 @@ impl Work {
             work,
             frames,
             permits,
+            tool: None,
         };
         let span = info_span!(
             "call",
@@ -122,13 +125,17 @@ impl Work {
 
 /// A running call holds its slot, and room for its body.
 struct Permits {
-    _slot: OwnedSemaphorePermit,
+    /// A listen call waits and works on nothing, so it takes none.
+    _slot: Option<OwnedSemaphorePermit>,
     _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Permits {
     fn take(shared: &Shared, request: &Request) -> Option<Self> {
-        let slot = Arc::clone(&shared.slots).try_acquire_owned().ok()?;
+        let slot = match request.method.as_str() {
+            method::LISTEN => None,
+            _ => Some(Arc::clone(&shared.slots).try_acquire_owned().ok()?),
+        };
         let kib = u32::try_from(request.chunked_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
         let room = match kib {
             0 => None,
@@ -164,6 +171,8 @@ struct Running {
     work: Arc<Work>,
     frames: Frames,
     permits: Permits,
+    /// The tool that is called, for whoever hears that it took too long.
+    tool: Option<String>,
 }
 
 /// How a call ends at its host.
@@ -179,7 +188,7 @@ impl Running {
         let server = self.shared.options.id.as_str().to_owned();
         let _in_flight = metrics.in_flight(&server);
         let started = Instant::now();
-        let deadline = started + self.shared.call_budget(request.timeout_ms);
+        let deadline = started + self.shared.call_budget(&request);
         let described = watch::Described::of(&request);
         let request_bytes = request
             .body
@@ -268,8 +277,16 @@ impl Running {
     /// Runs the handler: sends on what it notifies, tells the caller that it works, and drops it when nobody waits.
     async fn handle(&mut self, request: Request, deadline: Instant) -> End {
         let (parts_in, mut parts) = mpsc::channel(PARTS_AHEAD);
+        self.tool = request
+            .name
+            .clone()
+            .filter(|_| request.method == method::TOOLS_CALL);
         let body = request.body.0.clone();
-        let handler = Arc::clone(&self.shared.server).handle(request, Parts::new(parts_in));
+        let parts_in = Parts::new(parts_in);
+        let handler = match request.method.as_str() {
+            method::LISTEN => listen::serve(Arc::clone(&self.shared), request, parts_in),
+            _ => Arc::clone(&self.shared.server).handle(request, parts_in),
+        };
         let mut handler = AssertUnwindSafe(handler).catch_unwind();
         let mut beat = heartbeat();
         let outcome = loop {
@@ -382,12 +399,16 @@ impl Running {
 
     fn deadline_error(&self, body: &[u8]) -> Outcome {
         let server = &self.shared.options.id;
-        Outcome::error_for(
-            body,
-            &RpcError::internal(format!(
-                "server `{server}` did not finish the call within its deadline"
-            )),
-        )
+        let tool = self.tool.as_deref();
+        let limit = self.shared.tool_timeout(method::TOOLS_CALL, tool);
+        let message = match tool.zip(limit) {
+            Some((tool, limit)) => format!(
+                "tool `{tool}` of server `{server}` did not finish within its {} ms, or the call's deadline",
+                limit.as_millis()
+            ),
+            None => format!("server `{server}` did not finish the call within its deadline"),
+        };
+        Outcome::error_for(body, &RpcError::internal(message))
     }
 }
 

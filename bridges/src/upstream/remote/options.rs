@@ -1,6 +1,11 @@
 //! What the platform must know of a remote server, as its operator writes it, and what of that cannot be used.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
 use bus_schema::{ServerId, header};
@@ -34,6 +39,8 @@ pub struct RemoteOptions {
     pub tags: Vec<String>,
     /// How many calls run at once; beyond, callers hear "busy".
     pub max_in_flight: u32,
+    /// The longest that calls of single tools may take, by their names.
+    pub tool_timeouts: HashMap<String, Duration>,
 }
 
 /// Whether the transport of a remote server is known beforehand.
@@ -244,6 +251,7 @@ mod tests {
             allow_private: false,
             tags: Vec::new(),
             max_in_flight: 1,
+            tool_timeouts: HashMap::new(),
         }
     }
 

@@ -61,6 +61,7 @@ impl RemoteUpstream {
         let options = HostOptions {
             tags: self.options.tags.clone(),
             max_in_flight: self.options.max_in_flight,
+            tool_timeouts: self.options.tool_timeouts.clone(),
             ..HostOptions::new(self.options.id.clone())
         };
         let server = ChildServer {

@@ -7,9 +7,12 @@ use runtime::Outcome;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::upstream::{
-    ChildOptions, EraKnob, UpstreamError, child::Child, handshake::connect, link::Call, mailbox::Step,
-    options::Limits, server::Session,
+use crate::{
+    outbox::Step,
+    upstream::{
+        ChildOptions, EraKnob, UpstreamError, child::Child, handshake::connect, link::Call, options::Limits,
+        server::Session,
+    },
 };
 
 /// No test waits longer for anything.
@@ -40,6 +43,7 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
         era: EraKnob::Auto,
         tags: Vec::new(),
         max_in_flight: 16,
+        tool_timeouts: Default::default(),
     }
 }
 

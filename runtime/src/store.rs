@@ -1,0 +1,181 @@
+//! Durable records by key, in a JetStream bucket: what must outlive a process, such as the sessions of legacy clients.
+//!
+//! Reads ask the stream's leader, so that whoever reads after an acknowledged write sees it; direct reads were seen to be stale.
+//! Writes are fenced by the revision that was read.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{
+    self, ErrorCode,
+    context::CreateStreamErrorKind,
+    kv::{self, CreateErrorKind, UpdateErrorKind},
+    stream::{Config, DiscardPolicy},
+};
+use bytes::Bytes;
+
+use crate::bus::Bus;
+
+/// How long the broker may take over one read or write.
+const REPLY_LIMIT: Duration = Duration::from_secs(5);
+
+/// What a bucket is for.
+#[derive(Clone, Debug)]
+pub struct BucketOptions {
+    /// Its name: letters, digits, `-` and `_`.
+    pub name: &'static str,
+    /// How long a record lives after its last write.
+    pub max_age: Duration,
+    /// How many bytes all records may take.
+    pub max_bytes: i64,
+    /// How many bytes one record may take.
+    pub max_record_bytes: i32,
+}
+
+/// A bucket of records.
+#[derive(Clone)]
+pub struct Bucket {
+    kv: kv::Store,
+}
+
+/// One record as it was read.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What was written.
+    pub value: Bytes,
+    /// Which write it was; [`Bucket::update`] takes it.
+    pub revision: u64,
+}
+
+/// Says why a record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The bucket cannot be made.
+    #[error("cannot open the bucket `{name}`; the platform needs a NATS with JetStream enabled")]
+    Open {
+        /// Which bucket.
+        name: &'static str,
+        /// What the broker says.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Somebody else wrote in between.
+    #[error("the record was changed by another process in between")]
+    Conflict,
+    /// The bucket is full.
+    #[error("the bucket is full")]
+    Full,
+    /// The broker did not answer, or refused.
+    #[error("the broker did not take or give the record")]
+    Broker(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Bucket {
+    /// Opens a bucket, and makes it if it is not there.
+    ///
+    /// # Errors
+    /// [`StoreError::Open`] when the broker has no JetStream, or refuses.
+    pub async fn open(bus: &Bus, options: BucketOptions) -> Result<Self, StoreError> {
+        let name = options.name;
+        let failed = |source: Box<dyn std::error::Error + Send + Sync>| StoreError::Open { name, source };
+        let mut context = jetstream::new(bus.client().clone());
+        context.set_timeout(REPLY_LIMIT);
+        let config = Config {
+            name: format!("KV_{name}"),
+            subjects: vec![format!("$KV.{name}.>")],
+            max_messages_per_subject: 1,
+            max_age: options.max_age,
+            max_bytes: options.max_bytes,
+            max_message_size: options.max_record_bytes,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: false,
+            ..Config::default()
+        };
+        match context.create_stream(config).await {
+            Ok(_) => {}
+            // Made by an older version with other limits; what it holds counts more.
+            Err(error) if is_there(&error) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        let kv = context
+            .get_key_value(name)
+            .await
+            .map_err(|error| failed(error.into()))?;
+        Ok(Self { kv })
+    }
+
+    /// Reads a record; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn get(&self, key: &str) -> Result<Option<Record>, StoreError> {
+        let entry = self.kv.entry(key).await.map_err(broker)?;
+        Ok(entry
+            .filter(|entry| entry.operation == kv::Operation::Put)
+            .map(|entry| Record {
+                value: entry.value,
+                revision: entry.revision,
+            }))
+    }
+
+    /// Writes a record that was not there, and gives its revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it was there.
+    pub async fn create(&self, key: &str, value: Bytes) -> Result<u64, StoreError> {
+        self.kv
+            .create(key, value)
+            .await
+            .map_err(|error| match error.kind() {
+                CreateErrorKind::AlreadyExists => StoreError::Conflict,
+                _ => full_or_broker(error),
+            })
+    }
+
+    /// Writes a record over the revision that was read, and gives the new one. Its life begins anew.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it has another revision by now.
+    pub async fn update(&self, key: &str, value: Bytes, revision: u64) -> Result<u64, StoreError> {
+        self.kv
+            .update(key, value, revision)
+            .await
+            .map_err(|error| match error.kind() {
+                UpdateErrorKind::WrongLastRevision => StoreError::Conflict,
+                _ => full_or_broker(error),
+            })
+    }
+
+    /// Removes a record for good.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
+        self.kv.purge(key).await.map_err(broker)
+    }
+}
+
+fn is_there(error: &jetstream::context::CreateStreamError) -> bool {
+    matches!(error.kind(), CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST)
+}
+
+fn broker(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    StoreError::Broker(error.into())
+}
+
+/// A full bucket says so only in words.
+fn full_or_broker(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text.push_str(&source.to_string());
+        cause = source.source();
+    }
+    if text.contains("maximum bytes exceeded") {
+        StoreError::Full
+    } else {
+        broker(error)
+    }
+}
