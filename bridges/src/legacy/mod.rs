@@ -20,3 +20,6 @@ mod translate;
 pub use dialect::{Dialect, Tasks};
 pub(crate) use session::{CallGuard, Session, SessionError, Sessions};
 pub(crate) use translate::{Local, answer_locally, downgrade, upgrade};
+
+#[cfg(test)]
+mod tests;
