@@ -19,4 +19,5 @@ mod processes;
 mod slow_readers;
 mod store;
 mod tidy;
+mod tool_lists;
 mod upstreams;
