@@ -10,11 +10,16 @@ mod dialect;
 pub mod error;
 mod form;
 mod listing;
+pub mod request;
 pub mod result;
 mod sampling;
 mod session;
+pub mod task;
 mod translate;
 
 pub use dialect::{Dialect, Tasks};
 pub(crate) use session::{CallGuard, Session, SessionError, Sessions};
 pub(crate) use translate::{Local, answer_locally, downgrade, upgrade};
+
+#[cfg(test)]
+mod tests;

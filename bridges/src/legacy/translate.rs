@@ -12,6 +12,7 @@ use tracing::error;
 use super::{
     Dialect, Session, error,
     result::{self, Downgraded},
+    task::client,
 };
 use crate::{front::Final, request::Incoming};
 
@@ -91,7 +92,10 @@ pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
     if let Some(level) = session.log_level() {
         keys.push_str(&format!(r#","{}":{level}"#, meta::LOG_LEVEL));
     }
-    let body = incoming.with_metadata(&keys);
+    let mut body = incoming.with_metadata(&keys);
+    if incoming.method == method::TOOLS_CALL {
+        body = client::plain(&body);
+    }
     match Incoming::read(body) {
         Ok(upgraded) => upgraded,
         // What was read once and got a few keys more reads again; should it not, the server says why.

@@ -2,6 +2,7 @@
 
 mod args;
 mod fixture;
+mod run;
 
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Fixture(options) => fixture::run(&options).await?,
+        Command::Run(options) => run::run(&options).await,
+        Command::Fixture(options) => fixture::run(&options).await.map(|()| ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
