@@ -8,6 +8,7 @@ use bridges::{
     admin::AdminDoor,
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
+    legacy::Doors,
     nats::{Identity, NatsDoor},
     upstream::ChildUpstream,
 };
@@ -39,6 +40,8 @@ pub struct Node {
     bus: Bus,
     front: Option<Front>,
     http: Option<SocketAddr>,
+    /// What doors need for legacy clients; made with the first such door.
+    legacy: Option<Doors>,
     doors: Vec<JoinHandle<()>>,
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
@@ -116,6 +119,7 @@ impl Node {
             bus,
             front: None,
             http: None,
+            legacy: None,
             doors: Vec::new(),
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
@@ -260,7 +264,11 @@ impl Node {
         if !config.listen.ip().is_loopback() {
             warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
         }
-        let door = HttpDoor::bind(front, options).await?;
+        let doors = match self.legacy.take() {
+            Some(doors) => doors,
+            None => Doors::start(front).await?,
+        };
+        let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
@@ -297,6 +305,11 @@ impl Node {
         self.doors_stop.cancel();
         if timeout(DOOR_DRAIN, join_all(self.doors)).await.is_err() {
             warn!("clients held a door open longer than the drain time");
+        }
+        if let Some(legacy) = self.legacy
+            && timeout(DOOR_DRAIN, legacy.stop()).await.is_err()
+        {
+            warn!("the calls of clients that had gone did not end in time");
         }
         let stopped = join_all(self.servers.into_iter().map(Kept::stop));
         if timeout(SERVER_DRAIN, stopped).await.is_err() {

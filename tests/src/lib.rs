@@ -3,6 +3,7 @@
 pub mod changing;
 pub mod children;
 pub mod conformance;
+pub mod dialogue;
 pub mod fixture;
 pub mod http;
 pub mod mark;

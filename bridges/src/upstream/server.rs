@@ -12,6 +12,7 @@ use runtime::{McpServer, Outcome, Parts};
 use tokio::sync::watch;
 
 use super::link::Link;
+use crate::legacy::request::for_server;
 
 /// How a child wants to be spoken with, as its handshake found out.
 #[derive(Clone, Debug)]
@@ -38,6 +39,7 @@ impl ChildServer {
         {
             return Outcome::result(id.get(), discovered.as_bytes());
         }
+        let body = for_server(self.session.version, &request.method, &body);
         match self.link.begin(&body, self.era(), request.trace.as_ref()).await {
             Ok(call) => {
                 // The child has its copy; a call may last for long.
