@@ -110,6 +110,7 @@ impl ServerLine {
             era: self.era,
             tags: self.tags.clone(),
             max_in_flight: self.max_in_flight,
+            asking: Default::default(),
         }
     }
 }

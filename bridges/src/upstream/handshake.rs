@@ -9,21 +9,19 @@ use bus_schema::{
     RpcError,
     mcp::{Era, ProtocolVersion, error, meta, method},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::{
     child::Child,
+    connection::{Offers, Opening, Session},
     error::UpstreamError,
     legacy::InitializeResult,
     link::Link,
     options::{ChildOptions, EraKnob, Limits},
-    server::Session,
 };
-
-const LISTEN: &str = "subscriptions/listen";
 
 /// Starts a child and opens the conversation with it.
 ///
@@ -31,18 +29,22 @@ const LISTEN: &str = "subscriptions/listen";
 /// [`UpstreamError`] when it does not start, ends, or does not complete the handshake in time.
 pub(super) async fn connect(
     options: &ChildOptions,
-    era: EraKnob,
+    opening: &Opening,
     limits: Limits,
 ) -> Result<(Child, Session), UpstreamError> {
     let deadline = Instant::now() + limits.handshake;
-    let mut child = Child::spawn(options, limits)?;
-    match open(&mut child, era, limits, deadline).await {
+    let mut child = Child::spawn(options, &opening.declared, limits)?;
+    match open(&mut child, opening, limits, deadline).await {
         Ok(session) => Ok((child, session)),
         // Some servers end on any request that comes before `initialize`.
-        Err(UpstreamError::Ended(how)) if era == EraKnob::Auto => {
+        Err(UpstreamError::Ended(how)) if opening.era == EraKnob::Auto => {
             debug!(server.id = %options.id, how, "the server ended on a modern question; starting it again with a legacy one");
-            let mut child = Child::spawn(options, limits)?;
-            let session = open(&mut child, EraKnob::Legacy, limits, deadline).await?;
+            let mut child = Child::spawn(options, &opening.declared, limits)?;
+            let legacy = Opening {
+                era: EraKnob::Legacy,
+                ..opening.clone()
+            };
+            let session = open(&mut child, &legacy, limits, deadline).await?;
             Ok((child, session))
         }
         Err(error) => Err(error),
@@ -51,16 +53,16 @@ pub(super) async fn connect(
 
 async fn open(
     child: &mut Child,
-    era: EraKnob,
+    opening: &Opening,
     limits: Limits,
     deadline: Instant,
 ) -> Result<Session, UpstreamError> {
     let link = Arc::clone(child.link());
     let opened = async {
-        match era {
+        match opening.era {
             EraKnob::Modern => discover(&link).await,
-            EraKnob::Legacy => initialize(&link).await.map(|session| (session, None)),
-            EraKnob::Auto => find_out(&link, limits).await,
+            EraKnob::Legacy => initialize(&link, opening).await.map(|session| (session, None)),
+            EraKnob::Auto => find_out(&link, opening, limits).await,
         }
     };
     // The child's own end comes first: it explains whatever else went wrong.
@@ -73,6 +75,9 @@ async fn open(
             garbage: link.garbage(),
         }),
     };
+    if session.offers.logging && session.version.era() == Era::Legacy {
+        link.levels.open();
+    }
     if let Some(wanted) = listen {
         child.accompany(listen_to(link, wanted));
     }
@@ -82,9 +87,9 @@ async fn open(
 /// A session, and the changes of lists that a modern child must be asked to tell of.
 type Opened = (Session, Option<Value>);
 
-async fn find_out(link: &Arc<Link>, limits: Limits) -> Result<Opened, UpstreamError> {
+async fn find_out(link: &Arc<Link>, opening: &Opening, limits: Limits) -> Result<Opened, UpstreamError> {
     let mut probe = std::pin::pin!(discover(link));
-    let legacy = async { initialize(link).await.map(|session| (session, None)) };
+    let legacy = async { initialize(link, opening).await.map(|session| (session, None)) };
     match timeout(limits.probe, &mut probe).await {
         Ok(Ok(modern)) => return Ok(modern),
         Ok(Err(error)) => {
@@ -114,7 +119,7 @@ async fn find_out(link: &Arc<Link>, limits: Limits) -> Result<Opened, UpstreamEr
 }
 
 /// The metadata of a modern request of our own.
-fn own_meta(version: ProtocolVersion) -> Value {
+pub(super) fn own_meta(version: ProtocolVersion) -> Value {
     json!({
         meta::PROTOCOL_VERSION: version.as_str(),
         meta::CLIENT_CAPABILITIES: {},
@@ -152,6 +157,7 @@ async fn discover(link: &Arc<Link>) -> Result<Opened, UpstreamError> {
     let session = Session {
         version,
         discovered: None,
+        offers: Offers::of(&result["capabilities"]),
     };
     Ok((session, changes_of(&result["capabilities"])))
 }
@@ -177,11 +183,21 @@ fn newest(versions: &Value, era: Era) -> Option<ProtocolVersion> {
         .max()
 }
 
-async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
-    let params = |version: ProtocolVersion| json!({ "protocolVersion": version.as_str(), "capabilities": {}, "clientInfo": own_name() });
-    let mut answer = link
-        .ask(method::INITIALIZE, &params(ProtocolVersion::NEWEST_LEGACY))
-        .await;
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct InitializeParams {
+    protocol_version: &'static str,
+    capabilities: Box<RawValue>,
+    client_info: Value,
+}
+
+async fn initialize(link: &Arc<Link>, opening: &Opening) -> Result<Session, UpstreamError> {
+    let params = |version: ProtocolVersion| InitializeParams {
+        protocol_version: version.as_str(),
+        capabilities: opening.declared.for_handshake(),
+        client_info: own_name(),
+    };
+    let mut answer = link.ask(method::INITIALIZE, &params(opening.version)).await;
     if let Err(refusal) = &answer
         && let Some(version) = named_in(refusal, Era::Legacy)
     {
@@ -207,6 +223,7 @@ async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
     Ok(Session {
         version,
         discovered: Some(result.discovered(version)),
+        offers: result.offers(),
     })
 }
 
@@ -228,6 +245,6 @@ fn changes_of(capabilities: &Value) -> Option<Value> {
 /// A modern child tells of changed lists only for as long as somebody has asked it to.
 async fn listen_to(link: Arc<Link>, wanted: Value) {
     let params = json!({ "notifications": wanted, "_meta": own_meta(ProtocolVersion::MODERN) });
-    let ended = link.ask(LISTEN, &params).await;
+    let ended = link.ask(method::LISTEN, &params).await;
     debug!(server.id = %link.server, error = ?ended.err(), "the server no longer tells of changed lists");
 }

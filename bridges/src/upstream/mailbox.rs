@@ -75,11 +75,16 @@ impl Mailbox {
 
     pub(super) async fn next(&self) -> Step {
         loop {
-            if let Some(step) = self.content().take() {
+            if let Some(step) = self.try_next() {
                 return step;
             }
             self.filled.notified().await;
         }
+    }
+
+    /// What is there already.
+    pub(super) fn try_next(&self) -> Option<Step> {
+        self.content().take()
     }
 
     fn content(&self) -> std::sync::MutexGuard<'_, Content> {

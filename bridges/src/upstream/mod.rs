@@ -2,27 +2,42 @@
 //!
 //! [`ChildUpstream`] runs a command and speaks MCP with it over its stdin and stdout, in whichever era the command knows. Inside,
 //! `process` owns the operating system's side, `link` the conversation, `handshake` finds out the era, and `request`, `answer`
-//! and `legacy` translate. Restarting belongs to [`runtime::supervise`], and serving on the bus to [`runtime::host`].
+//! and `legacy` translate. `server` chooses the conversation of a call: callers that a legacy server may ask have `lanes` of their
+//! own, and `rounds`, `ask` and `park` carry what it asks. Restarting belongs to [`runtime::supervise`], and serving on the bus to
+//! [`runtime::host`].
 
 mod answer;
+mod ask;
+mod asks;
+mod call;
+mod canonical;
+mod capabilities;
 mod child;
+mod connection;
 mod edit;
 mod environment;
 mod error;
 mod handshake;
 mod inbound;
+mod lane;
+mod lanes;
 mod legacy;
+mod levels;
 mod link;
 mod mailbox;
 mod options;
+mod park;
 mod part;
 mod pending;
 mod process;
 mod request;
+mod rounds;
+mod seal;
 mod server;
+mod subscriptions;
 
 pub use error::UpstreamError;
-pub use options::{ChildOptions, EraKnob};
+pub use options::{AskingOptions, ChildOptions, EraKnob};
 pub use part::ChildUpstream;
 
 #[cfg(test)]

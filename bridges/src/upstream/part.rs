@@ -1,4 +1,4 @@
-//! A child as a part of the platform: put on the bus when it is ready, taken off when it ends.
+//! An upstream server as a part of the platform: put on the bus when it is ready, taken off when it ends.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,20 +16,26 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    child::Child,
+    child::ChildConnector,
+    connection::{Carrier, Connection, Connector, Opening},
     error::UpstreamError,
-    handshake::connect,
+    lanes::Lanes,
     options::{ChildOptions, EraKnob, Limits},
-    server::ChildServer,
+    park::Parks,
+    server::UpstreamServer,
 };
 
-/// How long the host of a child that has ended may take to hand out its last answers before a new one starts.
+/// How long the host of a server that has ended may take to hand out its last answers before a new one starts.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A server that is a child process, for [`runtime::supervise::keep`] to run.
 pub struct ChildUpstream {
     bus: Bus,
     options: ChildOptions,
+    connector: Arc<dyn Connector>,
+    /// What belongs to single callers outlives the connection that all share.
+    lanes: Arc<Lanes>,
+    parks: Arc<Parks>,
     /// The era that the last run was found to speak, so that a restart need not find out again. Held only to read or set it.
     era: Mutex<Option<Era>>,
 }
@@ -38,32 +44,61 @@ impl ChildUpstream {
     /// A child that is not started yet.
     #[must_use]
     pub fn new(bus: Bus, options: ChildOptions) -> Self {
+        let parks = Parks::new(
+            options.id.clone(),
+            bus.instance().to_owned(),
+            options.asking.input_ttl,
+        );
+        let connector = Arc::new(ChildConnector {
+            options: options.clone(),
+            limits: Limits::default(),
+        });
+        let lanes = Lanes::new(
+            options.id.clone(),
+            connector.clone(),
+            options.asking.into(),
+            Arc::clone(&parks),
+        );
         Self {
             bus,
             options,
+            connector,
+            lanes,
+            parks,
             era: Mutex::new(None),
         }
     }
 
     async fn start_child(&self, stop: CancellationToken) -> Result<RunningPart, UpstreamError> {
-        let connected = connect(&self.options, self.knob(), Limits::default()).await;
-        self.remember(connected.as_ref().ok().map(|(_, session)| session.version.era()));
-        let (mut child, session) = connected?;
+        let connected = self.connector.connect(Opening::shared(self.knob())).await;
+        self.remember(
+            connected
+                .as_ref()
+                .ok()
+                .map(|connection| connection.session.version.era()),
+        );
+        let Connection {
+            link,
+            session,
+            mut carrier,
+        } = connected?;
         info!(server.id = %self.options.id, version = %session.version, "the child process is ready");
         let options = HostOptions {
             tags: self.options.tags.clone(),
             max_in_flight: self.options.max_in_flight,
             ..HostOptions::new(self.options.id.clone())
         };
-        let server = ChildServer {
-            link: Arc::clone(child.link()),
+        let server = Arc::new(UpstreamServer::new(
+            link,
             session,
-        };
+            Arc::clone(&self.lanes),
+            Arc::clone(&self.parks),
+        ));
         let host = tokio::select! {
-            host = Host::start(self.bus.clone(), Arc::new(server), options) => host?,
-            error = child.ended() => return Err(error),
+            host = Host::start(self.bus.clone(), Arc::clone(&server) as _, options) => host?,
+            error = carrier.ended() => return Err(error),
         };
-        Ok(run(child, host, stop).boxed())
+        Ok(run(server, carrier, host, stop).boxed())
     }
 
     fn knob(&self) -> EraKnob {
@@ -80,12 +115,31 @@ impl ChildUpstream {
     }
 }
 
-async fn run(mut child: Child, host: Host, stop: CancellationToken) -> Result<(), PartError> {
+impl Drop for ChildUpstream {
+    fn drop(&mut self) {
+        // Told to stop while it was down, it has not ended them.
+        self.parks.clear();
+        self.lanes.stop();
+    }
+}
+
+async fn run(
+    server: Arc<UpstreamServer>,
+    mut carrier: Box<dyn Carrier>,
+    host: Host,
+    stop: CancellationToken,
+) -> Result<(), PartError> {
     tokio::select! {
         () = stop.cancelled() => {}
-        error = child.ended() => {
+        () = server.accompany() => {}
+        error = carrier.ended() => {
             // It goes on answering those who are slow to listen, off the bus already.
-            let _ = timeout(LEAVES_WITHIN, host.stop()).await;
+            let mut leaving = host.stop().boxed();
+            if timeout(LEAVES_WITHIN, &mut leaving).await.is_err() {
+                // Calls on connections of their own must not outlast their host: the next one would hear of them as well.
+                server.over.cancel();
+                let _ = timeout(LEAVES_WITHIN, leaving).await;
+            }
             return Err(error.into());
         }
     }
@@ -93,9 +147,12 @@ async fn run(mut child: Child, host: Host, stop: CancellationToken) -> Result<()
     tokio::select! {
         () = &mut leaving => {}
         // Whoever still waits for an answer has an error now, and the host can leave.
-        _ = child.ended() => leaving.await,
+        _ = carrier.ended() => leaving.await,
     }
-    child.shut_down().await;
+    // Nobody comes back to them.
+    server.parks.clear();
+    server.lanes.close().await;
+    carrier.shut_down().await;
     Ok(())
 }
 
