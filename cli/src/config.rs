@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::upstream::{ChildOptions, EraKnob};
+use bridges::upstream::{AskingOptions, ChildOptions, EraKnob};
 use bus_schema::ServerId;
 use serde::Deserialize;
 
@@ -22,6 +22,10 @@ const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// What a host gives a call at most.
 const LONGEST_CALL: Duration = Duration::from_secs(24 * 60 * 60);
 const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
+/// Nobody is asked for input for longer than a day.
+const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
+/// More processes of one server than this are a mistake of the one who wrote it.
+const MOST_CHILDREN: usize = 1_000;
 
 /// The settings of one process. Not `Debug`, as URLs and variables may hold secrets.
 #[derive(Clone)]
@@ -92,6 +96,12 @@ pub struct ServerLine {
     /// How many calls it takes at once.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: u32,
+    /// How long a call waits for input that its caller was asked for.
+    pub input_ttl_secs: Option<u64>,
+    /// How many processes it may have for callers that can be asked for input, beside the one that all others share.
+    pub max_children: Option<usize>,
+    /// How long such a process runs on that nobody uses.
+    pub idle_secs: Option<u64>,
 }
 
 fn default_max_in_flight() -> u32 {
@@ -110,8 +120,48 @@ impl ServerLine {
             era: self.era,
             tags: self.tags.clone(),
             max_in_flight: self.max_in_flight,
-            asking: Default::default(),
+            asking: self.asking(),
         }
+    }
+
+    fn asking(&self) -> AskingOptions {
+        let usual = AskingOptions::default();
+        AskingOptions {
+            input_ttl: self.input_ttl_secs.map_or(usual.input_ttl, Duration::from_secs),
+            max_children: self.max_children.unwrap_or(usual.max_children),
+            idle: self.idle_secs.map_or(usual.idle, Duration::from_secs),
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let id = &self.id;
+        if self.command.is_empty() {
+            bail!("server `{id}` has an empty command; write command = [\"program\", \"argument\"]");
+        }
+        if self.max_in_flight == 0 {
+            bail!("server `{id}` has max_in_flight = 0; use 1 or more");
+        }
+        if let Some(secs) = self
+            .input_ttl_secs
+            .filter(|secs| !(1..=LONGEST_INPUT_SECS).contains(secs))
+        {
+            bail!("server `{id}` has input_ttl_secs = {secs}; use 1 to {LONGEST_INPUT_SECS} (a day)");
+        }
+        if let Some(children) = self
+            .max_children
+            .filter(|children| !(1..=MOST_CHILDREN).contains(children))
+        {
+            bail!(
+                "server `{id}` has max_children = {children}; use 1 to {MOST_CHILDREN}, as every caller that can be asked needs one"
+            );
+        }
+        if let Some(secs) = self
+            .idle_secs
+            .filter(|secs| !(1..=LONGEST_INPUT_SECS).contains(secs))
+        {
+            bail!("server `{id}` has idle_secs = {secs}; use 1 to {LONGEST_INPUT_SECS} (a day)");
+        }
+        Ok(())
     }
 }
 
@@ -169,15 +219,7 @@ impl Config {
                     server.id
                 );
             }
-            if server.command.is_empty() {
-                bail!(
-                    "server `{}` has an empty command; write command = [\"program\", \"argument\"]",
-                    server.id
-                );
-            }
-            if server.max_in_flight == 0 {
-                bail!("server `{}` has max_in_flight = 0; use 1 or more", server.id);
-            }
+            server.check()?;
         }
         Ok(())
     }
@@ -221,6 +263,14 @@ mod tests {
             (config.servers[0].id.as_str(), config.servers[0].era),
             ("time", EraKnob::Modern)
         );
+        let asking = config.servers[0].to_options().asking;
+        assert_eq!(asking, AskingOptions::default());
+        let knobs = "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 7\nmax_children = 2\nidle_secs = 9\n";
+        let asking = load(knobs).expect("loads").servers[0].to_options().asking;
+        assert_eq!(
+            (asking.input_ttl, asking.max_children, asking.idle),
+            (Duration::from_secs(7), 2, Duration::from_secs(9))
+        );
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("t.toml");
         fs::write(&path, "data_dir = \"/data\"").expect("write");
@@ -259,6 +309,22 @@ mod tests {
             (
                 "[[servers]]\nid = \"a\"\nera = \"old\"\ncommand = [\"x\"]",
                 ["line 3", "old", "legacy"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 0",
+                ["server `a`", "input_ttl_secs = 0", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = 0",
+                ["server `a`", "max_children = 0", "1 to 1000"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nidle_secs = 100000",
+                ["server `a`", "idle_secs = 100000", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = \"many\"",
+                ["line 4", "max_children", "expected"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
         ] {
