@@ -15,7 +15,13 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::front::Front;
+use crate::{
+    front::Front,
+    http::serve::{Limits, serve},
+};
+
+/// How many connections operators have to a process without doors.
+const MAX_CONNECTIONS: usize = 256;
 
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S> {
@@ -72,15 +78,14 @@ impl AdminDoor {
         self.local
     }
 
-    /// Serves until `stop`.
-    ///
-    /// # Errors
-    /// What the system says when accepting connections fails for good.
-    pub async fn serve(self, stop: CancellationToken) -> io::Result<()> {
+    /// Serves until `stop`; then finishes the requests that have begun.
+    pub async fn serve(self, stop: CancellationToken) {
         info!(address = %self.local, "metrics and health are served");
-        axum::serve(self.listener, self.router)
-            .with_graceful_shutdown(stop.cancelled_owned())
-            .await
+        let limits = Limits {
+            connections: MAX_CONNECTIONS,
+            ..Limits::default()
+        };
+        serve(self.listener, self.router, limits, stop).await;
     }
 }
 

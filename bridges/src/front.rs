@@ -5,25 +5,38 @@
 
 mod aggregate;
 mod answering;
+mod changes;
+mod keeper;
+mod listening;
 mod owner;
+mod route;
 mod trace_ids;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::{
-    Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
+    Body, Principal, ProtocolVersion, Request, RoutedState, RpcError, ServerCard, ServerId, TraceContext,
     mcp::{meta, method},
-    rpc,
+    rpc::{self, Kind},
 };
-use bytes::Bytes;
 use runtime::{Bus, Catalogue, Directory, Retry};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
-use crate::request::{Incoming, Piece, Reference};
+use crate::request::Incoming;
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
+use changes::{Changes, parse_digests};
+pub use changes::{Lists, Notice, Wanted, Watching};
+use listening::Listening;
+pub use listening::Teardown;
+use route::Route;
 use trace_ids::Ids;
 
 /// What the platform calls itself.
@@ -53,6 +66,10 @@ pub struct Caller {
     pub protocol_version: ProtocolVersion,
     /// The trace that came outside the message, such as in an HTTP header.
     pub trace: Option<TraceContext>,
+    /// Cancelled when the door wants streams without an end to end.
+    pub ending: CancellationToken,
+    /// How it ends them.
+    pub teardown: Teardown,
 }
 
 /// Takes requests from doors.
@@ -63,16 +80,9 @@ struct Inner {
     bus: Bus,
     catalogue: Catalogue,
     aggregate: aggregate::Aggregate,
+    changes: Arc<Changes>,
     call_timeout: Duration,
     ids: Ids,
-}
-
-/// Where a request goes.
-struct Route {
-    server: ServerId,
-    /// The name as the server knows it.
-    name: Option<String>,
-    body: Bytes,
 }
 
 impl Front {
@@ -80,10 +90,12 @@ impl Front {
     #[must_use]
     pub fn new(bus: Bus, catalogue: Catalogue, call_timeout: Duration) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
+        let changes = Changes::start(&bus, catalogue.directory());
         Self(Arc::new(Inner {
             bus,
             catalogue,
             aggregate,
+            changes,
             call_timeout,
             ids: Ids::default(),
         }))
@@ -114,13 +126,41 @@ impl Front {
         let id = incoming.id.clone();
         let state = match self.dispatch(caller, incoming, &trace).await {
             Ok(state) => state,
-            Err(error) => State::Local(Some(Final {
-                code: Some(error.code),
-                body: incoming.error(&error),
-                fault: None,
-            })),
+            Err(error) => State::Local(Some(Final::error(incoming, &error))),
         };
         Answering { state, id, trace }
+    }
+
+    /// Passes a notification on to the server that it is for, and waits until that has taken it.
+    ///
+    /// # Errors
+    /// When the endpoint does not pass such a notification, or its server does not take it.
+    pub async fn notify(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Box<Final>> {
+        let mut answering = match self.check_method(&caller.endpoint, &incoming.method) {
+            Ok(()) => self.ask(caller, incoming).await,
+            Err(error) => return Err(Box::new(Final::error(incoming, &error))),
+        };
+        loop {
+            match answering.next().await {
+                Step::Part(_) => {}
+                Step::Final(last) if last.code.is_none() => return Ok(()),
+                Step::Final(last) => return Err(Box::new(last)),
+            }
+        }
+    }
+
+    /// Tells a client of changes on an endpoint, until what this gives is dropped.
+    pub async fn watch(&self, endpoint: &Endpoint, wanted: Wanted) -> Watching {
+        let owned = self.owners(endpoint, &wanted.uris).await;
+        self.0.changes.watch(endpoint.clone(), wanted, owned, None)
+    }
+
+    /// The same for a client that was told before: begins with what may have changed since. `digests` is what
+    /// [`Watching::digests`] gave then; from any other text everything may have changed.
+    pub async fn watch_since(&self, endpoint: &Endpoint, wanted: Wanted, digests: &str) -> Watching {
+        let owned = self.owners(endpoint, &wanted.uris).await;
+        let since = parse_digests(digests).unwrap_or_default();
+        self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
     }
 
     /// The card of the one server that an endpoint shows; `None` when it shows all, or the server is not there.
@@ -139,28 +179,60 @@ impl Front {
         match endpoint {
             Endpoint::Server(id) => snapshot
                 .server(id)
-                .map(|card| carried(&card.capabilities))
+                .map(|card| card.capabilities.clone())
                 .unwrap_or_default(),
             Endpoint::All => {
                 let mut union = Map::new();
-                for (_, card) in snapshot.servers() {
-                    union.extend(carried(&card.capabilities));
+                for capabilities in snapshot.servers().map(|(_, card)| &card.capabilities) {
+                    let subscribe = capabilities
+                        .get("resources")
+                        .is_some_and(|resources| resources["subscribe"] == true);
+                    for key in capabilities.keys() {
+                        // What is not a plain list belongs to one server and is offered on its own endpoint.
+                        let one = match key.as_str() {
+                            "tools" | "prompts" => json!({ "listChanged": true }),
+                            "resources" if subscribe => json!({ "listChanged": true, "subscribe": true }),
+                            "resources" => json!({ "listChanged": true }),
+                            "completions" | "logging" => json!({}),
+                            _ => continue,
+                        };
+                        if subscribe || !union.contains_key(key) {
+                            union.insert(key.clone(), one);
+                        }
+                    }
                 }
-                // What is not a plain list belongs to one server and is offered on its own endpoint.
-                union.retain(|key, _| {
-                    matches!(
-                        key.as_str(),
-                        "tools" | "prompts" | "resources" | "completions" | "logging"
-                    )
-                });
                 union
             }
         }
     }
 
+    /// Checks whether an endpoint serves a method at all.
+    ///
+    /// # Errors
+    /// Method not found.
+    pub fn check_method(&self, endpoint: &Endpoint, called: &str) -> Result<(), RpcError> {
+        let served = if method::SERVED.contains(&called) {
+            self.offers(endpoint, called)
+        } else if method::TASKS.contains(&called) {
+            self.card(endpoint)
+                .is_some_and(|card| has_tasks(&card.capabilities))
+        } else {
+            method::is_custom(called)
+                && match endpoint {
+                    Endpoint::Server(_) => true,
+                    Endpoint::All => ServerId::split_prefixed(called)
+                        .is_some_and(|(id, _)| self.directory().snapshot().server(&id).is_some()),
+                }
+        };
+        if served {
+            Ok(())
+        } else {
+            Err(RpcError::method_not_found(called))
+        }
+    }
+
     /// Whether an endpoint advertises what a method needs. An unknown server advertises everything, as its calls say more.
-    #[must_use]
-    pub fn offers(&self, endpoint: &Endpoint, called: &str) -> bool {
+    fn offers(&self, endpoint: &Endpoint, called: &str) -> bool {
         let Some(capability) = method::capability(called) else {
             return true;
         };
@@ -218,6 +290,9 @@ impl Front {
             }
             return Ok(local_result(incoming, &self.discover(&caller.endpoint)));
         }
+        if incoming.method == method::LISTEN {
+            return self.listen(caller, incoming).await;
+        }
         let route = match &caller.endpoint {
             Endpoint::All => match self.0.aggregate.list(incoming).await? {
                 Some(result) => {
@@ -235,11 +310,41 @@ impl Front {
                 Route {
                     server: id.clone(),
                     name,
+                    method: incoming.method.clone(),
                     body: incoming.body.clone(),
                 }
             }
         };
         Ok(self.remote(caller, incoming, route, trace).await)
+    }
+
+    async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
+        let wanted = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
+        let watching = self.watch(&caller.endpoint, wanted.clone()).await;
+        let id = incoming.id.as_deref().unwrap_or("null");
+        let listening = Listening::new(watching, id, wanted, caller.ending.clone(), caller.teardown);
+        Ok(State::Listening(Box::new(listening)))
+    }
+
+    /// Whose each resource is; those that are nobody's are left out.
+    async fn owners(
+        &self,
+        endpoint: &Endpoint,
+        uris: &BTreeSet<String>,
+    ) -> Vec<(ServerId, BTreeSet<String>)> {
+        match endpoint {
+            _ if uris.is_empty() => Vec::new(),
+            Endpoint::Server(id) => vec![(id.clone(), uris.clone())],
+            Endpoint::All => {
+                let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
+                for uri in uris {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri).await {
+                        owned.entry(server).or_default().insert(uri.clone());
+                    }
+                }
+                owned.into_iter().collect()
+            }
+        }
     }
 
     async fn remote(
@@ -262,7 +367,7 @@ impl Front {
             caller: String::new(),
             call: 0,
             server: route.server.to_string(),
-            method: incoming.method.clone(),
+            method: route.method,
             name: route.name,
             principal: caller.principal.clone(),
             protocol_version: caller.protocol_version.to_string(),
@@ -272,13 +377,21 @@ impl Front {
             chunked_bytes: 0,
             body: Body(route.body),
         };
+        let parked = incoming.request_state.as_deref().and_then(RoutedState::parse);
+        let call = match &parked {
+            // Only the instance that has parked the call can go on with it.
+            Some(state) => self.0.bus.call_instance(request, state.instance),
+            None => self.0.bus.call(request, retry),
+        };
         State::Remote(Box::new(Remote {
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,
             started: Instant::now(),
             front: self.clone(),
-            call: self.0.bus.call(request, retry),
+            parked: parked.is_some(),
+            expects_answer: incoming.kind == Kind::Request,
+            call,
         }))
     }
 
@@ -296,66 +409,6 @@ impl Front {
         }
         result
     }
-
-    /// Finds the server that a request on the endpoint of all servers is for, and gives the name back its own form.
-    async fn find_owner(&self, incoming: &Incoming) -> Result<Route, RpcError> {
-        if incoming.method == method::RESOURCES_READ {
-            let uri = incoming
-                .name
-                .as_ref()
-                .map(|name| name.value.clone())
-                .unwrap_or_default();
-            let server = self.0.aggregate.owner_of_resource(&uri).await?;
-            return Ok(Route {
-                server,
-                name: Some(uri),
-                body: incoming.body.clone(),
-            });
-        }
-        if let Some(name) = &incoming.name {
-            return self.unprefixed(incoming, name);
-        }
-        match &incoming.reference {
-            Some(Reference::Prompt(name)) => self
-                .unprefixed(incoming, name)
-                .map(|route| Route { name: None, ..route }),
-            Some(Reference::Resource(uri)) => {
-                let server = self.0.aggregate.owner_of_resource(uri).await?;
-                Ok(Route {
-                    server,
-                    name: None,
-                    body: incoming.body.clone(),
-                })
-            }
-            None => Err(RpcError::invalid_params(format!(
-                "`{}` needs `params.ref` here",
-                incoming.method
-            ))),
-        }
-    }
-
-    fn unprefixed(&self, incoming: &Incoming, name: &Piece) -> Result<Route, RpcError> {
-        let unknown = || {
-            let kind = if incoming.method == method::TOOLS_CALL {
-                "tool"
-            } else {
-                "prompt"
-            };
-            RpcError::invalid_params(format!(
-                "unknown {kind} `{}`: names on this endpoint are `<server>__<{kind}>`, as its list shows them",
-                name.value
-            ))
-        };
-        let (server, own) = ServerId::split_prefixed(&name.value).ok_or_else(unknown)?;
-        if self.directory().snapshot().server(&server).is_none() {
-            return Err(unknown());
-        }
-        Ok(Route {
-            server,
-            name: Some(own.to_owned()),
-            body: incoming.with_piece(&name.place, &rpc::quote(own)),
-        })
-    }
 }
 
 fn local_result(incoming: &Incoming, result: &Value) -> State {
@@ -370,15 +423,9 @@ fn local_result(incoming: &Incoming, result: &Value) -> State {
     }))
 }
 
-/// A server's capabilities as far as they can be carried: no change notices, subscriptions or tasks.
-fn carried(capabilities: &Map<String, Value>) -> Map<String, Value> {
-    const TASKS: &str = "io.modelcontextprotocol/tasks";
-    let mut carried = capabilities.clone();
-    carried.remove("tasks");
-    for capability in carried.values_mut().filter_map(Value::as_object_mut) {
-        capability.remove("listChanged");
-        capability.remove("subscribe");
-        capability.remove(TASKS);
-    }
-    carried
+/// Whether a server's capabilities have the extension for tasks.
+fn has_tasks(capabilities: &Map<String, Value>) -> bool {
+    capabilities
+        .get("extensions")
+        .is_some_and(|extensions| extensions.get(meta::TASKS_EXTENSION).is_some())
 }

@@ -5,11 +5,13 @@
 
 pub mod admin;
 mod conversation;
+mod edit;
 pub mod front;
 pub mod http;
 pub mod legacy;
 mod lines;
 pub mod nats;
+mod outbox;
 mod param_headers;
 pub mod request;
 pub mod stdio;

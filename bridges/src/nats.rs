@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Step},
+    front::{Caller, Endpoint, Front, Step, Teardown},
     request::Incoming,
 };
 
@@ -85,7 +85,7 @@ impl NatsDoor {
                 continue;
             };
             let slot = Arc::clone(&slots).try_acquire_owned().ok();
-            let (front, identity) = (self.front.clone(), self.identity);
+            let (front, identity, ending) = (self.front.clone(), self.identity, stop.clone());
             running.spawn(async move {
                 let answers = Answers {
                     front,
@@ -93,6 +93,7 @@ impl NatsDoor {
                     reply,
                     codec: ContentType::Json,
                     max_payload,
+                    ending,
                 };
                 answers.serve(call, slot.is_some()).await;
             });
@@ -109,6 +110,7 @@ struct Answers {
     reply: String,
     codec: ContentType,
     max_payload: usize,
+    ending: CancellationToken,
 }
 
 /// What the broker says of a client that comes through a service import.
@@ -134,8 +136,12 @@ impl Answers {
                 let mut answering = self.front.ask(&caller, &incoming).await;
                 loop {
                     match answering.next().await {
-                        // A client that asks for progress listens for more than one message.
-                        Step::Part(part) if incoming.meta.wants_progress => self.send(part).await,
+                        // A client that asks for progress, or listens, takes more than one message.
+                        Step::Part(part)
+                            if incoming.meta.wants_progress || incoming.method == method::LISTEN =>
+                        {
+                            self.send(part).await
+                        }
                         Step::Part(_) => {}
                         Step::Final(last) => return self.send(last.body).await,
                     }
@@ -160,9 +166,9 @@ impl Answers {
         };
         let incoming = Incoming::read(with_metadata(json)).map_err(|refused| (refused.id, refused.error))?;
         let endpoint = check(call, &incoming).map_err(|error| (incoming.id.clone(), error))?;
-        if !self.front.offers(&endpoint, &incoming.method) {
-            return Err((incoming.id.clone(), RpcError::method_not_found(&incoming.method)));
-        }
+        self.front
+            .check_method(&endpoint, &incoming.method)
+            .map_err(|error| (incoming.id.clone(), error))?;
         let trace = call
             .trace
             .as_ref()
@@ -174,6 +180,8 @@ impl Answers {
             endpoint,
             protocol_version: ProtocolVersion::MODERN,
             trace,
+            ending: self.ending.clone(),
+            teardown: Teardown::Result,
         };
         Ok((caller, incoming))
     }
@@ -254,9 +262,6 @@ fn check(call: &PublicCall, incoming: &Incoming) -> Result<Endpoint, RpcError> {
         return Err(RpcError::header_mismatch(format!(
             "the subject says name `{told}`, but the body says `{named}`, which is `{right}` in a subject"
         )));
-    }
-    if !method::SERVED.contains(&incoming.method.as_str()) {
-        return Err(RpcError::method_not_found(&incoming.method));
     }
     if let Some(version) = &incoming.meta.protocol_version
         && version != ProtocolVersion::MODERN.as_str()

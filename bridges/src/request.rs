@@ -31,6 +31,8 @@ pub struct Meta {
     pub is_modern: bool,
     /// Whether the client wants progress.
     pub wants_progress: bool,
+    /// Whether the client's capabilities have the extension for tasks.
+    pub declares_tasks: bool,
     /// The client's trace.
     pub trace: Option<TraceContext>,
 }
@@ -62,6 +64,10 @@ pub struct Incoming {
     pub cursor: Option<String>,
     /// Which request a cancellation means, as spelled.
     pub request_id: Option<String>,
+    /// What a server gave the client to send back with this round of a call.
+    pub request_state: Option<String>,
+    /// Where the method's JSON stands, if it is spelled without escapes.
+    pub method_place: Option<Range<usize>>,
 }
 
 /// What a completion is for.
@@ -110,6 +116,14 @@ impl Incoming {
             arguments: params.arguments.map(place),
             cursor: read_cursor(params.cursor).map_err(refused)?,
             request_id: params.request_id.map(|raw| raw.get().to_owned()),
+            request_state: params
+                .request_state
+                .and_then(meta::as_text)
+                .map(std::borrow::Cow::into_owned),
+            method_place: message
+                .method
+                .as_deref()
+                .and_then(|method| method_place(&whole, method)),
             method: method.to_owned(),
             body,
         })
@@ -164,11 +178,22 @@ fn place_in(whole: &Bytes, raw: &RawValue) -> Range<usize> {
     start..start + raw.get().len()
 }
 
+/// The method with its quotes, when it is a slice of the text.
+fn method_place(whole: &Bytes, method: &str) -> Option<Range<usize>> {
+    let start = (method.as_ptr() as usize).checked_sub(whole.as_ptr() as usize)?;
+    let end = start + method.len() + 1;
+    (end <= whole.len()).then_some(start.checked_sub(1)?..end)
+}
+
 fn read_name(whole: &Bytes, called: &str, params: &Params<'_>) -> Result<Option<Piece>, RpcError> {
     let Some(key) = method::name_key(called) else {
         return Ok(None);
     };
-    let raw = if key == "uri" { params.uri } else { params.name };
+    let raw = match key {
+        "uri" => params.uri,
+        "taskId" => params.task_id,
+        _ => params.name,
+    };
     let raw = raw.ok_or_else(|| RpcError::invalid_params(format!("`{called}` needs `params.{key}`")))?;
     let value = meta::as_text(raw)
         .ok_or_else(|| RpcError::invalid_params(format!("`params.{key}` of `{called}` must be a string")))?;
@@ -229,9 +254,22 @@ fn read_meta(raw: Option<&RawValue>) -> Result<Meta, RpcError> {
             || peek.client_capabilities.is_some()
             || peek.client_info.is_some(),
         wants_progress: peek.progress_token.is_some(),
+        declares_tasks: peek.client_capabilities.is_some_and(declares_tasks),
         trace: text(peek.trace_parent)
             .and_then(|parent| TraceContext::parse(&parent, trace_state.as_deref())),
     })
+}
+
+/// Looks for the extension by its name before anything is taken apart, as nearly all clients have none.
+fn declares_tasks(capabilities: &RawValue) -> bool {
+    #[derive(Deserialize)]
+    struct Peek {
+        #[serde(default)]
+        extensions: serde_json::Map<String, serde_json::Value>,
+    }
+    capabilities.get().contains(meta::TASKS_EXTENSION)
+        && serde_json::from_str::<Peek>(capabilities.get())
+            .is_ok_and(|peek| peek.extensions.contains_key(meta::TASKS_EXTENSION))
 }
 
 fn read_cursor(raw: Option<&RawValue>) -> Result<Option<String>, RpcError> {

@@ -73,6 +73,7 @@ async fn talk(
 ) {
     let mut pings = interval(PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pings.reset();
     let mut heard = Instant::now();
     loop {
         let flow = tokio::select! {

@@ -128,7 +128,7 @@ pub struct ServerCard {
     pub max_in_flight: u32,
 }
 
-/// A digest for each list of a server, 16 hex digits; empty for a list that it does not have.
+/// A digest for each list of a server, in hex; empty for a list that it does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListDigests {

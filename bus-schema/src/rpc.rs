@@ -14,13 +14,13 @@ use crate::mcp::{RpcError, error};
 #[derive(Debug, Deserialize)]
 pub struct Message<'a> {
     /// Must be `"2.0"`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub jsonrpc: Option<Cow<'a, str>>,
     /// The id as spelled; `null` is present, absent is `None`.
     #[serde(borrow, default, deserialize_with = "present")]
     pub id: Option<&'a RawValue>,
     /// The method of a request or notification.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text")]
     pub method: Option<Cow<'a, str>>,
     /// The parameters as spelled.
     #[serde(borrow, default, deserialize_with = "present")]
@@ -53,6 +53,9 @@ pub struct Params<'a> {
     /// A tool or prompt.
     #[serde(borrow, default)]
     pub name: Option<&'a RawValue>,
+    /// A task.
+    #[serde(borrow, default, rename = "taskId")]
+    pub task_id: Option<&'a RawValue>,
     /// A resource.
     #[serde(borrow, default)]
     pub uri: Option<&'a RawValue>,
@@ -80,6 +83,13 @@ pub struct Params<'a> {
     /// Which request a progress notification belongs to.
     #[serde(borrow, default, rename = "progressToken")]
     pub progress_token: Option<&'a RawValue>,
+}
+
+/// Borrows a text that is spelled without escapes; serde copies every one inside an `Option`.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cow<'de, str>>, D::Error> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+    Option::<Text<'de>>::deserialize(deserializer).map(|text| text.map(|text| text.0))
 }
 
 /// Keeps a JSON `null` apart from an absent key.

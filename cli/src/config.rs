@@ -1,7 +1,7 @@
 //! What a file can say, with the flags and environment laid over it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::upstream::{AskingOptions, ChildOptions, EraKnob};
+use bridges::{
+    http::MAX_CONNECTIONS,
+    upstream::{AskingOptions, ChildOptions, EraKnob},
+};
 use bus_schema::ServerId;
 use serde::Deserialize;
 
@@ -40,10 +43,14 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Hosts and origins beside the loopback ones that HTTP clients may come with.
     pub allowed_hosts: Vec<String>,
+    /// How many connections HTTP holds at once.
+    pub max_connections: usize,
     /// The longest that a call may take.
     pub call_timeout: Duration,
     /// How many threads run the platform's code.
     pub threads: Option<usize>,
+    /// The longest that calls of single tools may take, by `<server>.<tool>`.
+    pub tool_timeouts: BTreeMap<String, Duration>,
     /// The products server's database; SQLite in the data folder by default.
     pub products_database: Option<String>,
     /// External servers.
@@ -59,8 +66,11 @@ struct File {
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    max_connections: Option<usize>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
+    #[serde(default)]
+    tool_timeouts_ms: BTreeMap<String, u64>,
     #[serde(default)]
     products: Products,
     #[serde(default)]
@@ -111,7 +121,7 @@ fn default_max_in_flight() -> u32 {
 impl ServerLine {
     /// The line as the upstream bridge takes it.
     #[must_use]
-    pub fn to_options(&self) -> ChildOptions {
+    pub fn to_options(&self, tool_timeouts: HashMap<String, Duration>) -> ChildOptions {
         ChildOptions {
             id: self.id.clone(),
             command: self.command.clone(),
@@ -120,6 +130,7 @@ impl ServerLine {
             era: self.era,
             tags: self.tags.clone(),
             max_in_flight: self.max_in_flight,
+            tool_timeouts,
             asking: self.asking(),
         }
     }
@@ -190,10 +201,16 @@ impl Config {
                 .listen
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             allowed_hosts: file.allowed_hosts,
+            max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
             call_timeout: file
                 .call_timeout_secs
                 .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
             threads: common.threads.or(file.threads),
+            tool_timeouts: file
+                .tool_timeouts_ms
+                .into_iter()
+                .map(|(tool, millis)| (tool, Duration::from_millis(millis)))
+                .collect(),
             products_database: file.products.database_url,
             servers: file.servers,
         };
@@ -201,15 +218,36 @@ impl Config {
         Ok(config)
     }
 
+    /// The longest that calls of a server's tools may take, by tool.
+    #[must_use]
+    pub fn timeouts_of(&self, server: &ServerId) -> HashMap<String, Duration> {
+        let of_server = self.tool_timeouts.iter().filter_map(|(tool, timeout)| {
+            let (id, tool) = tool.split_once('.')?;
+            (id == server.as_str()).then(|| (tool.to_owned(), *timeout))
+        });
+        of_server.collect()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
+        }
+        if self.max_connections == 0 {
+            bail!("max_connections is 0; use 1 or more");
         }
         if self.call_timeout > LONGEST_CALL {
             bail!("call_timeout_secs is more than a day (86400)");
         }
         if self.call_timeout.is_zero() {
             bail!("call_timeout_secs is 0; use 1 or more");
+        }
+        for (tool, timeout) in &self.tool_timeouts {
+            if !tool.contains('.') {
+                bail!("tool_timeouts_ms has `{tool}`; write \"<server>.<tool>\" = milliseconds");
+            }
+            if timeout.is_zero() {
+                bail!("tool_timeouts_ms has 0 for `{tool}`; use 1 or more milliseconds");
+            }
         }
         let mut ids = BTreeSet::from(["products"]);
         for server in &self.servers {
@@ -263,10 +301,10 @@ mod tests {
             (config.servers[0].id.as_str(), config.servers[0].era),
             ("time", EraKnob::Modern)
         );
-        let asking = config.servers[0].to_options().asking;
+        let asking = config.servers[0].asking();
         assert_eq!(asking, AskingOptions::default());
         let knobs = "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 7\nmax_children = 2\nidle_secs = 9\n";
-        let asking = load(knobs).expect("loads").servers[0].to_options().asking;
+        let asking = load(knobs).expect("loads").servers[0].asking();
         assert_eq!(
             (asking.input_ttl, asking.max_children, asking.idle),
             (Duration::from_secs(7), 2, Duration::from_secs(9))
@@ -327,6 +365,14 @@ mod tests {
                 ["line 4", "max_children", "expected"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
+            (
+                "[tool_timeouts_ms]\nsearch = 5",
+                ["tool_timeouts_ms", "search", "<server>.<tool>"],
+            ),
+            (
+                "[tool_timeouts_ms]\n\"a.b\" = 0",
+                ["tool_timeouts_ms", "a.b", "1 or more"],
+            ),
         ] {
             let error = format!("{:#}", load(text).err().expect(text));
             for word in words {

@@ -6,6 +6,7 @@
 pub mod args;
 mod commands;
 pub mod config;
+mod descriptors;
 pub mod node;
 
 use std::{process::ExitCode, time::Duration};
@@ -64,6 +65,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     telemetry::start_logging(common.log.as_deref().or(default_filter), format)
         .map_err(anyhow::Error::msg)
         .context("cannot start logging")?;
+    if arguments.command.is_long_running() {
+        descriptors::raise_limit();
+    }
     let config = config::Config::load(&common)?;
     let runtime = build_runtime(config.threads)?;
     let ended = runtime.block_on(async {

@@ -1,6 +1,6 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::products::Products;
 use anyhow::Context as _;
@@ -8,6 +8,7 @@ use bridges::{
     admin::AdminDoor,
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
+    legacy::Doors,
     nats::{Identity, NatsDoor},
     upstream::ChildUpstream,
 };
@@ -39,6 +40,8 @@ pub struct Node {
     bus: Bus,
     front: Option<Front>,
     http: Option<SocketAddr>,
+    /// What doors need for legacy clients; made with the first such door.
+    legacy: Option<Doors>,
     doors: Vec<JoinHandle<()>>,
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
@@ -116,6 +119,7 @@ impl Node {
             bus,
             front: None,
             http: None,
+            legacy: None,
             doors: Vec::new(),
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
@@ -215,7 +219,10 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return Ok(Arc::new(ChildUpstream::new(self.bus.clone(), line.to_options())));
+            return Ok(Arc::new(ChildUpstream::new(
+                self.bus.clone(),
+                line.to_options(config.timeouts_of(&line.id)),
+            )));
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
@@ -234,9 +241,11 @@ impl Node {
                 format!("sqlite://{}", folder.join("products.db").display())
             }
         };
+        let id: ServerId = name.parse()?;
         Ok(Arc::new(ProductsPart {
             bus: self.bus.clone(),
             database,
+            tool_timeouts: config.timeouts_of(&id),
         }))
     }
 
@@ -250,19 +259,20 @@ impl Node {
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
+            max_connections: config.max_connections,
         };
         if !config.listen.ip().is_loopback() {
             warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
         }
-        let door = HttpDoor::bind(front, options).await?;
+        let doors = match self.legacy.take() {
+            Some(doors) => doors,
+            None => Doors::start(front).await?,
+        };
+        let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
-        self.doors.push(tokio::spawn(async move {
-            if let Err(error) = door.serve(stop).await {
-                warn!(%error, "the http door has failed");
-            }
-        }));
+        self.doors.push(tokio::spawn(door.serve(stop)));
         Ok(local)
     }
 
@@ -286,11 +296,7 @@ impl Node {
         })?;
         let local = door.local();
         let stop = self.doors_stop.clone();
-        self.doors.push(tokio::spawn(async move {
-            if let Err(error) = door.serve(stop).await {
-                warn!(%error, "the metrics door has failed");
-            }
-        }));
+        self.doors.push(tokio::spawn(door.serve(stop)));
         Ok(local)
     }
 
@@ -299,6 +305,11 @@ impl Node {
         self.doors_stop.cancel();
         if timeout(DOOR_DRAIN, join_all(self.doors)).await.is_err() {
             warn!("clients held a door open longer than the drain time");
+        }
+        if let Some(legacy) = self.legacy
+            && timeout(DOOR_DRAIN, legacy.stop()).await.is_err()
+        {
+            warn!("the calls of clients that had gone did not end in time");
         }
         let stopped = join_all(self.servers.into_iter().map(Kept::stop));
         if timeout(SERVER_DRAIN, stopped).await.is_err() {
@@ -314,6 +325,7 @@ impl Node {
 struct ProductsPart {
     bus: Bus,
     database: String,
+    tool_timeouts: HashMap<String, Duration>,
 }
 
 impl Part for ProductsPart {
@@ -327,6 +339,7 @@ impl Part for ProductsPart {
             let id: ServerId = "products".parse()?;
             let options = HostOptions {
                 tags: vec!["catalogue".to_owned()],
+                tool_timeouts: self.tool_timeouts.clone(),
                 ..HostOptions::new(id)
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;

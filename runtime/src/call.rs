@@ -5,6 +5,7 @@
 
 mod attempt;
 mod running;
+mod words;
 
 use bus_schema::{codec::CodecError, envelope::MAX_BODY_BYTES};
 use bytes::Bytes;

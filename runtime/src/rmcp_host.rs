@@ -106,7 +106,7 @@ impl<H: ServerHandler + Clone> RmcpServer<H> {
             Err(error) => return Outcome::error(None, &error),
         };
         let mut decoded = match decode(&body, &request.method) {
-            Ok(Decoded::Request(id, request)) => (id, request),
+            Ok(Decoded::Request(id, request)) => (id, *request),
             Ok(Decoded::Notification(notification)) => return self.notify(*notification).await,
             Err(error) => return Outcome::error(id.as_deref(), &error),
         };
@@ -171,7 +171,7 @@ impl<H: ServerHandler + Clone> McpServer for RmcpServer<H> {
 
 /// What a message to a server is.
 enum Decoded {
-    Request(rmcp::model::RequestId, ClientRequest),
+    Request(rmcp::model::RequestId, Box<ClientRequest>),
     Notification(Box<RxJsonRpcMessage<RoleServer>>),
 }
 
@@ -188,7 +188,7 @@ fn decode(body: &[u8], method: &str) -> Result<Decoded, RpcError> {
         {
             Err(wrong("see the method's schema for what it takes"))
         }
-        JsonRpcMessage::Request(request) => Ok(Decoded::Request(request.id, request.request)),
+        JsonRpcMessage::Request(request) => Ok(Decoded::Request(request.id, Box::new(request.request))),
         notification @ JsonRpcMessage::Notification(_) => Ok(Decoded::Notification(Box::new(notification))),
         _ => Err(RpcError::invalid_request(
             "the message is no request or notification",

@@ -29,6 +29,8 @@ pub struct Probe {
     pub release: Notify,
     /// How many `count` calls have been made.
     pub counted: AtomicU32,
+    /// One permit for each `chatter` that has said everything.
+    pub chattered: Counted,
 }
 
 /// Calls that have begun to hold, and calls that were dropped while they held.
@@ -45,6 +47,15 @@ impl Default for Held {
             begun: Semaphore::new(0),
             dropped: Semaphore::new(0),
         }
+    }
+}
+
+/// Permits that a test waits for.
+pub struct Counted(pub Semaphore);
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self(Semaphore::new(0))
     }
 }
 
@@ -78,6 +89,15 @@ pub struct Echo {
 pub struct Count {
     /// How many.
     pub n: u32,
+}
+
+/// `chatter`
+#[derive(Deserialize, schemars::JsonSchema)]
+pub struct Chatter {
+    /// How often.
+    pub n: u32,
+    /// How many bytes each message has.
+    pub bytes: u32,
 }
 
 #[tool_router]
@@ -134,6 +154,24 @@ impl Fixture {
                 let _ = context.peer.notify_progress(param).await;
             }
         }
+        Ok(CallToolResult::success(vec![ContentBlock::text("done")]))
+    }
+
+    /// Reports progress n times, at length.
+    #[tool]
+    async fn chatter(
+        &self,
+        Parameters(chatter): Parameters<Chatter>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResult, ErrorData> {
+        if let Some(token) = context.meta.get_progress_token() {
+            for n in 1..=chatter.n {
+                let param = ProgressNotificationParam::new(token.clone(), f64::from(n))
+                    .with_message("x".repeat(chatter.bytes as usize));
+                let _ = context.peer.notify_progress(param).await;
+            }
+        }
+        self.probe.chattered.0.add_permits(1);
         Ok(CallToolResult::success(vec![ContentBlock::text("done")]))
     }
 

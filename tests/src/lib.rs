@@ -1,6 +1,9 @@
 //! What the tests share: a NATS on a free port, a platform in process, servers to call, and clients to call them with.
 
+pub mod changing;
 pub mod children;
+pub mod conformance;
+pub mod dialogue;
 pub mod fixture;
 pub mod http;
 pub mod mark;
@@ -9,7 +12,9 @@ pub mod parts;
 pub mod platform;
 pub mod postgres;
 pub mod program;
+pub mod raw;
 pub mod session;
+pub mod stream;
 pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};

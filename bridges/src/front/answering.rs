@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::Front;
+use super::{Front, listening::Listening};
 use crate::request::Incoming;
 
 /// An answer on its way to a client.
@@ -21,10 +21,15 @@ pub struct Answering {
 pub(super) enum State {
     Local(Option<Final>),
     Remote(Box<Remote>),
+    Listening(Box<Listening>),
 }
 
 pub(super) struct Remote {
     pub(super) call: Call,
+    /// Whether it is a further round of a call that one instance has parked.
+    pub(super) parked: bool,
+    /// Whether the message is a request, and no notification.
+    pub(super) expects_answer: bool,
     pub(super) front: Front,
     pub(super) server: String,
     pub(super) method: String,
@@ -95,10 +100,19 @@ impl Answering {
     pub async fn next(&mut self) -> Step {
         let remote = match &mut self.state {
             State::Local(answer) => return Step::Final(answer.take().expect("an answer is taken once")),
+            State::Listening(listening) => return listening.next().await,
             State::Remote(remote) => remote,
         };
         let answer = match remote.call.next().await {
             Ok(Answer::Part(part)) => return Step::Part(part),
+            Ok(Answer::Final { body, .. }) if body.is_empty() && remote.expects_answer => remote.front.fault(
+                self.id.as_deref(),
+                &CallError::BadFrame {
+                    server: remote.server.clone(),
+                    source: None,
+                },
+            ),
+            Err(CallError::NoResponders { .. }) if remote.parked => Final::expired(self.id.as_deref()),
             Ok(Answer::Final { code, body }) => Final {
                 code,
                 body,
@@ -121,6 +135,29 @@ impl Answering {
             answer.code,
         );
         Step::Final(answer)
+    }
+}
+
+impl Final {
+    /// An error that a request is answered with.
+    pub(super) fn error(incoming: &Incoming, error: &RpcError) -> Self {
+        Self {
+            code: Some(error.code),
+            body: incoming.error(error),
+            fault: None,
+        }
+    }
+
+    /// The instance that had parked the call is gone, and the call with it.
+    fn expired(id: Option<&str>) -> Self {
+        let error = RpcError::invalid_params(
+            "`params.requestState` is expired or not yours; make the call again without it",
+        );
+        Self {
+            code: Some(error.code),
+            body: rpc::error_response(id, &error).into(),
+            fault: None,
+        }
     }
 }
 

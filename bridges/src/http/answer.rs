@@ -10,16 +10,14 @@ use axum::{
 use bus_schema::{RpcError, header, mcp::error, rpc};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval},
-};
+use tokio::time::{MissedTickBehavior, interval};
 
 use super::modern::Accepts;
-use crate::front::{Answering, Fault, Final, Step};
+use crate::{
+    front::{Answering, Fault, Final, Step},
+    outbox,
+};
 
-/// How many events may wait for a client that reads slowly. Beyond, the call itself waits, and with it the host.
-pub(super) const EVENTS_AHEAD: usize = 32;
 /// How many bytes of events go out in one write at most, as far as they are ready.
 const WRITE_BYTES: usize = 64 * 1024;
 /// How often a silent stream shows that it lives.
@@ -93,6 +91,16 @@ fn last_alone(last: Final) -> Response {
     response
 }
 
+/// A notification that was not taken.
+pub(super) fn refused_notification(refused: Final) -> Response {
+    let status = match (refused.fault, refused.code) {
+        (Some(fault), _) => fault_status(fault),
+        (None, Some(code)) => refusal_status(code),
+        (None, None) => StatusCode::BAD_GATEWAY,
+    };
+    json(status, refused.body)
+}
+
 fn fault_status(fault: Fault) -> StatusCode {
     match fault {
         Fault::UnknownServer => StatusCode::NOT_FOUND,
@@ -103,68 +111,49 @@ fn fault_status(fault: Fault) -> StatusCode {
     }
 }
 
-/// What a running call hands to its response.
-pub(super) enum Event {
-    /// A notification.
-    Part(Bytes),
-    /// The answer.
-    Last(Bytes),
-}
-
-impl Event {
-    fn body(&self) -> &Bytes {
-        match self {
-            Self::Part(body) | Self::Last(body) => body,
-        }
-    }
-}
-
-/// Streams the answer. A client that goes away ends the call.
+/// Streams the answer. A client that goes away ends the call; one that does not read holds up nobody.
 fn events(first: Bytes, mut answering: Answering) -> Response {
-    let (events_in, events) = mpsc::channel(EVENTS_AHEAD);
+    let (out, steps) = outbox::open();
     tokio::spawn(async move {
         loop {
             let step = tokio::select! {
                 step = answering.next() => step,
-                () = events_in.closed() => return,
+                () = out.abandoned() => return,
             };
-            let (event, ended) = match step {
-                Step::Part(part) => (Event::Part(part), false),
-                Step::Final(last) => (Event::Last(last.body), true),
-            };
-            if events_in.send(event).await.is_err() || ended {
-                return;
+            match step {
+                Step::Part(part) => out.offer(part).await,
+                Step::Final(last) => return out.answer(last.body),
             }
         }
     });
-    stream_response(first, events)
+    stream_response(first, steps)
 }
 
 /// An event stream of JSON-RPC messages. Events that are ready together leave in one write.
-pub(super) fn stream_response(first: Bytes, events: mpsc::Receiver<Event>) -> Response {
+pub(super) fn stream_response(first: Bytes, steps: outbox::Receiver<Bytes>) -> Response {
     let mut keep_alive = interval(KEEP_ALIVE);
     keep_alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
     keep_alive.reset();
     let body = stream::unfold(
-        (Some(first), events, keep_alive),
-        |(first, mut events, mut keep_alive)| async move {
+        (Some(first), steps, keep_alive),
+        |(first, mut steps, mut keep_alive)| async move {
             let mut out = BytesMut::new();
             if let Some(first) = first {
                 write_event(&mut out, &first);
             } else {
                 tokio::select! {
                     biased;
-                    event = events.recv() => write_event(&mut out, event?.body()),
+                    step = steps.next() => write_step(&mut out, &step?),
                     _ = keep_alive.tick() => out.extend_from_slice(b":\n\n"),
                 }
             }
             while out.len() < WRITE_BYTES
-                && let Ok(event) = events.try_recv()
+                && let Some(step) = steps.try_next()
             {
-                write_event(&mut out, event.body());
+                write_step(&mut out, &step);
             }
             keep_alive.reset();
-            Some((Ok::<_, Infallible>(out.freeze()), (None, events, keep_alive)))
+            Some((Ok::<_, Infallible>(out.freeze()), (None, steps, keep_alive)))
         },
     );
     let headers = [
@@ -185,8 +174,14 @@ pub(super) fn stream_response(first: Bytes, events: mpsc::Receiver<Event>) -> Re
     (headers, Body::from_stream(body)).into_response()
 }
 
+fn write_step(out: &mut BytesMut, step: &outbox::Step<Bytes>) {
+    match step {
+        outbox::Step::Part(message) | outbox::Step::Answer(message) => write_event(out, message),
+    }
+}
+
 /// Writes one event. JSON text may hold line ends between its tokens, each of which needs a `data:` of its own.
-fn write_event(out: &mut BytesMut, message: &[u8]) {
+pub(super) fn write_event(out: &mut BytesMut, message: &[u8]) {
     out.extend_from_slice(b"event: message\n");
     for line in message.split(|byte| matches!(byte, b'\n' | b'\r')) {
         if !line.is_empty() {

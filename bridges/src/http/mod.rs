@@ -4,54 +4,48 @@
 //! turning an answer into JSON or an event stream, lives in `answer`.
 
 mod answer;
+mod body;
+mod connection;
+mod events;
 mod legacy;
 mod modern;
 mod origin;
+pub(crate) mod serve;
+mod sse;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
     Router,
-    body::Body,
     extract::{DefaultBodyLimit, Path, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header as http_header},
+    http::{HeaderMap, Method, StatusCode, header as http_header},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
     routing::any,
-    serve::ListenerExt as _,
 };
 use bus_schema::{
-    Principal, ProtocolVersion, RpcError, ServerId, TraceContext,
-    envelope::{INLINE_BYTES, MAX_BODY_BYTES},
-    header,
+    Principal, ProtocolVersion, ServerId, TraceContext, header,
     mcp::{Era, error},
     rpc::Kind,
 };
-use bytes::Bytes;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::{
-    net::TcpListener,
-    sync::{OwnedSemaphorePermit, Semaphore},
-};
+use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 
 use crate::{
     admin,
     front::{Endpoint, Front},
-    legacy::Sessions,
+    legacy::{Doors, Room, batch},
     request::Incoming,
     ws,
 };
 
 pub use origin::{Allowed, BadOrigin};
+use serve::Limits;
+pub use serve::MAX_CONNECTIONS;
 
 /// The name of this door in envelopes and meters.
 pub(crate) const DOOR: &str = "http";
-/// How many bytes of large requests one door holds at once.
-const LARGE_BODIES_BYTES: usize = 512 * 1024 * 1024;
-/// How long a client may take to send a request's body.
-const BODY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the door listens.
 #[derive(Clone, Debug)]
@@ -62,6 +56,8 @@ pub struct HttpOptions {
     pub allowed: Vec<String>,
     /// Which protocols are spoken.
     pub serves: Serves,
+    /// How many connections it holds; one more is refused with 503.
+    pub max_connections: usize,
 }
 
 /// Which protocols one listener speaks; health and metrics stand beside them always.
@@ -80,6 +76,7 @@ pub struct HttpDoor {
     listener: TcpListener,
     local: SocketAddr,
     router: Router,
+    limits: Limits,
     stop: CancellationToken,
     conversations: TaskTracker,
 }
@@ -109,31 +106,15 @@ pub enum HttpDoorError {
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) front: Front,
-    pub(crate) sessions: Arc<Sessions>,
+    room: Room,
     allowed: Arc<Allowed>,
     pub(crate) stop: CancellationToken,
     /// WebSocket conversations, which outlive the request that began them.
     pub(crate) conversations: TaskTracker,
-    /// Room for large bodies, in KiB.
-    large_bodies: Arc<Semaphore>,
+    large_bodies: body::Room,
 }
 
 impl Door {
-    /// Takes room for a request's body; small ones need none. `None` when the large ones under way are as many as may be.
-    fn room_for(&self, headers: &HeaderMap) -> Option<Option<OwnedSemaphorePermit>> {
-        let length =
-            text_header(headers, http_header::CONTENT_LENGTH.as_str()).and_then(|length| length.parse().ok());
-        let length = length.unwrap_or(MAX_BODY_BYTES).min(MAX_BODY_BYTES);
-        if length <= INLINE_BYTES {
-            return Some(None);
-        }
-        let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
-        Arc::clone(&self.large_bodies)
-            .try_acquire_many_owned(kib)
-            .ok()
-            .map(Some)
-    }
-
     /// Refuses what comes from a foreign site, with words for the client.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), String> {
         self.allowed.check(headers).map_err(|refusal| {
@@ -148,7 +129,7 @@ impl HttpDoor {
     ///
     /// # Errors
     /// [`HttpDoorError`] when it cannot be had.
-    pub async fn bind(front: Front, options: HttpOptions) -> Result<Self, HttpDoorError> {
+    pub async fn bind(doors: &Doors, options: HttpOptions) -> Result<Self, HttpDoorError> {
         let address = options.listen;
         let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &options.allowed)?);
         let listener = TcpListener::bind(address)
@@ -161,19 +142,25 @@ impl HttpDoor {
             .local_addr()
             .map_err(|source| HttpDoorError::Listen { address, source })?;
         let stop = CancellationToken::new();
+        let room = doors.room();
+        room.sessions.prepare().await;
         let door = Door {
-            front,
-            sessions: Arc::default(),
+            front: room.front.clone(),
+            room,
             allowed,
             stop: stop.clone(),
             conversations: TaskTracker::new(),
-            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES_BYTES / 1024)),
+            large_bodies: body::Room::default(),
         };
         let conversations = door.conversations.clone();
         Ok(Self {
             listener,
             local,
             router: routes(door, options.serves),
+            limits: Limits {
+                connections: options.max_connections,
+                ..Limits::default()
+            },
             stop,
             conversations,
         })
@@ -186,29 +173,17 @@ impl HttpDoor {
     }
 
     /// Serves until `stop`; then finishes the requests that have begun.
-    ///
-    /// # Errors
-    /// What the system says when accepting connections fails for good.
-    pub async fn serve(self, stop: CancellationToken) -> io::Result<()> {
+    pub async fn serve(self, stop: CancellationToken) {
         info!(address = %self.local, "http door is open");
-        // Without this every event of a stream waits for the acknowledgement of the one before.
-        let listener = self.listener.tap_io(|connection| {
-            if let Err(error) = connection.set_nodelay(true) {
-                debug!(%error, "could not set TCP_NODELAY");
-            }
-        });
-        let stopping = self.stop;
-        let shutdown = async move {
+        // WebSocket conversations and open-ended streams have no end of their own.
+        let stopping = async {
             stop.cancelled().await;
-            // WebSocket conversations have no end of their own.
-            stopping.cancel();
+            self.stop.cancel();
         };
-        axum::serve(listener, self.router)
-            .with_graceful_shutdown(shutdown)
-            .await?;
+        let serving = serve::serve(self.listener, self.router, self.limits, stop.clone());
+        tokio::join!(serving, stopping);
         self.conversations.close();
         self.conversations.wait().await;
-        Ok(())
     }
 }
 
@@ -218,7 +193,8 @@ fn routes(door: Door, serves: Serves) -> Router {
     if serves != Serves::WebSocket {
         router = router
             .route("/mcp", any(all_servers))
-            .route("/servers/{id}/mcp", any(one_server));
+            .route("/servers/{id}/mcp", any(one_server))
+            .merge(sse::routes());
     }
     if serves != Serves::Http {
         router = router
@@ -255,26 +231,18 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
 async fn handle(door: Door, endpoint: Endpoint, request: Request) -> Response {
     match *request.method() {
         Method::POST => post(door, endpoint, request).await,
-        Method::DELETE => legacy::end_session(&door, &endpoint, request.headers()),
+        Method::GET => legacy::get(&door, endpoint, request.headers()).await,
+        Method::DELETE => legacy::end_session(&door, &endpoint, request.headers()).await,
         _ => method_not_allowed(),
     }
 }
 
-fn overloaded() -> Response {
-    let error = RpcError::internal("this door holds as many large requests as it can; try again shortly");
-    let mut response = answer::error(StatusCode::SERVICE_UNAVAILABLE, None, &error);
-    response
-        .headers_mut()
-        .insert(http_header::RETRY_AFTER, HeaderValue::from_static("1"));
-    response
-}
-
 fn method_not_allowed() -> Response {
-    let allow = [(http_header::ALLOW, "POST, DELETE")];
+    let allow = [(http_header::ALLOW, "GET, POST, DELETE")];
     (
         StatusCode::METHOD_NOT_ALLOWED,
         allow,
-        "send MCP messages with POST",
+        "send MCP messages with POST; GET needs a session of protocol version 2025-11-25 or older",
     )
         .into_response()
 }
@@ -282,14 +250,14 @@ fn method_not_allowed() -> Response {
 async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
-    let Some(room) = door.room_for(&headers) else {
-        return overloaded();
-    };
-    let body = match read_body(&headers, body).await {
-        Ok(body) => body,
+    let body::Whole { bytes, room } = match body::read(&headers, body, &door.large_bodies).await {
+        Ok(whole) => whole,
         Err(response) => return response,
     };
-    let incoming = match Incoming::read(body) {
+    if headers.contains_key(header::SESSION_ID) && batch::is_batch(&bytes) {
+        return legacy::batch(&door, endpoint, &headers, bytes).await;
+    }
+    let incoming = match Incoming::read(bytes) {
         Ok(incoming) => incoming,
         Err(refused) => {
             // Wrong parameters in a legacy session are an answer like any other; an unreadable message is nobody's.
@@ -328,36 +296,6 @@ fn era_of(headers: &HeaderMap, incoming: &Incoming) -> Era {
         // Versions are dates: what is later than all legacy ones is meant as modern, and refused there by name.
         Err(_) if version > ProtocolVersion::NEWEST_LEGACY.as_str() => Era::Modern,
         Err(_) => Era::Legacy,
-    }
-}
-
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<Bytes, Response> {
-    let content_type = text_header(headers, http_header::CONTENT_TYPE.as_str()).unwrap_or_default();
-    let essence = content_type.split(';').next().unwrap_or_default().trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        let error = RpcError::invalid_request(format!(
-            "content type `{content_type}` is not supported; send application/json"
-        ));
-        return Err(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, None, &error));
-    }
-    let read = Limited::new(body, MAX_BODY_BYTES).collect();
-    match tokio::time::timeout(BODY_LIMIT, read).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let error =
-                RpcError::invalid_request(format!("the request is larger than {MAX_BODY_BYTES} bytes"));
-            Err(answer::error(StatusCode::PAYLOAD_TOO_LARGE, None, &error))
-        }
-        Ok(Err(error)) => {
-            let error =
-                RpcError::invalid_request(format!("the request's body did not arrive whole: {error}"));
-            Err(answer::error(StatusCode::BAD_REQUEST, None, &error))
-        }
-        Err(_) => {
-            let error =
-                RpcError::invalid_request(format!("the request's body did not arrive within {BODY_LIMIT:?}"));
-            Err(answer::error(StatusCode::REQUEST_TIMEOUT, None, &error))
-        }
     }
 }
 

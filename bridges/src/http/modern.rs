@@ -14,7 +14,7 @@ use bus_schema::{
 
 use super::{DOOR, Door, answer, principal, text_header, trace_of};
 use crate::{
-    front::{Caller, Endpoint},
+    front::{Caller, Endpoint, Teardown},
     param_headers,
     request::Incoming,
 };
@@ -27,8 +27,7 @@ pub(super) async fn handle(
 ) -> Response {
     match incoming.kind {
         Kind::Request => {}
-        // There is nothing to notify of: closing the response stream is what cancels.
-        Kind::Notification => return StatusCode::ACCEPTED.into_response(),
+        Kind::Notification => return notify(door, endpoint, headers, &incoming).await,
         Kind::Response => {
             let error = RpcError::invalid_request("a client of this protocol version sends no responses");
             return answer::error(StatusCode::BAD_REQUEST, None, &error);
@@ -38,18 +37,42 @@ pub(super) async fn handle(
         let error = RpcError::invalid_request("accept both application/json and text/event-stream");
         return answer::error(StatusCode::NOT_ACCEPTABLE, incoming.id.as_deref(), &error);
     };
+    if incoming.method == method::LISTEN && accepts != Accepts::Both {
+        let error = RpcError::invalid_request("to listen, accept text/event-stream");
+        return answer::error(StatusCode::NOT_ACCEPTABLE, incoming.id.as_deref(), &error);
+    }
     if let Err(error) = climb(door, &endpoint, headers, &incoming).await {
         return answer::error(answer::refusal_status(error.code), incoming.id.as_deref(), &error);
     }
-    let caller = Caller {
+    let answering = door.front.ask(&caller(door, endpoint, headers), &incoming).await;
+    answer::modern(answering, accepts).await
+}
+
+fn caller(door: &Door, endpoint: Endpoint, headers: &HeaderMap) -> Caller {
+    Caller {
         principal: principal(),
         door: DOOR,
         endpoint,
         protocol_version: ProtocolVersion::MODERN,
         trace: trace_of(headers),
-    };
-    let answering = door.front.ask(&caller, &incoming).await;
-    answer::modern(answering, accepts).await
+        ending: door.stop.clone(),
+        teardown: Teardown::Result,
+    }
+}
+
+/// Passes on what a server may know. The protocol's own notifications say nothing here: closing the response stream is what cancels.
+async fn notify(door: &Door, endpoint: Endpoint, headers: &HeaderMap, incoming: &Incoming) -> Response {
+    if incoming.method.starts_with(method::NOTIFICATION_PREFIX) {
+        return StatusCode::ACCEPTED.into_response();
+    }
+    match door
+        .front
+        .notify(&caller(door, endpoint, headers), incoming)
+        .await
+    {
+        Ok(()) => StatusCode::ACCEPTED.into_response(),
+        Err(refused) => answer::refused_notification(*refused),
+    }
 }
 
 /// What a client takes as an answer.
@@ -95,6 +118,12 @@ async fn climb(
         text_header(headers, header::PROTOCOL_VERSION).ok_or_else(|| missing(header::PROTOCOL_VERSION))?;
     let called = text_header(headers, header::METHOD).ok_or_else(|| missing(header::METHOD))?;
     let name = match &incoming.name {
+        // Clients of the tasks extension are seen to leave the header out, and the id says the same.
+        Some(_)
+            if !headers.contains_key(header::NAME) && method::TASKS.contains(&incoming.method.as_str()) =>
+        {
+            None
+        }
         Some(piece) => {
             let value = text_header(headers, header::NAME).ok_or_else(|| missing(header::NAME))?;
             let value = header::decode_value(value)
@@ -121,9 +150,7 @@ async fn climb(
     if own_version != ProtocolVersion::MODERN.as_str() {
         return Err(RpcError::unsupported_version(own_version));
     }
-    if !method::SERVED.contains(&incoming.method.as_str()) || !door.front.offers(endpoint, &incoming.method) {
-        return Err(RpcError::method_not_found(&incoming.method));
-    }
+    door.front.check_method(endpoint, &incoming.method)?;
     if incoming.method == method::TOOLS_CALL {
         param_headers::check(&door.front, endpoint, headers, incoming).await?;
     }

@@ -11,6 +11,8 @@ use runtime::Outcome;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::legacy;
+
 use super::{
     ask::Ask,
     capabilities::urls_are_needed,
@@ -30,6 +32,9 @@ pub(super) fn for_caller(line: &[u8], message: &Message<'_>, asked: &Asked, era:
     let mut edits = Edits::new(line);
     if let Some(id) = message.id {
         edits.replace(id.get(), asked.id.as_str());
+    }
+    if let (Era::Legacy, method::TOOLS_LIST, Some(result)) = (era, asked.method.as_str(), message.result) {
+        hide_execution(result, &mut edits);
     }
     let judged = match (message.error, message.result) {
         (Some(error), _) => failure(error, asked, era, &mut edits).map(Some),
@@ -141,19 +146,24 @@ fn failure(raw: &RawValue, asked: &Asked, era: Era, edits: &mut Edits<'_>) -> Re
         code,
         error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION
     );
-    if RESERVED.contains(&code) && !(is_modern && era == Era::Modern) {
-        let code = error::INTERNAL;
-        edits.replace(
-            raw.get(),
-            format!(
-                r#"{{"code":{code},"message":{},"data":{{"original":{}}}}}"#,
-                message.get(),
-                raw.get()
-            ),
-        );
-        return Ok(code);
+    let is_foreign = match era {
+        Era::Legacy => legacy::error::is_legacy_only(code),
+        Era::Modern => RESERVED.contains(&code) && !is_modern,
+    };
+    if is_foreign {
+        edits.replace(raw.get(), legacy::error::wrapped(raw, message));
+        return Ok(error::INTERNAL);
     }
     Ok(code)
+}
+
+/// Tools of 2025-11-25 say whether their calls may be tasks, which no modern client asks for.
+fn hide_execution(result: &RawValue, edits: &mut Edits<'_>) {
+    let tools = Members::of(result).and_then(|members| members.get("tools"));
+    let tools = tools.and_then(|tools| serde_json::from_str::<Vec<Members<'_>>>(tools.get()).ok());
+    for tool in tools.iter().flatten() {
+        edits.remove(tool, "execution");
+    }
 }
 
 /// A modern client looks for the missing resource's URI in the error's data.
@@ -237,6 +247,24 @@ mod tests {
             let expected = format!(r#"{{"z":0,"result":{expected},"id":"mine","jsonrpc":"2.0"}}"#);
             assert_eq!(answered(&line, method, Era::Legacy), (None, expected));
         }
+    }
+
+    #[test]
+    fn whether_a_call_may_be_a_task_is_not_told() {
+        let line = r#"{"result":{"tools":[{"name":"a","execution":{"taskSupport":"required"},"x":1e400},{"execution":{}}],"ttlMs":1,"cacheScope":"private","resultType":"complete"},"id":1,"jsonrpc":"2.0"}"#;
+        let hidden = line
+            .replace(r#""execution":{"taskSupport":"required"},"#, "")
+            .replace(r#""execution":{}"#, "");
+        let body = |era| {
+            answered(
+                &line.replace(r#""id":1,"#, r#""id":"mine","#),
+                method::TOOLS_LIST,
+                era,
+            )
+            .1
+        };
+        assert_eq!(body(Era::Legacy), hidden.replace(r#""id":1,"#, r#""id":"mine","#));
+        assert!(body(Era::Modern).contains("execution"));
     }
 
     #[test]
@@ -335,6 +363,7 @@ mod tests {
             r#"{"code":-32042,"message":"m","data":{"elicitations":[]}}"#,
         );
         let modern = r#"{"code":-32022,"message":"m","data":{}}"#;
+        let closed = r#"{"code":-32000,"message":"m","more":1e400}"#;
         for (era, error, code, expected) in [
             (
                 Era::Legacy,
@@ -358,12 +387,8 @@ mod tests {
             (Era::Modern, url, -32603, remapped(url)),
             (Era::Legacy, modern, -32603, remapped(modern)),
             (Era::Modern, modern, -32022, modern.to_owned()),
-            (
-                Era::Legacy,
-                r#"{"code":-32000,"message":"m","more":1e400}"#,
-                -32000,
-                r#"{"code":-32000,"message":"m","more":1e400}"#.to_owned(),
-            ),
+            (Era::Legacy, closed, -32603, remapped(closed)),
+            (Era::Modern, closed, -32000, closed.to_owned()),
         ] {
             let line = format!(r#"{{"jsonrpc":"2.0","id":42,"error":{error}}}"#);
             let body = format!(r#"{{"jsonrpc":"2.0","id":"mine","error":{expected}}}"#);

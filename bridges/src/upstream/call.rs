@@ -6,14 +6,13 @@ use bus_schema::{RpcError, mcp::method, rpc};
 use bytes::Bytes;
 use runtime::Outcome;
 
-use crate::lines::end_line;
+use crate::{lines::end_line, outbox::Step};
 
 use super::{
     asks::{Answered, Asks},
     lanes::Turn,
     levels::Wish,
     link::Link,
-    mailbox::Step,
     park::Ticket,
     pending::{BusCall, Entry, Origin},
     request::Asked,
@@ -76,8 +75,8 @@ impl Call {
     }
 
     /// Waits for the next notification, or for the answer.
-    pub(super) async fn message(&self) -> Step {
-        self.entry.mailbox.next().await
+    pub(super) async fn message(&self) -> Step<Outcome> {
+        self.entry.outbox.next().await.expect("the answer is taken once")
     }
 
     /// What the server has asked and nobody has answered, for calls from the bus.
@@ -99,7 +98,7 @@ impl Call {
     pub(super) fn leave(&mut self) -> Result<Option<Asked>, Outcome> {
         let asked = self.bus().and_then(BusCall::leave);
         // Notifications that came at the last moment have nobody to go to any more.
-        while let Some(step) = self.entry.mailbox.try_next() {
+        while let Some(step) = self.entry.outbox.try_next() {
             if let Step::Answer(outcome) = step {
                 return Err(outcome);
             }

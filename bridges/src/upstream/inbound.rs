@@ -22,7 +22,6 @@ use super::{
     ask::{self, Ask},
     levels::LogLevel,
     link::Link,
-    mailbox::{Part, PartKind},
     pending::Origin,
 };
 
@@ -115,10 +114,7 @@ fn take_progress(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> 
         return None;
     };
     let own = call.asked(|asked| asked.progress_token.clone())??;
-    entry.mailbox.put_part(Part {
-        kind: PartKind::Progress,
-        body: rpc::splice(line, token.get(), &own).into(),
-    });
+    entry.outbox.put(rpc::splice(line, token.get(), &own).into());
     Some(())
 }
 
@@ -137,10 +133,7 @@ fn take_log_line(link: &Link, line: &[u8], message: &Message<'_>, stream: Option
     if LogLevel::of(params.level)? < call.asked(|asked| asked.log_level)?? {
         return None;
     }
-    entry.mailbox.put_part(Part {
-        kind: PartKind::Message,
-        body: line.to_vec().into(),
-    });
+    entry.outbox.put(line.to_vec().into());
     Some(())
 }
 
@@ -151,10 +144,7 @@ fn take_custom(link: &Link, line: &[u8], stream: Option<u64>) -> Option<()> {
         return None;
     };
     call.asked(|_| ())?;
-    entry.mailbox.put_part(Part {
-        kind: PartKind::Message,
-        body: line.to_vec().into(),
-    });
+    entry.outbox.put(line.to_vec().into());
     Some(())
 }
 
@@ -178,10 +168,7 @@ fn take_acknowledgement(link: &Link, line: &[u8], message: &Message<'_>) -> Opti
     if !matches!(entry.from, Origin::Listen) {
         return None;
     }
-    entry.mailbox.put_part(Part {
-        kind: PartKind::Message,
-        body: line.to_vec().into(),
-    });
+    entry.outbox.put(line.to_vec().into());
     Some(())
 }
 
@@ -197,7 +184,7 @@ fn take_cancellation(link: &Link, message: &Message<'_>) -> Option<()> {
         return None;
     }
     link.pending.remove(number);
-    entry.mailbox.put_answer(Outcome::taken());
+    entry.outbox.put_answer(Outcome::taken());
     Some(())
 }
 

@@ -21,7 +21,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use crate::lines::{Line, Lines, MAX_LINE_BYTES, end_line, excerpt};
+use crate::{
+    lines::{Line, Lines, MAX_LINE_BYTES, end_line, excerpt},
+    outbox::Step,
+};
 
 use super::{
     answer,
@@ -29,7 +32,6 @@ use super::{
     capabilities::Declared,
     inbound,
     levels::Levels,
-    mailbox::Step,
     pending::{BusCall, Entry, Origin, Pending},
     request::{Asked, Reading},
 };
@@ -128,7 +130,7 @@ impl Link {
             Some(level) => Some(self.levels.want(self, level).await),
             None => None,
         };
-        let mut call = self.enter(number, Origin::Bus(BusCall::new(asked, era)))?;
+        let mut call = self.enter(number, Origin::Bus(Box::new(BusCall::new(asked, era))))?;
         call.wish = wish;
         self.send(reading.line(era, number, trace)).await?;
         call.begun = true;

@@ -14,7 +14,6 @@ mod canonical;
 mod capabilities;
 mod child;
 mod connection;
-mod edit;
 mod environment;
 mod error;
 mod handshake;
@@ -24,7 +23,6 @@ mod lanes;
 mod legacy;
 mod levels;
 mod link;
-mod mailbox;
 mod options;
 mod park;
 mod part;
@@ -35,6 +33,8 @@ mod rounds;
 mod seal;
 mod server;
 mod subscriptions;
+
+use crate::edit;
 
 pub use error::UpstreamError;
 pub use options::{AskingOptions, ChildOptions, EraKnob};

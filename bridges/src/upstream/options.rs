@@ -1,6 +1,10 @@
 //! What the platform must know of a child process to run it, and the time limits that hold for every one.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    time::Duration,
+};
 
 use bus_schema::ServerId;
 use serde::Deserialize;
@@ -22,6 +26,8 @@ pub struct ChildOptions {
     pub tags: Vec<String>,
     /// How many calls run at once; beyond, callers hear "busy".
     pub max_in_flight: u32,
+    /// The longest that calls of single tools may take, by their names.
+    pub tool_timeouts: HashMap<String, Duration>,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }

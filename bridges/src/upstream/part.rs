@@ -86,6 +86,7 @@ impl ChildUpstream {
         let options = HostOptions {
             tags: self.options.tags.clone(),
             max_in_flight: self.options.max_in_flight,
+            tool_timeouts: self.options.tool_timeouts.clone(),
             ..HostOptions::new(self.options.id.clone())
         };
         let server = Arc::new(UpstreamServer::new(

@@ -12,18 +12,20 @@ use bus_schema::{
 };
 use runtime::Outcome;
 
-use super::{answer, asks::Asks, mailbox::Mailbox, request::Asked};
+use super::{answer, asks::Asks, request::Asked};
+use crate::outbox::Outbox;
 
 /// One call in flight.
 pub(super) struct Entry {
     pub(super) from: Origin,
-    pub(super) mailbox: Mailbox,
+    /// What the server has said about it.
+    pub(super) outbox: Outbox<Outcome>,
 }
 
 /// Where a call came from, which decides what its answer is made into.
 pub(super) enum Origin {
     /// A caller on the bus, to be answered in the modern era.
-    Bus(BusCall),
+    Bus(Box<BusCall>),
     /// This room itself; the answer stays as it came.
     Room,
     /// This room itself, to be told of changes until the call ends.
@@ -102,7 +104,7 @@ impl Entry {
     pub(super) fn new(from: Origin) -> Self {
         Self {
             from,
-            mailbox: Mailbox::default(),
+            outbox: Outbox::default(),
         }
     }
 
@@ -111,7 +113,7 @@ impl Entry {
         let Origin::Bus(call) = &self.from else { return };
         let mut waiting = call.waiting();
         if let Waiting::Nobody(Some(early)) = &*waiting {
-            self.mailbox.put_answer(early.outcome(&asked, call.era));
+            self.outbox.put_answer(early.outcome(&asked, call.era));
         }
         *waiting = Waiting::Caller(asked);
     }
@@ -119,14 +121,14 @@ impl Entry {
     /// Takes the server's answer; the line holds the message.
     pub(super) fn answer(&self, line: &[u8], message: &Message<'_>) {
         let Origin::Bus(call) = &self.from else {
-            return self.mailbox.put_answer(Outcome {
+            return self.outbox.put_answer(Outcome {
                 code: None,
                 body: line.to_vec().into(),
             });
         };
         match &mut *call.waiting() {
             Waiting::Caller(asked) => self
-                .mailbox
+                .outbox
                 .put_answer(answer::for_caller(line, message, asked, call.era)),
             Waiting::Nobody(early) => *early = Some(Early::Line(line.to_vec())),
         }
@@ -135,10 +137,10 @@ impl Entry {
     /// Answers with an error of this side.
     pub(super) fn fail(&self, error: &RpcError) {
         let Origin::Bus(call) = &self.from else {
-            return self.mailbox.put_answer(Outcome::error(None, error));
+            return self.outbox.put_answer(Outcome::error(None, error));
         };
         match &mut *call.waiting() {
-            Waiting::Caller(asked) => self.mailbox.put_answer(Outcome::error(Some(&asked.id), error)),
+            Waiting::Caller(asked) => self.outbox.put_answer(Outcome::error(Some(&asked.id), error)),
             Waiting::Nobody(early) => *early = Some(Early::Error(error.clone())),
         }
     }

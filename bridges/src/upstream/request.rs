@@ -3,7 +3,7 @@
 use bus_schema::{
     RpcError, TraceContext, header,
     mcp::{Era, meta, method},
-    rpc::{self, Kind, Message, Params},
+    rpc::{Kind, Message, Params},
 };
 use serde_json::value::RawValue;
 
@@ -119,18 +119,14 @@ impl<'a> Reading<'a> {
 
     /// The request without what only a retry has.
     pub(super) fn first_round(&self) -> Vec<u8> {
-        let (Some(whole), Some(members)) = (self.message.params, self.message.params.and_then(Members::of))
-        else {
+        let Some(members) = self.message.params.and_then(Members::of) else {
             return self.body.to_vec();
         };
-        let mut kept = Object::default();
-        for (key, value) in members.iter() {
-            let added = meta::as_text(key).is_some_and(|key| ROUND.contains(&key.as_ref()));
-            if !added {
-                kept.push(key.get(), value.get());
-            }
-        }
-        rpc::splice(self.body, whole.get(), &kept.finish())
+        let mut edits = Edits::new(self.body);
+        edits.remove_where(&members, |key| {
+            meta::as_text(key).is_some_and(|key| ROUND.contains(&key.as_ref()))
+        });
+        edits.apply()
     }
 
     /// Whether a server of this era may get the request.

@@ -15,11 +15,12 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
+use crate::outbox::Step;
+
 use super::{
     answer,
     call::{Call, Event},
     edit::Members,
-    mailbox::Step,
     park::{self, Found, Parked, Ticket},
     request::{Asked, Reading},
     server::{Begun, UpstreamServer},
@@ -105,8 +106,8 @@ impl UpstreamServer {
     ) -> Result<Begun, RpcError> {
         let state = reading.request_state().and_then(meta::as_text);
         let state = state.ok_or_else(|| park::gone(self.id()))?;
-        let none = RawValue::from_string("{}".to_owned()).expect("an empty object is JSON");
-        let answers = Members::of(reading.input_responses().unwrap_or(&none)).ok_or_else(|| {
+        let answers = reading.input_responses().map_or("{}", RawValue::get);
+        let answers = Members::read(answers).ok_or_else(|| {
             RpcError::invalid_params("`inputResponses` must be an object with an answer under each key")
         })?;
         let ticket = self.new_ticket(reading, request);

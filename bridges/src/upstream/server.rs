@@ -14,6 +14,8 @@ use runtime::{McpServer, Outcome, Parts};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::legacy::request::for_server;
+
 use super::{
     call::Call,
     capabilities::Declared,
@@ -69,15 +71,16 @@ impl UpstreamServer {
     }
 
     async fn answer(self: Arc<Self>, request: Request, parts: Parts) -> Outcome {
-        let (begun, id) = match Reading::of(&request.body.0) {
+        let body = for_server(self.session.version, &request.method, &request.body.0);
+        let (begun, id) = match Reading::of(&body) {
             Ok(reading) => (
                 self.begin(&reading, &request).await,
                 reading.id().map(str::to_owned),
             ),
-            Err(error) => return Outcome::error_for(&request.body.0, &error),
+            Err(error) => return Outcome::error_for(&body, &error),
         };
         // The server has its copy; a call may last for long.
-        drop(request);
+        drop((body, request));
         match begun {
             Ok(Begun::Call(call)) => tokio::select! {
                 outcome = self.run(call, &parts) => outcome,

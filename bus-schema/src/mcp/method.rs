@@ -64,6 +64,37 @@ pub const SAMPLE: &str = "sampling/createMessage";
 /// Asks for the client's folders (server to client).
 pub const ROOTS_LIST: &str = "roots/list";
 
+/// Tells how a task is doing (tasks extension).
+pub const TASKS_GET: &str = "tasks/get";
+/// Gives a task the input that it waits for (tasks extension).
+pub const TASKS_UPDATE: &str = "tasks/update";
+/// Cancels a task (tasks extension).
+pub const TASKS_CANCEL: &str = "tasks/cancel";
+
+/// What every notification's method begins with.
+pub const NOTIFICATION_PREFIX: &str = "notifications/";
+/// The methods of the tasks extension.
+pub const TASKS: [&str; 3] = [TASKS_GET, TASKS_UPDATE, TASKS_CANCEL];
+/// Methods that MCP defines in some revision, and that no modern client calls.
+const NOT_MODERN: [&str; 10] = [
+    INITIALIZE,
+    PING,
+    SET_LEVEL,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    ELICIT,
+    SAMPLE,
+    ROOTS_LIST,
+    "tasks/list",
+    "tasks/result",
+];
+
+/// Whether a method is none of MCP's own, such as `com.example/anything`. It passes to whoever may know it.
+#[must_use]
+pub fn is_custom(method: &str) -> bool {
+    !SERVED.contains(&method) && !NOT_MODERN.contains(&method) && !TASKS.contains(&method)
+}
+
 /// The notifications that some revision of the protocol defines, of either side. Any other is between a client and its server.
 pub const NOTIFICATIONS: [&str; 12] = [
     INITIALIZED,
@@ -121,6 +152,7 @@ pub fn name_key(method: &str) -> Option<&'static str> {
     match method {
         TOOLS_CALL | PROMPTS_GET => Some("name"),
         RESOURCES_READ => Some("uri"),
+        TASKS_GET | TASKS_UPDATE | TASKS_CANCEL => Some("taskId"),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ pub mod meta;
 pub mod method;
 pub mod mirrored;
 pub mod resource;
+pub mod task;
 pub mod version;
 
 pub use error::RpcError;

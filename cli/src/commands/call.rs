@@ -4,7 +4,7 @@ use std::{io::Read as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    front::{Caller, Endpoint, Front, Step},
+    front::{Caller, Endpoint, Front, Step, Teardown},
     request::Incoming,
 };
 use bus_schema::{
@@ -15,6 +15,7 @@ use bus_schema::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::{output, stopping::Stop};
 use crate::{
@@ -83,6 +84,8 @@ async fn ask(front: &Front, server: ServerId, tool: &str, arguments: &Value) -> 
         endpoint: Endpoint::Server(server),
         protocol_version: ProtocolVersion::MODERN,
         trace: None,
+        ending: CancellationToken::new(),
+        teardown: Teardown::Result,
     };
     let mut answering = front.ask(&caller, &incoming).await;
     let bar =

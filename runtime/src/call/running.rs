@@ -5,7 +5,7 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use bus_schema::{
     Body, ContentType, Frame, FrameKind, Request, Token,
     codec::CodecError,
-    envelope::{CHUNK_BYTES, CREDIT_EVERY, Control, INLINE_BYTES, MAX_BODY_BYTES},
+    envelope::{CREDIT_EVERY, INLINE_BYTES, MAX_BODY_BYTES},
     subject::{self, InstanceVerb, Subject},
 };
 use bytes::Bytes;
@@ -26,16 +26,16 @@ const CHUNK_WINDOW: u32 = 16;
 
 /// A call under way.
 pub struct Call {
-    bus: Bus,
-    request: Request,
+    pub(super) bus: Bus,
+    pub(super) request: Request,
     /// The one instance that can answer, if only one can.
     only: Option<Token>,
     retry: Retry,
     /// What the caller asked for; the request carries what is left of it.
     timeout_ms: u64,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     attempts: u32,
-    attempt: Option<Attempt>,
+    pub(super) attempt: Option<Attempt>,
     /// The replica that was heard last.
     instance: Option<String>,
     /// Whether the caller has been given a notification already.
@@ -268,64 +268,6 @@ impl Call {
         }))
     }
 
-    /// A word of credit may have been lost with a connection: what has been read is said again at each heartbeat.
-    async fn repeat_credit(&self) -> Result<(), CallError> {
-        match self.attempt.as_ref().map(|attempt| attempt.expected_seq) {
-            None | Some(0) => Ok(()),
-            Some(seq) => self.tell_instance(InstanceVerb::Credit, seq, Bytes::new()).await,
-        }
-    }
-
-    async fn send_chunks(&mut self, credit: u32) -> Result<(), CallError> {
-        let body = self.request.body.0.clone();
-        loop {
-            let attempt = self.attempt.as_mut().expect("chunks belong to an attempt");
-            attempt.chunk_credit = attempt.chunk_credit.max(credit);
-            let start = attempt.next_chunk as usize * CHUNK_BYTES;
-            if attempt.next_chunk >= attempt.chunk_credit || start >= body.len() {
-                return Ok(());
-            }
-            let seq = attempt.next_chunk;
-            attempt.next_chunk += 1;
-            let end = body.len().min(start + CHUNK_BYTES);
-            self.tell_instance(InstanceVerb::Body, seq, body.slice(start..end))
-                .await?;
-        }
-    }
-
-    async fn tell_instance(&self, verb: InstanceVerb, seq: u32, body: Bytes) -> Result<(), CallError> {
-        let Some((subject, mut control)) = self.control(verb) else {
-            return Ok(());
-        };
-        control.seq = seq;
-        control.body = Body(body);
-        match timeout_at(self.deadline, self.bus.publish(subject, encode(&control))).await {
-            Ok(published) => published.map_err(CallError::Bus),
-            Err(_) => Err(self.deadline_passed()),
-        }
-    }
-
-    /// A word to the instance that works on the call, when it is known.
-    fn control(&self, verb: InstanceVerb) -> Option<(String, Control)> {
-        let attempt = self.attempt.as_ref()?;
-        let instance = Token::encode(attempt.instance.as_ref()?);
-        let subject = Subject::Instance {
-            server: Token::encode(&self.request.server),
-            instance,
-            verb,
-        };
-        Some((subject.to_string(), self.empty_control(attempt.call)))
-    }
-
-    fn empty_control(&self, call: u64) -> Control {
-        Control {
-            caller: self.request.caller.clone(),
-            call,
-            seq: 0,
-            body: Body::default(),
-        }
-    }
-
     async fn nobody_there(&mut self) -> Result<(), CallError> {
         let server = self.request.server.clone();
         let error = match self.lost.clone() {
@@ -412,7 +354,7 @@ impl Call {
         })
     }
 
-    fn deadline_passed(&self) -> CallError {
+    pub(super) fn deadline_passed(&self) -> CallError {
         let server = self.request.server.clone();
         CallError::Deadline {
             server,
@@ -434,25 +376,6 @@ impl Call {
         }
         self.pieces.clear();
     }
-
-    /// Tells the host, or all hosts while it is unknown which one works, to stop.
-    fn cancel(&self) {
-        let Some(attempt) = &self.attempt else { return };
-        let (subject, control) = self.control(InstanceVerb::Cancel).unwrap_or_else(|| {
-            let tenant = Token::encode(&self.request.principal.tenant);
-            let subject = Subject::Cancel {
-                tenant,
-                server: Token::encode(&self.request.server),
-            };
-            (subject.to_string(), self.empty_control(attempt.call))
-        });
-        let bus = self.bus.clone();
-        self.bus.spawn(async move {
-            if let Err(error) = bus.publish(subject, encode(&control)).await {
-                debug!(%error, "could not cancel a call");
-            }
-        });
-    }
 }
 
 impl Drop for Call {
@@ -470,7 +393,7 @@ fn bus_instance(bus: &Bus, request: &mut Request) {
     }
 }
 
-fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn encode<T: serde::Serialize>(value: &T) -> Vec<u8> {
     ContentType::MessagePack
         .encode(value)
         .expect("envelopes have no values that MessagePack cannot carry")

@@ -1,6 +1,6 @@
 //! Asks a server to describe itself, and makes its card of the answers.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use bus_schema::{
     Principal, Request, ServerCard,
@@ -8,7 +8,7 @@ use bus_schema::{
     mcp::{meta, method},
     rpc,
 };
-use serde_json::{Value, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::mpsc,
@@ -21,13 +21,22 @@ use crate::{
     catalogue::{Listed, MAX_PAGES, list_request},
 };
 
+/// The `_meta` key by which a tool says how long its calls may take, in milliseconds.
+const TIMEOUT_KEY: &str = "io.trunkline/timeoutMs";
+
+/// What a server says of itself.
+pub(super) struct Description {
+    pub(super) card: ServerCard,
+    /// How long calls of single tools may take, where they say so.
+    pub(super) tool_timeouts: HashMap<String, Duration>,
+}
+
 /// Asks a server to describe itself, through the same requests that any client makes.
 pub(super) async fn describe(
     bus: &Bus,
     server: &Arc<dyn McpServer>,
     options: &HostOptions,
-) -> Result<ServerCard, HostError> {
-    let mut digest = Sha256::new();
+) -> Result<Description, HostError> {
     let discovered = ask(bus, server, options, method::DISCOVER, None).await?;
     let capabilities = discovered
         .get("capabilities")
@@ -40,33 +49,12 @@ pub(super) async fn describe(
             .and_then(Value::as_str)
             .map(str::to_owned)
     };
+    let lists = Lists::ask(bus, server, options, &capabilities).await?;
+    let mut digest = Sha256::new();
     digest.update(serde_json::to_vec(&capabilities).unwrap_or_default());
-    let mut counts = [0; 4];
-    let mut digests: [String; 4] = Default::default();
-    for (at, list) in Listed::ALL.into_iter().enumerate() {
-        if capabilities.contains_key(list.capability()) {
-            let mut of_list = Sha256::new();
-            counts[at] = count_list(bus, server, options, list, &mut of_list).await?;
-            digests[at] = short_digest(of_list);
-            digest.update(&digests[at]);
-        }
-    }
-    let [tools, prompts, resources, templates] = digests;
-    let mut both = Sha256::new();
-    both.update(&resources);
-    both.update(&templates);
-    let has_resources = !resources.is_empty() || !templates.is_empty();
-    let lists = ListDigests {
-        tools,
-        prompts,
-        resources: if has_resources {
-            short_digest(both)
-        } else {
-            String::new()
-        },
-    };
-    Ok(ServerCard {
-        lists,
+    digest.update(serde_json::to_vec(&lists.digests).unwrap_or_default());
+    let card = ServerCard {
+        lists: lists.digests,
         title: text("title")
             .or_else(|| text("name"))
             .unwrap_or_else(|| options.id.to_string()),
@@ -78,11 +66,67 @@ pub(super) async fn describe(
         protocol_version: server.protocol_version(),
         capabilities,
         revision: short_digest(digest),
-        tools: counts[0],
-        prompts: counts[1],
-        resources: counts[2] + counts[3],
+        tools: lists.counts[0],
+        prompts: lists.counts[1],
+        resources: lists.counts[2] + lists.counts[3],
         ..bare_card(bus, options)
-    })
+    };
+    let mut tool_timeouts = lists.tool_timeouts;
+    // What an operator says wins over what the tool says.
+    tool_timeouts.extend(options.tool_timeouts.clone());
+    Ok(Description { card, tool_timeouts })
+}
+
+/// What a description takes of a server's lists.
+struct Lists {
+    digests: ListDigests,
+    /// How long each of [`Listed::ALL`] is.
+    counts: [u32; 4],
+    tool_timeouts: HashMap<String, Duration>,
+}
+
+impl Lists {
+    async fn ask(
+        bus: &Bus,
+        server: &Arc<dyn McpServer>,
+        options: &HostOptions,
+        capabilities: &Map<String, Value>,
+    ) -> Result<Self, HostError> {
+        let mut counts = [0; 4];
+        let mut digests: [String; 4] = Default::default();
+        let mut tool_timeouts = HashMap::new();
+        for (at, list) in Listed::ALL.into_iter().enumerate() {
+            if !capabilities.contains_key(list.capability()) {
+                continue;
+            }
+            let items = ask_list(bus, server, options, list).await?;
+            counts[at] = u32::try_from(items.len()).unwrap_or(u32::MAX);
+            let mut digest = Sha256::new();
+            digest.update(serde_json::to_vec(&items).unwrap_or_default());
+            digests[at] = short_digest(digest);
+            if list == Listed::Tools {
+                tool_timeouts.extend(items.iter().filter_map(own_timeout));
+            }
+        }
+        let [tools, prompts, resources, templates] = digests;
+        let digests = ListDigests {
+            tools,
+            prompts,
+            // A server that has the one has the other.
+            resources: resources + &templates,
+        };
+        Ok(Self {
+            digests,
+            counts,
+            tool_timeouts,
+        })
+    }
+}
+
+fn own_timeout(tool: &Value) -> Option<(String, Duration)> {
+    let name = tool.get("name")?.as_str()?;
+    let millis = tool.get("_meta")?.get(TIMEOUT_KEY)?.as_u64()?;
+    Some((name.to_owned(), Duration::from_millis(millis)))
 }
 
 /// The card of a server that nobody has asked anything.
@@ -113,35 +157,31 @@ fn short_digest(digest: Sha256) -> String {
         .collect()
 }
 
-async fn count_list(
+/// All pages of one list.
+async fn ask_list(
     bus: &Bus,
     server: &Arc<dyn McpServer>,
     options: &HostOptions,
     list: Listed,
-    digest: &mut Sha256,
-) -> Result<u32, HostError> {
-    let mut count = 0;
+) -> Result<Vec<Value>, HostError> {
+    let mut all = Vec::new();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         // A server may offer resources and know no templates.
-        let page = match ask(bus, server, options, list.method(), cursor.as_deref()).await {
+        let mut page = match ask(bus, server, options, list.method(), cursor.as_deref()).await {
             Ok(page) => page,
             Err(_) if list == Listed::Templates => break,
             Err(error) => return Err(error),
         };
-        let items = page
-            .get(list.key())
-            .and_then(Value::as_array)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        count += u32::try_from(items.len()).unwrap_or(u32::MAX);
-        digest.update(serde_json::to_vec(items).unwrap_or_default());
+        if let Some(items) = page.get_mut(list.key()).and_then(Value::as_array_mut) {
+            all.append(items);
+        }
         cursor = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
         if cursor.is_none() {
             break;
         }
     }
-    Ok(count)
+    Ok(all)
 }
 
 async fn ask(

@@ -8,9 +8,10 @@ use std::{
 
 use async_nats::{Message, StatusCode, Subscriber};
 use bus_schema::{
-    ContentType, FrameKind, ServerCard, Token,
+    ContentType, FrameKind, Request, ServerCard, Token,
     envelope::Control,
     header,
+    mcp::method,
     subject::{self, EventKind, InstanceVerb, Subject},
 };
 use futures::StreamExt as _;
@@ -24,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
-    describe::{bare_card, describe},
+    describe::{Description, bare_card, describe},
     listen::Listeners,
     services::{self, Questions},
     work::{CallKey, Work},
@@ -55,8 +56,8 @@ pub(super) struct Shared {
     pub(super) calls: Mutex<HashMap<CallKey, Arc<Work>>>,
     pub(super) watched: WatchedUntil,
     pub(super) running: TaskTracker,
-    /// The card as last announced. Held only to read or replace it.
-    pub(super) card: Mutex<ServerCard>,
+    /// What the server said of itself last. Held only to read or replace it.
+    description: Mutex<Description>,
     /// Who wants to hear of changed resources.
     pub(super) listeners: Listeners,
     /// Cancelled when the host takes no more calls.
@@ -82,9 +83,12 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let card = match options.visibility {
+        let description = match options.visibility {
             Visibility::Announced => describe(&bus, &server, &options).await?,
-            Visibility::Hidden => bare_card(&bus, &options),
+            Visibility::Hidden => Description {
+                card: bare_card(&bus, &options),
+                tool_timeouts: options.tool_timeouts.clone(),
+            },
         };
         let subscriptions = subscribe(&bus, &options).await?;
         let shared = Arc::new(Shared {
@@ -93,7 +97,7 @@ impl Host {
             calls: Mutex::default(),
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
-            card: Mutex::new(card),
+            description: Mutex::new(description),
             listeners: Listeners::default(),
             draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
@@ -140,7 +144,11 @@ impl Drop for Host {
 
 impl Shared {
     pub(super) fn card(&self) -> ServerCard {
-        self.card.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.description().card.clone()
+    }
+
+    fn description(&self) -> std::sync::MutexGuard<'_, Description> {
+        self.description.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<CallKey, Arc<Work>>> {
@@ -332,8 +340,8 @@ impl Shared {
             }
             match describe(&self.bus, &self.server, &self.options).await {
                 Ok(_) if self.draining.is_cancelled() => return,
-                Ok(card) => {
-                    *self.card.lock().unwrap_or_else(PoisonError::into_inner) = card;
+                Ok(description) => {
+                    *self.description() = description;
                     self.announce(EventKind::Up).await;
                 }
                 Err(error) => {
@@ -381,7 +389,15 @@ async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, Ho
 }
 
 impl Shared {
-    pub(super) fn call_budget(&self, timeout_ms: u64) -> Duration {
-        Duration::from_millis(timeout_ms).min(self.options.max_call_time)
+    /// How long a call may take: no longer than its caller waits, than any call may take, and than calls of its tool may.
+    pub(super) fn call_budget(&self, request: &Request) -> Duration {
+        let any = Duration::from_millis(request.timeout_ms).min(self.options.max_call_time);
+        self.tool_timeout(&request.method, request.name.as_deref())
+            .map_or(any, |timeout| timeout.min(any))
+    }
+
+    pub(super) fn tool_timeout(&self, called: &str, name: Option<&str>) -> Option<Duration> {
+        let name = name.filter(|_| called == method::TOOLS_CALL)?;
+        self.description().tool_timeouts.get(name).copied()
     }
 }

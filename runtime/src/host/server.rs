@@ -1,6 +1,10 @@
 //! What a host needs of a server, and what it gives to it.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::{Request, RpcError, ServerId, rpc};
 use bytes::Bytes;
@@ -50,6 +54,9 @@ pub struct HostOptions {
     pub max_in_flight: u32,
     /// The longest that any call may take, whatever its caller would wait.
     pub max_call_time: Duration,
+    /// The longest that calls of single tools may take, by their names; a tool may also say so itself, by `_meta` key
+    /// `io.trunkline/timeoutMs`.
+    pub tool_timeouts: HashMap<String, Duration>,
     /// How long running calls may go on when the host stops.
     pub drain_time: Duration,
     /// Who finds it.
@@ -75,6 +82,7 @@ impl HostOptions {
             tags: Vec::new(),
             max_in_flight: 256,
             max_call_time: Duration::from_secs(24 * 60 * 60),
+            tool_timeouts: HashMap::new(),
             drain_time: Duration::from_secs(30),
             visibility: Visibility::Announced,
         }

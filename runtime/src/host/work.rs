@@ -100,6 +100,7 @@ impl Work {
             work,
             frames,
             permits,
+            tool: None,
         };
         let span = info_span!(
             "call",
@@ -170,6 +171,8 @@ struct Running {
     work: Arc<Work>,
     frames: Frames,
     permits: Permits,
+    /// The tool that is called, for whoever hears that it took too long.
+    tool: Option<String>,
 }
 
 /// How a call ends at its host.
@@ -185,7 +188,7 @@ impl Running {
         let server = self.shared.options.id.as_str().to_owned();
         let _in_flight = metrics.in_flight(&server);
         let started = Instant::now();
-        let deadline = started + self.shared.call_budget(request.timeout_ms);
+        let deadline = started + self.shared.call_budget(&request);
         let described = watch::Described::of(&request);
         let request_bytes = request
             .body
@@ -274,6 +277,10 @@ impl Running {
     /// Runs the handler: sends on what it notifies, tells the caller that it works, and drops it when nobody waits.
     async fn handle(&mut self, request: Request, deadline: Instant) -> End {
         let (parts_in, mut parts) = mpsc::channel(PARTS_AHEAD);
+        self.tool = request
+            .name
+            .clone()
+            .filter(|_| request.method == method::TOOLS_CALL);
         let body = request.body.0.clone();
         let parts_in = Parts::new(parts_in);
         let handler = match request.method.as_str() {
@@ -392,12 +399,16 @@ impl Running {
 
     fn deadline_error(&self, body: &[u8]) -> Outcome {
         let server = &self.shared.options.id;
-        Outcome::error_for(
-            body,
-            &RpcError::internal(format!(
-                "server `{server}` did not finish the call within its deadline"
-            )),
-        )
+        let tool = self.tool.as_deref();
+        let limit = self.shared.tool_timeout(method::TOOLS_CALL, tool);
+        let message = match tool.zip(limit) {
+            Some((tool, limit)) => format!(
+                "tool `{tool}` of server `{server}` did not finish within its {} ms, or the call's deadline",
+                limit.as_millis()
+            ),
+            None => format!("server `{server}` did not finish the call within its deadline"),
+        };
+        Outcome::error_for(body, &RpcError::internal(message))
     }
 }
 

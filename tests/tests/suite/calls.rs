@@ -1,6 +1,7 @@
 //! Calls on the bus: what a caller may rely on whatever becomes of the host.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -133,6 +134,28 @@ async fn a_dropped_call_drops_its_handler() {
             .expect("open")
             .forget();
     }
+}
+
+#[tokio::test]
+async fn a_tool_has_a_limit_of_its_own_and_its_work_is_stopped_there() {
+    let nats = Nats::start().await;
+    let (serving, calling) = (nats.bus().await, nats.bus().await);
+    let probe = Arc::<Probe>::default();
+    let _host = fixture::serve(&serving, Arc::clone(&probe), |options| {
+        options.tool_timeouts = HashMap::from([("hold".to_owned(), Duration::from_millis(50))]);
+    })
+    .await;
+    let asked = calling.ask(request("hold", json!({}), LONG), Retry::Never);
+    let (code, body) = within("the limit", asked).await.expect("an answer");
+    let body = String::from_utf8_lossy(&body).into_owned();
+    assert_eq!(code, Some(-32603));
+    assert!(body.contains("`hold`") && body.contains("50 ms"), "{body}");
+    within("the end of the work", probe.held.dropped.acquire())
+        .await
+        .expect("the handler was dropped")
+        .forget();
+    let asked = calling.ask(request("echo", json!({ "text": "x" }), LONG), Retry::Safe);
+    assert_eq!(within("another tool", asked).await.expect("an answer").0, None);
 }
 
 #[tokio::test]

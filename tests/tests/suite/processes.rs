@@ -23,8 +23,8 @@ use tests::{
 const ANY_PORT: &str = "127.0.0.1:0";
 
 /// A NATS on a free port, for processes of the platform to meet on.
-struct Cluster {
-    nats: Nats,
+pub(crate) struct Cluster {
+    pub(crate) nats: Nats,
 }
 
 /// One `trunkline serve`.
@@ -37,13 +37,13 @@ struct Replica {
 }
 
 /// One `trunkline bridge http`.
-struct HttpBridge {
-    program: Program,
-    base: String,
+pub(crate) struct HttpBridge {
+    pub(crate) program: Program,
+    pub(crate) base: String,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self {
             nats: Nats::start().await,
         }
@@ -103,7 +103,7 @@ impl Cluster {
         }
     }
 
-    async fn bridge(&self) -> HttpBridge {
+    pub(crate) async fn bridge(&self) -> HttpBridge {
         let mut program = self.begin(&["bridge", "http", "--listen", ANY_PORT, "--log-json"]);
         let fields = logged(&mut program, "bridge is ready").await;
         let mcp = fields["mcp"].as_str().expect("an address");
@@ -133,7 +133,7 @@ impl Replica {
 }
 
 impl HttpBridge {
-    fn client(&self, server: &str) -> Client {
+    pub(crate) fn client(&self, server: &str) -> Client {
         Client::new(format!("{}/servers/{server}/mcp", self.base))
     }
 }
@@ -157,7 +157,7 @@ async fn line_of(program: &mut Program, looked_for: impl Fn(&str) -> bool) -> St
 }
 
 /// Asks a program to end, which it has to do with success.
-async fn terminate(program: Program) {
+pub(crate) async fn terminate(program: Program) {
     program.signal(Signal::TERM);
     ends_well(program).await;
 }

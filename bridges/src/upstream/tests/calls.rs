@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::scripted::{command, finish, limits, request, script, start, start_with, within};
-use crate::upstream::{mailbox::Step, options::Limits};
+use crate::{outbox::Step, upstream::options::Limits};
 
 /// Answers every message with itself, as a string would be, in `echo`.
 const ECHO: &str = r#"while next; do result "{\"echo\":$line}"; done"#;

@@ -7,15 +7,17 @@ use runtime::Outcome;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::upstream::{
-    AskingOptions, ChildOptions, EraKnob, UpstreamError,
-    call::Call,
-    child::Child,
-    connection::{Opening, Session},
-    handshake::connect,
-    mailbox::Step,
-    options::Limits,
-    request::Reading,
+use crate::{
+    outbox::Step,
+    upstream::{
+        AskingOptions, ChildOptions, EraKnob, UpstreamError,
+        call::Call,
+        child::Child,
+        connection::{Opening, Session},
+        handshake::connect,
+        options::Limits,
+        request::Reading,
+    },
 };
 
 /// No test waits longer for anything.
@@ -47,6 +49,7 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
         era: EraKnob::Auto,
         tags: Vec::new(),
         max_in_flight: 16,
+        tool_timeouts: Default::default(),
         asking: AskingOptions::default(),
     }
 }

@@ -1,0 +1,211 @@
+//! The answer to `subscriptions/listen`: an acknowledgement, then notices for as long as the client listens.
+//!
+//! Source: MCP 2026-07-28, subscriptions.
+
+use std::collections::BTreeSet;
+
+use bus_schema::{
+    RpcError,
+    mcp::{error, meta, method},
+    rpc,
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Final, Step,
+    changes::{Lists, Notice, Wanted, Watching},
+};
+use crate::request::Incoming;
+
+/// How many resources one client may listen for.
+const MAX_URIS: usize = 1_000;
+/// How many bytes their URIs may have together.
+const MAX_URI_BYTES: usize = 256 * 1024;
+
+/// How an open stream of notices is ended by this side.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teardown {
+    /// By its result, as it has a stream of its own.
+    Result,
+    /// By a cancellation and then the result, as it shares a channel with others.
+    CancelThenResult,
+}
+
+/// A client that listens.
+pub(super) struct Listening {
+    watching: Watching,
+    /// The id of the listen request as spelled.
+    id: String,
+    wanted: Wanted,
+    ending: CancellationToken,
+    teardown: Teardown,
+    next: Next,
+}
+
+enum Next {
+    Acknowledge,
+    Notice,
+    Result,
+}
+
+impl Listening {
+    pub(super) fn new(
+        watching: Watching,
+        id: &str,
+        wanted: Wanted,
+        ending: CancellationToken,
+        teardown: Teardown,
+    ) -> Self {
+        Self {
+            watching,
+            id: id.to_owned(),
+            wanted,
+            ending,
+            teardown,
+            next: Next::Acknowledge,
+        }
+    }
+
+    pub(super) async fn next(&mut self) -> Step {
+        match self.next {
+            Next::Acknowledge => {
+                let honoured = self.watching.honoured().await;
+                self.next = Next::Notice;
+                let granted = json!({ "notifications": granted(self.wanted.lists, &honoured) });
+                Step::Part(self.notification(method::ACKNOWLEDGED, &granted))
+            }
+            Next::Notice => {
+                let notice = tokio::select! {
+                    notice = self.watching.next() => notice,
+                    () = self.ending.cancelled() => return self.end(),
+                };
+                Step::Part(match notice {
+                    Notice::Tools => self.notification(method::TOOLS_CHANGED, &json!({})),
+                    Notice::Prompts => self.notification(method::PROMPTS_CHANGED, &json!({})),
+                    Notice::Resources => self.notification(method::RESOURCES_CHANGED, &json!({})),
+                    Notice::Updated(uri) => self.notification(method::UPDATED, &json!({ "uri": uri })),
+                })
+            }
+            Next::Result => self.result(),
+        }
+    }
+
+    fn end(&mut self) -> Step {
+        self.next = Next::Result;
+        match self.teardown {
+            Teardown::Result => self.result(),
+            Teardown::CancelThenResult => {
+                let params = format!(r#"{{"requestId":{},{}}}"#, self.id, self.subscription());
+                Step::Part(write(method::CANCELLED, &params))
+            }
+        }
+    }
+
+    fn result(&self) -> Step {
+        let result = format!(r#"{{"resultType":"complete",{}}}"#, self.subscription());
+        Step::Final(Final {
+            code: None,
+            body: rpc::result_response(&self.id, result.as_bytes()).into(),
+            fault: None,
+        })
+    }
+
+    fn notification(&self, method: &str, params: &Value) -> Bytes {
+        let params = params.to_string();
+        let comma = if params == "{}" { "" } else { "," };
+        write(
+            method,
+            &format!("{{{}{comma}{}", self.subscription(), &params[1..]),
+        )
+    }
+
+    /// The id keeps its spelling, as a client tells its subscriptions apart by it.
+    fn subscription(&self) -> String {
+        format!(r#""_meta":{{"{}":{}}}"#, meta::SUBSCRIPTION_ID, self.id)
+    }
+}
+
+fn write(method: &str, params: &str) -> Bytes {
+    format!(r#"{{"jsonrpc":"2.0","method":"{method}","params":{params}}}"#)
+        .into_bytes()
+        .into()
+}
+
+fn granted(lists: Lists, honoured: &BTreeSet<String>) -> Map<String, Value> {
+    let mut granted = Map::new();
+    for (key, on) in [
+        ("toolsListChanged", lists.tools),
+        ("promptsListChanged", lists.prompts),
+        ("resourcesListChanged", lists.resources),
+    ] {
+        if on {
+            granted.insert(key.to_owned(), Value::Bool(true));
+        }
+    }
+    if !honoured.is_empty() {
+        granted.insert("resourceSubscriptions".to_owned(), json!(honoured));
+    }
+    granted
+}
+
+/// Reads what a client wants, as far as the endpoint's capabilities allow it.
+pub(super) fn wanted(incoming: &Incoming, capabilities: &Map<String, Value>) -> Result<Wanted, RpcError> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Params {
+        notifications: Filter,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase", default)]
+    #[derive(Default)]
+    struct Filter {
+        tools_list_changed: bool,
+        prompts_list_changed: bool,
+        resources_list_changed: bool,
+        resource_subscriptions: BTreeSet<String>,
+        task_ids: Option<Vec<String>>,
+    }
+    let params = incoming
+        .params
+        .clone()
+        .map_or(&b"{}"[..], |place| &incoming.body[place]);
+    let Params { notifications: filter } = serde_json::from_slice(params).map_err(|error| {
+        RpcError::invalid_params(format!(
+            "`params.notifications` must say what to listen for, such as {{\"toolsListChanged\":true}}: {error}"
+        ))
+    })?;
+    if filter.task_ids.is_some() && !incoming.meta.declares_tasks {
+        return Err(RpcError::new(
+            error::MISSING_CAPABILITY,
+            "listening for tasks needs the tasks extension among the client's capabilities",
+        )
+        .with_data(json!({ "requiredCapabilities": { "extensions": { meta::TASKS_EXTENSION: {} } } })));
+    }
+    let bytes: usize = filter.resource_subscriptions.iter().map(String::len).sum();
+    if filter.resource_subscriptions.len() > MAX_URIS || bytes > MAX_URI_BYTES {
+        return Err(RpcError::invalid_params(format!(
+            "`resourceSubscriptions` may name at most {MAX_URIS} resources of {MAX_URI_BYTES} bytes together; listen in several requests"
+        )));
+    }
+    let says = |capability: &str, key: &str| {
+        capabilities
+            .get(capability)
+            .and_then(|capability| capability.get(key))
+            == Some(&Value::Bool(true))
+    };
+    Ok(Wanted {
+        lists: Lists {
+            tools: filter.tools_list_changed && says("tools", "listChanged"),
+            prompts: filter.prompts_list_changed && says("prompts", "listChanged"),
+            resources: filter.resources_list_changed && says("resources", "listChanged"),
+        },
+        uris: if says("resources", "subscribe") {
+            filter.resource_subscriptions
+        } else {
+            BTreeSet::new()
+        },
+    })
+}

@@ -1,0 +1,78 @@
+//! Durable records: what one process has written, another reads at once, and nobody overwrites what it has not seen.
+
+use std::time::Duration;
+
+use runtime::store::{Bucket, BucketOptions, StoreError};
+use tests::{nats::Nats, within};
+
+fn options() -> BucketOptions {
+    BucketOptions {
+        name: "test",
+        max_age: Duration::from_secs(600),
+        max_bytes: 64 * 1024,
+        max_record_bytes: 16 * 1024,
+    }
+}
+
+#[tokio::test]
+async fn a_record_is_read_where_it_was_not_written_and_writes_are_fenced() {
+    let nats = Nats::start().await;
+    let (one, two) = (nats.bus().await, nats.bus().await);
+    let a = Bucket::open(&one, options()).await.expect("opens");
+    let b = Bucket::open(&two, options()).await.expect("opens where it is");
+    assert!(b.get("x.1").await.expect("asks").is_none());
+    let first = a.create("x.1", "one".into()).await.expect("creates");
+    let record = b.get("x.1").await.expect("asks").expect("is there");
+    assert_eq!((record.value.as_ref(), record.revision), (&b"one"[..], first));
+    assert!(matches!(
+        b.create("x.1", "again".into()).await,
+        Err(StoreError::Conflict)
+    ));
+    let second = b.update("x.1", "two".into(), first).await.expect("updates");
+    assert!(matches!(
+        a.update("x.1", "late".into(), first).await,
+        Err(StoreError::Conflict)
+    ));
+    a.remove("x.1").await.expect("removes");
+    assert!(b.get("x.1").await.expect("asks").is_none());
+    assert!(matches!(
+        b.update("x.1", "gone".into(), second).await,
+        Err(StoreError::Conflict)
+    ));
+    a.create("x.1", "anew".into())
+        .await
+        .expect("creates after a removal");
+}
+
+#[tokio::test]
+async fn records_outlive_the_broker_and_a_full_bucket_says_so() {
+    let mut nats = Nats::start().await;
+    let bus = nats.bus().await;
+    let bucket = Bucket::open(&bus, options()).await.expect("opens");
+    bucket.create("kept", "here".into()).await.expect("creates");
+    nats.restart().await;
+    let again = nats.bus().await;
+    let bucket = within("the bucket", Bucket::open(&again, options()))
+        .await
+        .expect("opens");
+    assert_eq!(
+        bucket
+            .get("kept")
+            .await
+            .expect("asks")
+            .expect("is there")
+            .value
+            .as_ref(),
+        b"here"
+    );
+    let large = vec![b'x'; 15 * 1024];
+    let mut full = None;
+    for n in 0..8 {
+        if let Err(error) = bucket.create(&format!("large.{n}"), large.clone().into()).await {
+            full = Some(error);
+            break;
+        }
+    }
+    assert!(matches!(full, Some(StoreError::Full)), "{full:?}");
+    assert!(bucket.get("kept").await.expect("asks").is_some());
+}
