@@ -377,6 +377,10 @@ async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
         };
         match named_in(&refusal, Era::Modern) {
             Some(named) if named != version => version = named,
+            // A server of both eras that was told to speak the old one only says so in the new one's words.
+            None if named_in(&refusal, Era::Legacy).is_some() => {
+                return Err(NotModern::Legacy(refusal.to_string()));
+            }
             _ => {
                 return Err(NotModern::Failed(UpstreamError::Refused {
                     method: method::DISCOVER,
