@@ -15,7 +15,7 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use rmcp::{prompt_handler, tool, tool_handler, tool_router};
-use runtime::rmcp_host::deprecated;
+use runtime::rmcp_host::{deprecated, tool_version};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -74,6 +74,7 @@ impl Products {
             Combine words with filters for category, price and availability; without arguments it \
             lists everything. Products just created or changed are found at once. For the next page, \
             call again with the same arguments and the `next_cursor` as `cursor`.",
+        meta = tool_version("2.0"),
         annotations(
             read_only_hint = true,
             destructive_hint = false,

@@ -21,3 +21,4 @@ mod store;
 mod tidy;
 mod tool_lists;
 mod upstreams;
+mod versions;
