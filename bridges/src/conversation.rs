@@ -1,6 +1,8 @@
 //! One client on one channel of messages, such as a WebSocket or a pair of pipes: both eras, cancellation by message, answers as
 //! they come.
 
+mod legacy;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -12,13 +14,13 @@ use bus_schema::{
     rpc::{self, Kind},
 };
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Answering, Caller, Endpoint, Front, Step, Teardown},
-    legacy::{Local, Session, answer_locally, downgrade, upgrade},
+    front::{Caller, Endpoint, Front, Step, Teardown},
+    legacy::{Session, batch, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
 };
@@ -37,8 +39,12 @@ pub(crate) struct Conversation {
     out: mpsc::Sender<Bytes>,
     /// The legacy session, once its handshake was made.
     session: Option<Arc<Session>>,
+    /// What the client was asked, and has yet to answer.
+    questions: Arc<Questions>,
+    /// The way to tell what the client wants to hear of, once it is told anything.
+    notices: Option<Changing>,
     slots: Arc<Semaphore>,
-    /// Running modern calls by their id as spelled. Held only to look up, insert or remove.
+    /// Running calls by their id as spelled. Held only to look up, insert or remove.
     calls: Arc<Mutex<HashMap<String, CancellationToken>>>,
     running: TaskTracker,
     /// Cancelled when no more messages come: what has no end of its own is ended.
@@ -55,6 +61,7 @@ impl Conversation {
         door: &'static str,
     ) -> (Self, mpsc::Receiver<Bytes>) {
         let (out, messages) = mpsc::channel(MESSAGES_AHEAD);
+        let questions = Questions::new(front.bus().instance());
         let conversation = Self {
             front,
             endpoint,
@@ -62,6 +69,8 @@ impl Conversation {
             door,
             out,
             session: None,
+            questions,
+            notices: None,
             slots: Arc::new(Semaphore::new(MAX_CALLS)),
             calls: Arc::default(),
             running: TaskTracker::new(),
@@ -73,6 +82,11 @@ impl Conversation {
 
     /// Takes one message of the client. Answers go out as they come; this waits only when the client reads too slowly.
     pub(crate) async fn take(&mut self, text: Bytes) {
+        if batch::is_batch(&text)
+            && let Some(session) = self.session.clone()
+        {
+            return self.batch(&session, &text).await;
+        }
         let incoming = match Incoming::read(text) {
             Ok(incoming) => incoming,
             Err(refused) => {
@@ -83,12 +97,18 @@ impl Conversation {
         };
         match incoming.kind {
             Kind::Request => self.request(incoming).await,
-            Kind::Notification if incoming.method == method::CANCELLED => self.cancel(&incoming),
-            Kind::Notification if !incoming.method.starts_with(method::NOTIFICATION_PREFIX) => {
-                self.notify(incoming).await;
-            }
-            // Nothing is asked of clients, and the other notifications ask nothing of us.
-            Kind::Notification | Kind::Response => {}
+            Kind::Notification => self.notification(incoming).await,
+            Kind::Response => self.take_response(incoming.body),
+        }
+    }
+
+    async fn notification(&mut self, incoming: Incoming) {
+        match incoming.method.as_str() {
+            method::CANCELLED => self.cancel(&incoming),
+            method::INITIALIZED => self.listen(),
+            // The protocol's others ask nothing of us.
+            called if called.starts_with(method::NOTIFICATION_PREFIX) => {}
+            _ => self.notify(incoming).await,
         }
     }
 
@@ -104,6 +124,11 @@ impl Conversation {
         self.running.wait().await;
     }
 
+    /// Waits until nobody takes the messages any more.
+    pub(crate) async fn closed(&self) {
+        self.out.closed().await;
+    }
+
     async fn send(&self, message: Bytes) {
         // A client that has gone hears nothing.
         let _ = self.out.send(message).await;
@@ -117,7 +142,7 @@ impl Conversation {
             return self.initialize(&incoming).await;
         }
         match self.session.clone() {
-            Some(session) => self.legacy(&session, incoming).await,
+            Some(session) => self.legacy(&session, incoming, None).await,
             None => {
                 let error = RpcError::invalid_request(
                     "begin with `initialize`, or send the metadata of protocol version 2026-07-28 with every request",
@@ -145,29 +170,13 @@ impl Conversation {
         });
     }
 
-    async fn initialize(&mut self, incoming: &Incoming) {
-        match Session::open(
-            &self.front,
-            self.endpoint.clone(),
-            self.principal.clone(),
-            incoming,
-        ) {
-            Ok((session, result)) => {
-                self.session = Some(Arc::new(session));
-                let id = incoming.id.as_deref().unwrap_or("null");
-                self.send(rpc::result_response(id, result.to_string().as_bytes()).into())
-                    .await;
-            }
-            Err(error) => self.send(incoming.error(&error)).await,
-        }
-    }
-
     async fn modern(&mut self, incoming: Incoming) {
         if let Err(error) = self.check_modern(&incoming) {
             return self.send(incoming.error(&error)).await;
         }
-        let Some(slot) = self.take_slot(&incoming).await else {
-            return;
+        let slot = match self.slot(&incoming) {
+            Ok(slot) => slot,
+            Err(error) => return self.send(error).await,
         };
         let caller = self.caller(ProtocolVersion::MODERN);
         let (front, out, calls) = (self.front.clone(), self.out.clone(), Arc::clone(&self.calls));
@@ -176,34 +185,17 @@ impl Conversation {
         lock(&calls).insert(id.clone(), cancelled.clone());
         self.running.spawn(async move {
             let _slot = slot;
-            let work = async {
-                let answering = front.ask(&caller, &incoming).await;
-                forward(answering, &out, |last| last.body).await;
-            };
+            let work = forward(&out, async |sender| {
+                let mut answering = front.ask(&caller, &incoming).await;
+                loop {
+                    match answering.next().await {
+                        Step::Part(part) => sender.offer(part).await,
+                        Step::Final(last) => return sender.answer(last.body),
+                    }
+                }
+            });
             tokio::select! { () = cancelled.cancelled() => {} () = work => {} }
             lock(&calls).remove(&id);
-        });
-    }
-
-    async fn legacy(&mut self, session: &Arc<Session>, incoming: Incoming) {
-        if let Local::Answer(body) = answer_locally(session, &incoming) {
-            return self.send(body).await;
-        }
-        let Some(slot) = self.take_slot(&incoming).await else {
-            return;
-        };
-        let caller = self.caller(session.version);
-        let (front, out, session) = (self.front.clone(), self.out.clone(), Arc::clone(session));
-        let ended = self.ended.clone();
-        let call = session.begin_call(incoming.id.as_deref().unwrap_or_default());
-        self.running.spawn(async move {
-            let _slot = slot;
-            let called = incoming.method.clone();
-            let work = async {
-                let answering = front.ask(&caller, &upgrade(&session, incoming)).await;
-                forward(answering, &out, |last| downgrade(session.dialect(), &called, &last)).await;
-            };
-            tokio::select! { () = call.cancelled.cancelled() => {} () = ended.cancelled() => {} () = work => {} }
         });
     }
 
@@ -238,26 +230,20 @@ impl Conversation {
         self.front.check_method(&self.endpoint, &incoming.method)
     }
 
-    async fn take_slot(&self, incoming: &Incoming) -> Option<tokio::sync::OwnedSemaphorePermit> {
-        match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => Some(slot),
-            Err(_) => {
-                let error = RpcError::internal(format!(
-                    "{MAX_CALLS} calls of this client are running; wait for one to end"
-                ));
-                self.send(incoming.error(&error)).await;
-                None
-            }
-        }
+    /// Takes room for one more call; the error answers the request.
+    fn slot(&self, incoming: &Incoming) -> Result<OwnedSemaphorePermit, Bytes> {
+        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+            let error = RpcError::internal(format!(
+                "{MAX_CALLS} calls of this client are running; wait for one to end"
+            ));
+            incoming.error(&error)
+        })
     }
 
     fn cancel(&self, incoming: &Incoming) {
         let Some(id) = &incoming.request_id else { return };
         if let Some(call) = lock(&self.calls).get(id) {
             call.cancel();
-        }
-        if let Some(session) = &self.session {
-            session.cancel_call(id);
         }
     }
 }
@@ -275,20 +261,8 @@ fn lock(
 }
 
 /// Sends what a call says. A client that does not read holds up neither the call nor its host.
-async fn forward(
-    mut answering: Answering,
-    out: &mpsc::Sender<Bytes>,
-    last: impl FnOnce(crate::front::Final) -> Bytes,
-) {
+async fn forward(out: &mpsc::Sender<Bytes>, fill: impl AsyncFnOnce(outbox::Sender<Bytes>)) {
     let (sender, mut steps) = outbox::open();
-    let fill = async {
-        loop {
-            match answering.next().await {
-                Step::Part(part) => sender.offer(part).await,
-                Step::Final(answer) => return sender.answer(last(answer)),
-            }
-        }
-    };
     let pour = async {
         while let Some(outbox::Step::Part(message) | outbox::Step::Answer(message)) = steps.next().await {
             if out.send(message).await.is_err() {
@@ -296,6 +270,7 @@ async fn forward(
             }
         }
     };
+    let fill = fill(sender);
     // A client that has gone ends the call.
     tokio::pin!(fill, pour);
     tokio::select! {

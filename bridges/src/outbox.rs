@@ -22,11 +22,11 @@ use bytes::Bytes;
 use tokio::{sync::Notify, time::timeout};
 
 /// How many notifications may wait.
-const MAX_PARTS: usize = 64;
+pub(crate) const MAX_PARTS: usize = 64;
 /// How many bytes of notifications may wait; a single one may be larger.
-const MAX_PARTS_BYTES: usize = 1024 * 1024;
+pub(crate) const MAX_PARTS_BYTES: usize = 1024 * 1024;
 /// How long a reader that keeps up may leave a full outbox alone. Then it is behind.
-const GRACE: Duration = Duration::from_millis(100);
+pub(crate) const GRACE: Duration = Duration::from_millis(100);
 
 /// The first word on a subscription, without which the others mean nothing.
 const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
@@ -61,11 +61,14 @@ struct Part {
 
 /// What a notification is worth. It is read only when something must go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
+    /// Nobody has looked yet.
     Unread,
     /// A newer one with the same key makes it worthless.
     Newest(String),
+    /// A log line.
     Log,
+    /// Any other.
     Other,
     /// A request to the client, or what the protocol cannot do without.
     Kept,
@@ -351,7 +354,8 @@ impl<A> Content<A> {
 }
 
 impl Kind {
-    fn of(body: &[u8]) -> Self {
+    /// Reads what a message is worth.
+    pub(crate) fn of(body: &[u8]) -> Self {
         let Ok(message) = Message::parse(body) else {
             return Self::Other;
         };

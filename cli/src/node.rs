@@ -8,8 +8,9 @@ use bridges::{
     admin::AdminDoor,
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
+    legacy::Doors,
     nats::{Identity, NatsDoor},
-    upstream::ChildUpstream,
+    upstream::{ChildUpstream, remote::RemoteUpstream},
 };
 use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
@@ -23,7 +24,7 @@ use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ServerLine, ServerOptions};
 
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
@@ -39,6 +40,8 @@ pub struct Node {
     bus: Bus,
     front: Option<Front>,
     http: Option<SocketAddr>,
+    /// What doors need for legacy clients; made with the first such door.
+    legacy: Option<Doors>,
     doors: Vec<JoinHandle<()>>,
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
@@ -116,6 +119,7 @@ impl Node {
             bus,
             front: None,
             http: None,
+            legacy: None,
             doors: Vec::new(),
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
@@ -215,10 +219,7 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return Ok(Arc::new(ChildUpstream::new(
-                self.bus.clone(),
-                line.to_options(config.timeouts_of(&line.id)),
-            )));
+            return self.external(line, config.timeouts_of(&line.id));
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
@@ -245,6 +246,21 @@ impl Node {
         }))
     }
 
+    fn external(
+        &self,
+        line: &ServerLine,
+        tool_timeouts: HashMap<String, Duration>,
+    ) -> anyhow::Result<Arc<dyn Part>> {
+        let bus = self.bus.clone();
+        Ok(match line.to_options(tool_timeouts)? {
+            ServerOptions::Child(options) => Arc::new(ChildUpstream::new(bus, options)),
+            ServerOptions::Remote(options) => Arc::new(
+                RemoteUpstream::new(bus, options)
+                    .with_context(|| format!("server `{}` cannot be used", line.id))?,
+            ),
+        })
+    }
+
     /// Opens the HTTP and WebSocket doors.
     ///
     /// # Errors
@@ -260,7 +276,11 @@ impl Node {
         if !config.listen.ip().is_loopback() {
             warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
         }
-        let door = HttpDoor::bind(front, options).await?;
+        let doors = match self.legacy.take() {
+            Some(doors) => doors,
+            None => Doors::start(front).await?,
+        };
+        let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
@@ -297,6 +317,11 @@ impl Node {
         self.doors_stop.cancel();
         if timeout(DOOR_DRAIN, join_all(self.doors)).await.is_err() {
             warn!("clients held a door open longer than the drain time");
+        }
+        if let Some(legacy) = self.legacy
+            && timeout(DOOR_DRAIN, legacy.stop()).await.is_err()
+        {
+            warn!("the calls of clients that had gone did not end in time");
         }
         let stopped = join_all(self.servers.into_iter().map(Kept::stop));
         if timeout(SERVER_DRAIN, stopped).await.is_err() {

@@ -8,6 +8,7 @@ pub mod bus;
 pub mod call;
 pub mod catalogue;
 pub mod directory;
+pub mod doors;
 pub mod host;
 mod inbox;
 pub mod nats_server;

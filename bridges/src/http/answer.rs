@@ -181,7 +181,7 @@ fn write_step(out: &mut BytesMut, step: &outbox::Step<Bytes>) {
 }
 
 /// Writes one event. JSON text may hold line ends between its tokens, each of which needs a `data:` of its own.
-fn write_event(out: &mut BytesMut, message: &[u8]) {
+pub(super) fn write_event(out: &mut BytesMut, message: &[u8]) {
     out.extend_from_slice(b"event: message\n");
     for line in message.split(|byte| matches!(byte, b'\n' | b'\r')) {
         if !line.is_empty() {

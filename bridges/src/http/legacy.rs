@@ -1,21 +1,35 @@
 //! The legacy era over HTTP: sessions by header, and statuses that never mean what a modern one does.
+//!
+//! What a POST brings is told apart here; the calls it makes are in `calls`, GET is in `listening` and `resuming`.
+
+mod calls;
+mod listening;
+mod resuming;
 
 use std::sync::Arc;
 
 use axum::{
-    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header as http_header},
     response::{IntoResponse as _, Response},
 };
-use bus_schema::{ProtocolVersion, RpcError, header, mcp::method, rpc, rpc::Kind};
+use bus_schema::{
+    ProtocolVersion, RpcError, header,
+    mcp::{Era, meta, method},
+    rpc::{self, Kind, Message},
+};
 use bytes::Bytes;
+use serde_json::value::RawValue;
+use tracing::debug;
 
-use super::{DOOR, Door, answer, principal, text_header, trace_of};
+use super::{DOOR, Door, answer, method_not_allowed, modern::Accepts, principal, text_header, trace_of};
 use crate::{
-    front::{Answering, Caller, Endpoint, Step, Teardown},
-    legacy::{CallGuard, Dialect, Local, Session, SessionError, answer_locally, downgrade, upgrade},
-    outbox,
+    front::{Caller, Endpoint, Teardown},
+    legacy::{Session, SessionError, questions::Taken, streams::Place},
     request::Incoming,
 };
+
+/// After how long a client that is shut out by the bus may come again, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 pub(super) async fn handle(
     door: &Door,
@@ -24,98 +38,151 @@ pub(super) async fn handle(
     incoming: Incoming,
 ) -> Response {
     if incoming.kind == Kind::Request && incoming.method == method::INITIALIZE {
-        return initialize(door, endpoint, &incoming);
+        return initialize(door, endpoint, &incoming).await;
     }
-    let session = match find_session(door, &endpoint, headers) {
+    let session = match find_session(door, &endpoint, headers, incoming.id.as_deref()).await {
         Ok(session) => session,
         Err(response) => return *response,
     };
-    if let Some(version) = text_header(headers, header::PROTOCOL_VERSION)
-        && version.parse::<ProtocolVersion>().is_err()
-    {
-        let error = RpcError::invalid_request(format!(
-            "protocol version `{version}` in header MCP-Protocol-Version is unknown"
-        ));
-        return answer::error(StatusCode::BAD_REQUEST, incoming.id.as_deref(), &error);
-    }
+    let accepts = Accepts::of(headers).unwrap_or(Accepts::Both);
+    let caller = caller(door, &session, headers);
     match incoming.kind {
-        Kind::Request => request(door, &session, headers, incoming).await,
-        Kind::Notification => {
-            if incoming.method == method::CANCELLED
-                && let Some(id) = &incoming.request_id
-            {
-                session.cancel_call(id);
+        Kind::Request => calls::single(door, session, &caller, incoming, accepts).await,
+        Kind::Notification => notify(door, &session, &caller, &incoming).await,
+        Kind::Response => take_response(door, &session, incoming.body).await,
+    }
+}
+
+/// Takes an array of messages, which one version of the protocol has.
+pub(super) async fn batch(door: &Door, endpoint: Endpoint, headers: &HeaderMap, body: Bytes) -> Response {
+    let session = match find_session(door, &endpoint, headers, None).await {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    let accepts = Accepts::of(headers).unwrap_or(Accepts::Both);
+    let caller = caller(door, &session, headers);
+    calls::batch(door, session, &caller, &body, accepts).await
+}
+
+/// GET listens for notices, or goes on with a stream that was lost.
+pub(super) async fn get(door: &Door, endpoint: Endpoint, headers: &HeaderMap) -> Response {
+    let version = text_header(headers, header::PROTOCOL_VERSION);
+    let is_modern = version.is_some_and(|version| version > ProtocolVersion::NEWEST_LEGACY.as_str());
+    if is_modern || !headers.contains_key(header::SESSION_ID) {
+        return method_not_allowed();
+    }
+    let session = match find_session(door, &endpoint, headers, None).await {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    let accept = text_header(headers, http_header::ACCEPT.as_str()).unwrap_or("*/*");
+    if !["text/event-stream", "text/*", "*/*"]
+        .iter()
+        .any(|essence| accept.to_ascii_lowercase().contains(essence))
+    {
+        let error = RpcError::invalid_request("GET streams events; accept text/event-stream");
+        return answer::error(StatusCode::NOT_ACCEPTABLE, None, &error);
+    }
+    let last = text_header(headers, header::LAST_EVENT_ID).filter(|id| !id.is_empty());
+    match (last, last.and_then(Place::parse)) {
+        (_, Some((place, at))) => resuming::resume(door, &session, place, at).await,
+        (None, _) => listening::listen(door, session, None).await,
+        (Some(id), None) => match listening::digests(id) {
+            Some(digests) => listening::listen(door, session, Some(digests)).await,
+            None => {
+                let error = RpcError::invalid_request(format!(
+                    "header Last-Event-ID: `{id}` is no event of this platform"
+                ));
+                answer::error(StatusCode::BAD_REQUEST, None, &error)
             }
-            StatusCode::ACCEPTED.into_response()
-        }
-        // Nothing was asked of the client, so there is nothing that this answers.
-        Kind::Response => StatusCode::ACCEPTED.into_response(),
+        },
     }
 }
 
-/// DELETE ends a session; so does nothing else.
-pub(super) fn end_session(door: &Door, endpoint: &Endpoint, headers: &HeaderMap) -> Response {
-    match find_session(door, endpoint, headers) {
-        Ok(_) => {
-            door.sessions
-                .end(text_header(headers, header::SESSION_ID).unwrap_or_default());
-            StatusCode::NO_CONTENT.into_response()
-        }
-        Err(response) => *response,
+/// DELETE ends a session; so does nothing else but time.
+pub(super) async fn end_session(door: &Door, endpoint: &Endpoint, headers: &HeaderMap) -> Response {
+    let session = match find_session(door, endpoint, headers, None).await {
+        Ok(session) => session,
+        Err(response) => return *response,
+    };
+    if let Err(error) = door.room.sessions.end(&session).await {
+        return refused(&error, None);
     }
+    door.room.cancel(&session, None).await;
+    StatusCode::NO_CONTENT.into_response()
 }
 
-fn find_session(
+async fn find_session(
     door: &Door,
     endpoint: &Endpoint,
     headers: &HeaderMap,
+    id: Option<&str>,
 ) -> Result<Arc<Session>, Box<Response>> {
-    let id = text_header(headers, header::SESSION_ID);
-    door.sessions.find(id, endpoint, &principal()).map_err(|error| {
-        let (status, text) = match error {
-            SessionError::Missing => (
-                StatusCode::BAD_REQUEST,
-                "header Mcp-Session-Id is missing: open a session with `initialize`, or send the metadata of protocol version 2026-07-28",
-            ),
-            SessionError::Unknown => (StatusCode::NOT_FOUND, "the session is unknown or has ended; open a new one with `initialize`"),
-        };
-        Box::new(answer::error(status, None, &RpcError::invalid_request(text)))
-    })
+    let name = text_header(headers, header::SESSION_ID);
+    let found = door.room.sessions.find(name, endpoint, &principal()).await;
+    let session = found.map_err(|error| Box::new(refused(&error, id)))?;
+    match text_header(headers, header::PROTOCOL_VERSION) {
+        Some(version) if version.parse::<ProtocolVersion>().map(ProtocolVersion::era) != Ok(Era::Legacy) => {
+            let error = RpcError::invalid_request(format!(
+                "protocol version `{version}` in header MCP-Protocol-Version is none of a session's"
+            ));
+            Err(Box::new(answer::error(StatusCode::BAD_REQUEST, id, &error)))
+        }
+        _ => Ok(Arc::new(session)),
+    }
 }
 
-fn initialize(door: &Door, endpoint: Endpoint, incoming: &Incoming) -> Response {
+/// What a client hears whose session cannot be used. Only one that has no session any more hears 404, as it opens a new one then.
+fn refused(error: &SessionError, id: Option<&str>) -> Response {
+    let status = match error {
+        SessionError::Missing | SessionError::TooLarge(_) => StatusCode::BAD_REQUEST,
+        SessionError::Unknown => StatusCode::NOT_FOUND,
+        _ => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    let rpc_error = match (error, status) {
+        (SessionError::TooLarge(error), _) => error.clone(),
+        (_, StatusCode::SERVICE_UNAVAILABLE) => RpcError::internal(error.to_string()),
+        _ => RpcError::invalid_request(error.to_string()),
+    };
+    let mut response = answer::error(status, id, &rpc_error);
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response
+            .headers_mut()
+            .insert(http_header::RETRY_AFTER, RETRY_AFTER);
+    }
+    response
+}
+
+async fn initialize(door: &Door, endpoint: Endpoint, incoming: &Incoming) -> Response {
+    let id = incoming.id.as_deref();
     let unknown_server = matches!(endpoint, Endpoint::Server(_)) && door.front.card(&endpoint).is_none();
-    match Session::open(&door.front, endpoint, principal(), incoming) {
-        Ok((session, result)) => {
-            let id = door.sessions.keep(session);
-            let body = rpc::result_response(
-                incoming.id.as_deref().unwrap_or("null"),
-                result.to_string().as_bytes(),
-            );
-            let mut response = answer::json(StatusCode::OK, body.into());
-            if let Ok(value) = HeaderValue::try_from(id) {
-                response
-                    .headers_mut()
-                    .insert(HeaderName::from_static(header::SESSION_ID), value);
-            }
-            response
-        }
+    let (session, result) = match Session::open(&door.front, endpoint, principal(), incoming) {
+        Ok(opened) => opened,
         Err(error) => {
             let status = if unknown_server {
                 StatusCode::NOT_FOUND
             } else {
                 StatusCode::OK
             };
-            answer::error(status, incoming.id.as_deref(), &error)
+            return answer::error(status, id, &error);
         }
+    };
+    let name = match door.room.sessions.keep(session).await {
+        Ok(name) => name,
+        Err(error) => return refused(&error, id),
+    };
+    let body = rpc::result_response(id.unwrap_or("null"), result.to_string().as_bytes());
+    let mut response = answer::json(StatusCode::OK, body.into());
+    if let Ok(value) = HeaderValue::try_from(name) {
+        response
+            .headers_mut()
+            .insert(HeaderName::from_static(header::SESSION_ID), value);
     }
+    response
 }
 
-async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incoming: Incoming) -> Response {
-    if let Local::Answer(body) = answer_locally(session, &incoming) {
-        return answer::json(StatusCode::OK, body);
-    }
-    let caller = Caller {
+fn caller(door: &Door, session: &Session, headers: &HeaderMap) -> Caller {
+    Caller {
         principal: session.principal.clone(),
         door: DOOR,
         endpoint: session.endpoint.clone(),
@@ -123,37 +190,45 @@ async fn request(door: &Door, session: &Arc<Session>, headers: &HeaderMap, incom
         trace: trace_of(headers),
         ending: door.stop.clone(),
         teardown: Teardown::Result,
-    };
-    let id = incoming.id.clone().unwrap_or_default();
-    let called = incoming.method.clone();
-    let call = session.begin_call(&id);
-    let answering = door.front.ask(&caller, &upgrade(session, incoming)).await;
-    let (out, mut steps) = outbox::open();
-    tokio::spawn(run(answering, call, session.dialect(), called, out));
-    match steps.next().await {
-        Some(outbox::Step::Answer(body)) => answer::json(StatusCode::OK, body),
-        Some(outbox::Step::Part(first)) => answer::stream_response(first, steps),
-        // The client cancelled the call, and is answered nothing.
-        None => StatusCode::ACCEPTED.into_response(),
     }
 }
 
-/// Runs a call to its end, whether or not its client stays: a lost connection is no cancellation in this era.
-async fn run(
-    mut answering: Answering,
-    call: CallGuard,
-    dialect: Dialect,
-    called: String,
-    out: outbox::Sender<Bytes>,
-) {
-    loop {
-        let step = tokio::select! {
-            step = answering.next() => step,
-            () = call.cancelled.cancelled() => return,
-        };
-        match step {
-            Step::Part(part) => out.offer(part).await,
-            Step::Final(last) => return out.answer(downgrade(dialect, &called, &last)),
+/// Takes a notification: a cancellation goes to whichever door runs the call, and what only a server may know goes there.
+async fn notify(door: &Door, session: &Session, caller: &Caller, incoming: &Incoming) -> Response {
+    if incoming.method == method::CANCELLED
+        && let Some(id) = &incoming.request_id
+    {
+        door.room.cancel(session, Some(id)).await;
+    }
+    if !incoming.method.starts_with(method::NOTIFICATION_PREFIX)
+        && let Err(refused) = door.front.notify(caller, incoming).await
+    {
+        debug!(code = refused.code, "a client's notification was not taken");
+        return answer::json(StatusCode::BAD_REQUEST, refused.body);
+    }
+    StatusCode::ACCEPTED.into_response()
+}
+
+/// Takes a client's response to what a server has asked in the middle of a call, at whichever door that runs.
+async fn take_response(door: &Door, session: &Session, body: Bytes) -> Response {
+    match hand_over(door, session, body).await {
+        Taken::Yes => StatusCode::ACCEPTED.into_response(),
+        Taken::No => {
+            let error = RpcError::invalid_request(
+                "nothing waits for this response: its `id` is none that was asked in this session, or the call has ended",
+            );
+            answer::error(StatusCode::BAD_REQUEST, None, &error)
         }
+    }
+}
+
+async fn hand_over(door: &Door, session: &Session, body: Bytes) -> Taken {
+    let id = Message::parse(&body)
+        .ok()
+        .and_then(|message| message.id)
+        .and_then(|id: &RawValue| meta::as_text(id).map(std::borrow::Cow::into_owned));
+    match id {
+        Some(id) => door.room.answer(session, &id, body).await,
+        None => Taken::No,
     }
 }

@@ -6,10 +6,12 @@
 mod answer;
 mod body;
 mod connection;
+mod events;
 mod legacy;
 mod modern;
 mod origin;
 pub(crate) mod serve;
+mod sse;
 
 use std::{io, net::SocketAddr, sync::Arc};
 
@@ -33,7 +35,7 @@ use tracing::{debug, info};
 use crate::{
     admin,
     front::{Endpoint, Front},
-    legacy::Sessions,
+    legacy::{Doors, Room, batch},
     request::Incoming,
     ws,
 };
@@ -104,7 +106,7 @@ pub enum HttpDoorError {
 #[derive(Clone)]
 pub(crate) struct Door {
     pub(crate) front: Front,
-    pub(crate) sessions: Arc<Sessions>,
+    room: Room,
     allowed: Arc<Allowed>,
     pub(crate) stop: CancellationToken,
     /// WebSocket conversations, which outlive the request that began them.
@@ -127,7 +129,7 @@ impl HttpDoor {
     ///
     /// # Errors
     /// [`HttpDoorError`] when it cannot be had.
-    pub async fn bind(front: Front, options: HttpOptions) -> Result<Self, HttpDoorError> {
+    pub async fn bind(doors: &Doors, options: HttpOptions) -> Result<Self, HttpDoorError> {
         let address = options.listen;
         let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &options.allowed)?);
         let listener = TcpListener::bind(address)
@@ -140,9 +142,11 @@ impl HttpDoor {
             .local_addr()
             .map_err(|source| HttpDoorError::Listen { address, source })?;
         let stop = CancellationToken::new();
+        let room = doors.room();
+        room.sessions.prepare().await;
         let door = Door {
-            front,
-            sessions: Arc::default(),
+            front: room.front.clone(),
+            room,
             allowed,
             stop: stop.clone(),
             conversations: TaskTracker::new(),
@@ -189,7 +193,8 @@ fn routes(door: Door, serves: Serves) -> Router {
     if serves != Serves::WebSocket {
         router = router
             .route("/mcp", any(all_servers))
-            .route("/servers/{id}/mcp", any(one_server));
+            .route("/servers/{id}/mcp", any(one_server))
+            .merge(sse::routes());
     }
     if serves != Serves::Http {
         router = router
@@ -226,17 +231,18 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
 async fn handle(door: Door, endpoint: Endpoint, request: Request) -> Response {
     match *request.method() {
         Method::POST => post(door, endpoint, request).await,
-        Method::DELETE => legacy::end_session(&door, &endpoint, request.headers()),
+        Method::GET => legacy::get(&door, endpoint, request.headers()).await,
+        Method::DELETE => legacy::end_session(&door, &endpoint, request.headers()).await,
         _ => method_not_allowed(),
     }
 }
 
 fn method_not_allowed() -> Response {
-    let allow = [(http_header::ALLOW, "POST, DELETE")];
+    let allow = [(http_header::ALLOW, "GET, POST, DELETE")];
     (
         StatusCode::METHOD_NOT_ALLOWED,
         allow,
-        "send MCP messages with POST",
+        "send MCP messages with POST; GET needs a session of protocol version 2025-11-25 or older",
     )
         .into_response()
 }
@@ -248,6 +254,9 @@ async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
         Ok(whole) => whole,
         Err(response) => return response,
     };
+    if headers.contains_key(header::SESSION_ID) && batch::is_batch(&bytes) {
+        return legacy::batch(&door, endpoint, &headers, bytes).await;
+    }
     let incoming = match Incoming::read(bytes) {
         Ok(incoming) => incoming,
         Err(refused) => {

@@ -1,65 +1,87 @@
-//! Legacy sessions of one process: what a client said in its handshake.
+//! A legacy session: what a client said in its handshake, and what it has asked for since.
+//!
+//! It is plain data. A door that holds one connection for each client keeps it in memory; the HTTP door keeps it in the store, where
+//! every bridge reads it anew for each request.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    collections::BTreeSet,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bus_schema::{
-    Principal, ProtocolVersion, RpcError,
+    Principal, ProtocolVersion, RpcError, ServerId,
     mcp::{Era, error},
 };
-use serde::Deserialize;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     Dialect,
     capabilities::{self, Asks},
+    notices::promised,
 };
 use crate::{
-    front::{Endpoint, Front},
+    front::{Endpoint, Front, Lists},
     request::Incoming,
 };
 
-/// How many sessions one process holds; the one that was idle for longest goes first.
-const MAX_SESSIONS: usize = 10_000;
 /// How much a client may say of itself, as it is kept for the session and repeated with every call.
 const MAX_HANDSHAKE_BYTES: usize = 64 * 1024;
-/// How long a session may be idle.
-const IDLE_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// How long a session may be, as it is kept.
+pub(super) const MAX_RECORD_BYTES: usize = 192 * 1024;
+/// After how long a use of a session is written down.
+const RENEW_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// What a legacy client said of itself.
-#[derive(Debug)]
+const TOOLS: &str = "tools";
+const PROMPTS: &str = "prompts";
+const RESOURCES: &str = "resources";
+
+/// A legacy session.
+#[derive(Clone, Debug)]
 pub(crate) struct Session {
-    /// The negotiated version.
-    pub(crate) version: ProtocolVersion,
+    /// What it is kept under. It tells whose it is: nobody finds it who is not its principal and does not know its id.
+    pub(crate) key: String,
     /// Whose session it is.
     pub(crate) principal: Principal,
+    /// The negotiated version.
+    pub(crate) version: ProtocolVersion,
     /// Which endpoint it is on.
     pub(crate) endpoint: Endpoint,
     /// The client's capabilities in modern form, as JSON.
     pub(crate) capabilities: String,
     /// The client's name and version, as JSON.
     pub(crate) client_info: Option<String>,
-    /// From which level on the client wants log lines, as JSON. Held only to read or set it.
-    log_level: Mutex<Option<String>>,
-    /// The calls that can be cancelled, by the id as spelled. Held only to look up, insert or remove.
-    calls: Mutex<HashMap<String, CancellationToken>>,
-    /// Held only to read or set it.
-    used: Mutex<Instant>,
+    /// From which level on the client wants log lines.
+    pub(crate) log_level: Option<String>,
+    /// The lists of whose changes the client was promised to hear.
+    pub(crate) promised: Lists,
+    /// The resources whose changes the client wants to hear of.
+    pub(crate) subscribed: BTreeSet<String>,
+    /// The door that holds the client's stream of notices, or held it last.
+    pub(crate) listener: Option<String>,
+    /// When its use was last written down, in milliseconds since 1970.
+    pub(super) used_ms: u64,
 }
 
-/// Why a session cannot be used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SessionError {
-    /// The request names none.
-    Missing,
-    /// There is none of that name for this client, here.
-    Unknown,
+/// A session as it is stored.
+#[derive(Deserialize, Serialize)]
+struct Record {
+    version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    server: Option<ServerId>,
+    capabilities: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_info: Option<Box<RawValue>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log_level: Option<String>,
+    #[serde(default)]
+    promised: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    subscribed: BTreeSet<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    listener: Option<String>,
+    used_ms: u64,
 }
 
 impl Session {
@@ -110,15 +132,17 @@ impl Session {
             result["instructions"] = instructions.into();
         }
         let session = Self {
-            version,
+            key: String::new(),
             principal,
+            version,
             endpoint,
-            // No door carries questions to legacy clients yet.
-            capabilities: capabilities::of_client(version, asked.capabilities, Asks::Nothing),
+            capabilities: capabilities::of_client(version, asked.capabilities, Asks::Declared),
             client_info: asked.client_info.map(|raw| raw.get().to_owned()),
-            log_level: Mutex::default(),
-            calls: Mutex::default(),
-            used: Mutex::new(Instant::now()),
+            log_level: None,
+            promised: promised(&result["capabilities"]),
+            subscribed: BTreeSet::new(),
+            listener: None,
+            used_ms: now_ms(),
         };
         Ok((session, result))
     }
@@ -128,60 +152,80 @@ impl Session {
         Dialect::plain(self.version)
     }
 
-    pub(crate) fn log_level(&self) -> Option<String> {
-        self.log_level
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
-
-    pub(super) fn set_log_level(&self, level: String) {
-        *self.log_level.lock().unwrap_or_else(PoisonError::into_inner) = Some(level);
-    }
-
-    /// Registers a call for cancellation; it is forgotten when the guard is dropped.
-    pub(crate) fn begin_call(self: &Arc<Self>, id: &str) -> CallGuard {
-        let cancelled = CancellationToken::new();
-        self.calls().insert(id.to_owned(), cancelled.clone());
-        CallGuard {
-            session: Arc::clone(self),
-            id: id.to_owned(),
-            cancelled,
+    /// The session as it is stored.
+    ///
+    /// # Errors
+    /// An invalid-params error when it is larger than a session may be.
+    pub(super) fn write(&self) -> Result<Bytes, RpcError> {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("it was read from JSON");
+        let record = Record {
+            version: self.version.to_string(),
+            server: match &self.endpoint {
+                Endpoint::All => None,
+                Endpoint::Server(id) => Some(id.clone()),
+            },
+            capabilities: raw(&self.capabilities),
+            client_info: self.client_info.as_deref().map(raw),
+            log_level: self.log_level.clone(),
+            promised: names(self.promised),
+            subscribed: self.subscribed.clone(),
+            listener: self.listener.clone(),
+            used_ms: self.used_ms,
+        };
+        let text = serde_json::to_vec(&record).expect("a record is always JSON");
+        if text.len() > MAX_RECORD_BYTES {
+            return Err(RpcError::invalid_params(format!(
+                "the session holds {} bytes with this, and {MAX_RECORD_BYTES} are the most; unsubscribe from some resources",
+                text.len()
+            )));
         }
+        Ok(text.into())
     }
 
-    /// Cancels a call; an unknown one has ended already.
-    pub(crate) fn cancel_call(&self, id: &str) {
-        if let Some(call) = self.calls().get(id) {
-            call.cancel();
-        }
+    /// Reads a session as it was stored; `None` when a newer version has written what is not understood here.
+    pub(super) fn read(key: &str, principal: &Principal, stored: &[u8]) -> Option<Self> {
+        let record: Record = serde_json::from_slice(stored).ok()?;
+        Some(Self {
+            key: key.to_owned(),
+            principal: principal.clone(),
+            version: record.version.parse().ok()?,
+            endpoint: record.server.map_or(Endpoint::All, Endpoint::Server),
+            capabilities: record.capabilities.get().to_owned(),
+            client_info: record.client_info.map(|raw| raw.get().to_owned()),
+            log_level: record.log_level,
+            promised: Lists {
+                tools: record.promised.contains(TOOLS),
+                prompts: record.promised.contains(PROMPTS),
+                resources: record.promised.contains(RESOURCES),
+            },
+            subscribed: record.subscribed,
+            listener: record.listener,
+            used_ms: record.used_ms,
+        })
     }
 
-    fn calls(&self) -> std::sync::MutexGuard<'_, HashMap<String, CancellationToken>> {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn touch(&self) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
-    }
-
-    fn idle_since(&self) -> Instant {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that it is used now; whether that is worth writing down.
+    pub(super) fn is_to_be_renewed(&self) -> bool {
+        // Clocks differ: one that was ahead must not keep a session from being renewed.
+        u128::from(now_ms().abs_diff(self.used_ms)) >= RENEW_AFTER.as_millis()
     }
 }
 
-/// A running call of a session.
-pub(crate) struct CallGuard {
-    session: Arc<Session>,
-    id: String,
-    /// Cancelled when the client says so.
-    pub(crate) cancelled: CancellationToken,
+fn names(lists: Lists) -> BTreeSet<String> {
+    [
+        (lists.tools, TOOLS),
+        (lists.prompts, PROMPTS),
+        (lists.resources, RESOURCES),
+    ]
+    .into_iter()
+    .filter(|(there, _)| *there)
+    .map(|(_, name)| name.to_owned())
+    .collect()
 }
 
-impl Drop for CallGuard {
-    fn drop(&mut self) {
-        self.session.calls().remove(&self.id);
-    }
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Settles on a version: the client's if it is a legacy one that is spoken here, else the newest legacy one.
@@ -192,76 +236,29 @@ fn negotiate(asked: &str) -> ProtocolVersion {
     }
 }
 
-/// The sessions of one process.
-#[derive(Default)]
-pub(crate) struct Sessions {
-    /// Held only to look up, insert or remove.
-    sessions: Mutex<HashMap<String, Arc<Session>>>,
-}
-
-impl Sessions {
-    /// Keeps a session under a fresh unguessable id.
-    pub(crate) fn keep(&self, session: Session) -> String {
-        // Version 7 carries 74 random bits; two of them leave nothing to guess.
-        let id = format!("{}{}", Uuid::now_v7().simple(), Uuid::now_v7().simple());
-        let mut sessions = self.lock();
-        if sessions.len() >= MAX_SESSIONS {
-            make_room(&mut sessions);
-        }
-        sessions.insert(id.clone(), Arc::new(session));
-        id
-    }
-
-    /// The session of a request. A foreign one is as unknown as none.
-    pub(crate) fn find(
-        &self,
-        id: Option<&str>,
-        endpoint: &Endpoint,
-        principal: &Principal,
-    ) -> Result<Arc<Session>, SessionError> {
-        let id = id.ok_or(SessionError::Missing)?;
-        let mut sessions = self.lock();
-        let session = sessions.get(id).cloned().ok_or(SessionError::Unknown)?;
-        if session.endpoint != *endpoint || session.principal != *principal {
-            return Err(SessionError::Unknown);
-        }
-        if session.idle_since().elapsed() > IDLE_LIMIT {
-            sessions.remove(id);
-            return Err(SessionError::Unknown);
-        }
-        session.touch();
-        Ok(session)
-    }
-
-    /// Ends a session.
-    pub(crate) fn end(&self, id: &str) {
-        self.lock().remove(id);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Drops what is idle for too long, and else the tenth that was idle for longest, so that this is done seldom.
-fn make_room(sessions: &mut HashMap<String, Arc<Session>>) {
-    sessions.retain(|_, session| session.idle_since().elapsed() <= IDLE_LIMIT);
-    if sessions.len() < MAX_SESSIONS {
-        return;
-    }
-    let mut by_age: Vec<_> = sessions
-        .iter()
-        .map(|(id, session)| (session.idle_since(), id.clone()))
-        .collect();
-    by_age.sort();
-    for (_, id) in by_age.into_iter().take(MAX_SESSIONS / 10) {
-        sessions.remove(&id);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn session() -> Session {
+        Session {
+            key: "default.00".to_owned(),
+            principal: Principal::developer(),
+            version: ProtocolVersion::V2025_06_18,
+            endpoint: Endpoint::Server("products".parse().expect("an id")),
+            capabilities: r#"{"roots":{},"x":1e400}"#.to_owned(),
+            client_info: Some(r#"{ "name":"n","version":"1" }"#.to_owned()),
+            log_level: Some("info".to_owned()),
+            promised: Lists {
+                tools: true,
+                prompts: false,
+                resources: true,
+            },
+            subscribed: ["a://b".to_owned()].into(),
+            listener: Some("00ff".to_owned()),
+            used_ms: now_ms(),
+        }
+    }
 
     #[test]
     fn a_handshake_settles_on_a_legacy_version() {
@@ -274,6 +271,38 @@ mod tests {
             ("1999-01-01", "2025-11-25"),
         ] {
             assert_eq!(negotiate(asked).as_str(), settled);
+        }
+    }
+
+    #[test]
+    fn a_session_comes_back_from_its_record() {
+        let stored = session().write().expect("small");
+        let read = Session::read("default.00", &Principal::developer(), &stored).expect("reads");
+        assert_eq!(format!("{read:?}"), format!("{:?}", session_at(read.used_ms)));
+    }
+
+    fn session_at(used_ms: u64) -> Session {
+        Session { used_ms, ..session() }
+    }
+
+    #[test]
+    fn a_session_that_grows_too_large_is_refused_by_name() {
+        let mut session = session();
+        session.subscribed = (0..10_000).map(|n| format!("a://long-enough/{n}")).collect();
+        let error = session.write().expect_err("too large");
+        assert!(error.message.contains("unsubscribe"), "{error}");
+    }
+
+    #[test]
+    fn a_use_is_written_down_now_and_then_whatever_the_clocks_say() {
+        let minute = 60 * 1000;
+        for (used_ms, expected) in [
+            (now_ms(), false),
+            (now_ms() - 4 * minute, false),
+            (now_ms() - 6 * minute, true),
+            (now_ms() + 120 * minute, true),
+        ] {
+            assert_eq!(session_at(used_ms).is_to_be_renewed(), expected);
         }
     }
 }

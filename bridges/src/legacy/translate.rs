@@ -10,11 +10,16 @@ use serde_json::Value;
 use tracing::error;
 
 use super::{
-    Dialect, Session, error,
+    Dialect, Session, Subscription,
+    asking::InputRequired,
+    error,
     result::{self, Downgraded},
     task::client,
 };
-use crate::{front::Final, request::Incoming};
+use crate::{
+    front::{Final, Front},
+    request::Incoming,
+};
 
 const LOG_LEVELS: [&str; 8] = [
     "debug",
@@ -27,54 +32,73 @@ const LOG_LEVELS: [&str; 8] = [
     "emergency",
 ];
 
-/// What a legacy request that never leaves the door is answered with.
+/// What becomes of a legacy request.
 pub(crate) enum Local {
-    /// Answered here.
+    /// It is answered here.
     Answer(Bytes),
     /// It is for a server.
     Forward,
+    /// From which level on the client wants log lines.
+    SetLevel(String),
+    /// The client wants to hear of a resource, or no more.
+    Subscribe(String, Subscription),
 }
 
-/// Answers what belongs to the session itself, or to a feature that has no legacy form here.
-pub(crate) fn answer_locally(session: &Session, incoming: &Incoming) -> Local {
-    let id = incoming.id.as_deref().unwrap_or("null");
-    match incoming.method.as_str() {
-        method::PING => Local::Answer(rpc::result_response(id, b"{}").into()),
-        method::SET_LEVEL => Local::Answer(set_level(session, incoming)),
-        method::INITIALIZE => {
-            let error = RpcError::invalid_request(
-                "the session is open already; `initialize` opens a new one without a session id",
-            );
-            Local::Answer(incoming.error(&error))
+/// Answers what needs nobody else, and tells what is to be done with the rest.
+pub(crate) fn answer_locally(front: &Front, session: &Session, incoming: &Incoming) -> Local {
+    let decided = match incoming.method.as_str() {
+        method::PING => return Local::Answer(done(incoming)),
+        method::SET_LEVEL => level(incoming).map(Local::SetLevel),
+        method::SUBSCRIBE => {
+            uri(front, session, incoming).map(|uri| Local::Subscribe(uri, Subscription::Begin))
         }
-        called
-            if ![method::DISCOVER, method::LISTEN].contains(&called) && method::SERVED.contains(&called) =>
-        {
-            Local::Forward
+        method::UNSUBSCRIBE => {
+            uri(front, session, incoming).map(|uri| Local::Subscribe(uri, Subscription::End))
         }
-        called => Local::Answer(incoming.error(&RpcError::method_not_found(called))),
-    }
+        method::INITIALIZE => Err(RpcError::invalid_request(
+            "the session is open already; `initialize` opens a new one without a session id",
+        )),
+        called => {
+            let is_modern = [method::DISCOVER, method::LISTEN].contains(&called);
+            if !is_modern && (method::SERVED.contains(&called) || method::is_custom(called)) {
+                Ok(Local::Forward)
+            } else {
+                Err(RpcError::method_not_found(called))
+            }
+        }
+    };
+    decided.unwrap_or_else(|error| Local::Answer(incoming.error(&error)))
 }
 
-fn set_level(session: &Session, incoming: &Incoming) -> Bytes {
-    let params = incoming
-        .params
-        .clone()
-        .and_then(|place| serde_json::from_slice::<Value>(&incoming.body[place]).ok());
-    let level = params
-        .as_ref()
-        .and_then(|params| params.get("level"))
-        .and_then(Value::as_str);
-    match level.filter(|level| LOG_LEVELS.contains(level)) {
-        Some(level) => {
-            session.set_log_level(rpc::quote(level));
-            rpc::result_response(incoming.id.as_deref().unwrap_or("null"), b"{}").into()
-        }
-        None => incoming.error(&RpcError::invalid_params(format!(
-            "`params.level` must be one of {}",
-            LOG_LEVELS.join(", ")
-        ))),
+/// The answer to a request that has been done.
+pub(crate) fn done(incoming: &Incoming) -> Bytes {
+    rpc::result_response(incoming.id.as_deref().unwrap_or("null"), b"{}").into()
+}
+
+fn level(incoming: &Incoming) -> Result<String, RpcError> {
+    parameter(incoming, "level")
+        .filter(|level| LOG_LEVELS.contains(&level.as_str()))
+        .ok_or_else(|| {
+            RpcError::invalid_params(format!("`params.level` must be one of {}", LOG_LEVELS.join(", ")))
+        })
+}
+
+fn uri(front: &Front, session: &Session, incoming: &Incoming) -> Result<String, RpcError> {
+    let capabilities = front.capabilities(&session.endpoint);
+    if capabilities
+        .get("resources")
+        .is_none_or(|resources| resources["subscribe"] != true)
+    {
+        return Err(RpcError::method_not_found(&incoming.method));
     }
+    parameter(incoming, "uri").ok_or_else(|| {
+        RpcError::invalid_params(format!("`{}` needs `params.uri`, a string", incoming.method))
+    })
+}
+
+fn parameter(incoming: &Incoming, key: &str) -> Option<String> {
+    let params: Value = serde_json::from_slice(&incoming.body[incoming.params.clone()?]).ok()?;
+    params.get(key)?.as_str().map(str::to_owned)
 }
 
 /// Adds the metadata that a modern request carries itself, taken from the session. Every other byte stays.
@@ -89,8 +113,8 @@ pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
     if let Some(info) = &session.client_info {
         keys.push_str(&format!(r#","{}":{info}"#, meta::CLIENT_INFO));
     }
-    if let Some(level) = session.log_level() {
-        keys.push_str(&format!(r#","{}":{level}"#, meta::LOG_LEVEL));
+    if let Some(level) = &session.log_level {
+        keys.push_str(&format!(r#","{}":{}"#, meta::LOG_LEVEL, rpc::quote(level)));
     }
     let mut body = incoming.with_metadata(&keys);
     if incoming.method == method::TOOLS_CALL {
@@ -103,8 +127,17 @@ pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
     }
 }
 
+/// What a modern answer means for a legacy client.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Answered {
+    /// This is the client's answer.
+    Finally(Bytes),
+    /// The server wants to know something first.
+    InputRequired(InputRequired),
+}
+
 /// Makes of a modern answer the one that a legacy client gets.
-pub(crate) fn downgrade(dialect: Dialect, called: &str, last: &Final) -> Bytes {
+pub(crate) fn downgrade(dialect: Dialect, called: &str, last: &Final) -> Answered {
     if let Some(code) = last.code {
         if error::is_own_fault(code) {
             error!(
@@ -113,20 +146,22 @@ pub(crate) fn downgrade(dialect: Dialect, called: &str, last: &Final) -> Bytes {
                 "a server refused the metadata that was added for a legacy client"
             );
         }
-        return error::downgrade(called, code, &last.body);
+        return Answered::Finally(error::downgrade(called, code, &last.body));
     }
     let error = match result::downgrade(dialect, called, &last.body) {
-        Downgraded::Complete(body) => return body,
+        Downgraded::Complete(body) => return Answered::Finally(body),
         Downgraded::Unreadable(error) => error,
-        // Neither was offered to the server.
-        Downgraded::InputRequired(_) => {
-            RpcError::internal("the server asks for input, which was not offered to it for this client")
+        Downgraded::InputRequired(required) if method::ASKING.contains(&called) => {
+            return Answered::InputRequired(required);
         }
+        Downgraded::InputRequired(_) => RpcError::internal(format!(
+            "the server asks for input, which it cannot for `{called}`"
+        )),
         Downgraded::Task(_) => RpcError::internal(
             "the server made a task of the call, which was not offered to it for this client",
         ),
     };
-    result::refused(&last.body, &error)
+    Answered::Finally(result::refused(&last.body, &error))
 }
 
 #[cfg(test)]
@@ -159,13 +194,33 @@ mod tests {
             (
                 answer(
                     None,
-                    r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"s"}}"#,
+                    r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"task","taskId":"t"}}"#,
                 ),
-                r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"the server asks for input, which was not offered to it for this client"}}"#,
+                r#"{"jsonrpc":"2.0","id":1,"error":{"code":-32603,"message":"the server made a task of the call, which was not offered to it for this client"}}"#,
             ),
         ] {
             let dialect = Dialect::plain(ProtocolVersion::V2025_11_25);
-            assert_eq!(downgrade(dialect, method::TOOLS_CALL, &last), expected);
+            assert_eq!(
+                downgrade(dialect, method::TOOLS_CALL, &last),
+                Answered::Finally(expected.into())
+            );
         }
+    }
+
+    #[test]
+    fn only_the_three_methods_that_may_ask_do_ask() {
+        let asks = Final {
+            code: None,
+            body: r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"s"}}"#
+                .into(),
+            fault: None,
+        };
+        let dialect = Dialect::plain(ProtocolVersion::V2025_11_25);
+        for called in method::ASKING {
+            let answered = downgrade(dialect, called, &asks);
+            assert!(matches!(answered, Answered::InputRequired(_)), "{called}");
+        }
+        let listed = downgrade(dialect, method::TOOLS_LIST, &asks);
+        assert!(matches!(listed, Answered::Finally(error) if error.windows(6).any(|code| code == b"-32603")));
     }
 }

@@ -10,7 +10,7 @@ use bus_schema::{
     mcp::{Era, ProtocolVersion, error, meta, method},
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
@@ -56,13 +56,8 @@ async fn open(
     deadline: Instant,
 ) -> Result<Session, UpstreamError> {
     let link = Arc::clone(child.link());
-    let opened = async {
-        match era {
-            EraKnob::Modern => discover(&link).await,
-            EraKnob::Legacy => initialize(&link).await.map(|session| (session, None)),
-            EraKnob::Auto => find_out(&link, limits).await,
-        }
-    };
+    let nothing = json!({});
+    let opened = converse(&link, era, &nothing, limits);
     // The child's own end comes first: it explains whatever else went wrong.
     let (session, listen) = tokio::select! {
         biased;
@@ -80,11 +75,34 @@ async fn open(
 }
 
 /// A session, and the changes of lists that a modern child must be asked to tell of.
-type Opened = (Session, Option<Value>);
+pub(super) type Opened = (Session, Option<Value>);
 
-async fn find_out(link: &Arc<Link>, limits: Limits) -> Result<Opened, UpstreamError> {
+/// Makes the handshake. To a legacy server it declares these capabilities of a client.
+///
+/// # Errors
+/// [`UpstreamError`] when the server refuses, or answers what cannot be used.
+pub(super) async fn converse(
+    link: &Arc<Link>,
+    era: EraKnob,
+    capabilities: &Value,
+    limits: Limits,
+) -> Result<Opened, UpstreamError> {
+    match era {
+        EraKnob::Modern => discover(link).await,
+        EraKnob::Legacy => initialize(link, capabilities)
+            .await
+            .map(|session| (session, None)),
+        EraKnob::Auto => find_out(link, capabilities, limits).await,
+    }
+}
+
+async fn find_out(link: &Arc<Link>, capabilities: &Value, limits: Limits) -> Result<Opened, UpstreamError> {
     let mut probe = std::pin::pin!(discover(link));
-    let legacy = async { initialize(link).await.map(|session| (session, None)) };
+    let legacy = async {
+        initialize(link, capabilities)
+            .await
+            .map(|session| (session, None))
+    };
     match timeout(limits.probe, &mut probe).await {
         Ok(Ok(modern)) => return Ok(modern),
         Ok(Err(error)) => {
@@ -114,7 +132,7 @@ async fn find_out(link: &Arc<Link>, limits: Limits) -> Result<Opened, UpstreamEr
 }
 
 /// The metadata of a modern request of our own.
-fn own_meta(version: ProtocolVersion) -> Value {
+pub(super) fn own_meta(version: ProtocolVersion) -> Value {
     json!({
         meta::PROTOCOL_VERSION: version.as_str(),
         meta::CLIENT_CAPABILITIES: {},
@@ -143,6 +161,14 @@ async fn discover(link: &Arc<Link>) -> Result<Opened, UpstreamError> {
         method: method::DISCOVER,
         source,
     })?;
+    read_discovered(&result)
+}
+
+/// Reads the answer to `server/discover`.
+///
+/// # Errors
+/// [`UpstreamError`] when it describes no server that can be spoken with in the modern way.
+pub(super) fn read_discovered(result: &RawValue) -> Result<Opened, UpstreamError> {
     let result: Value = serde_json::from_str(result.get()).map_err(|error| UpstreamError::Unusable {
         method: method::DISCOVER,
         why: error.to_string(),
@@ -156,15 +182,18 @@ async fn discover(link: &Arc<Link>) -> Result<Opened, UpstreamError> {
     Ok((session, changes_of(&result["capabilities"])))
 }
 
+/// Whether an error is one that only servers of the modern era give.
+pub(super) fn is_modern(refusal: &RpcError) -> bool {
+    matches!(
+        refusal.code,
+        error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION
+    )
+}
+
 /// A version of the era that a refusal offers: a child that gives one of the modern era's own errors may be asked again.
-fn named_in(refusal: &RpcError, era: Era) -> Option<ProtocolVersion> {
-    let modern = [
-        error::HEADER_MISMATCH,
-        error::MISSING_CAPABILITY,
-        error::UNSUPPORTED_VERSION,
-    ];
+pub(super) fn named_in(refusal: &RpcError, era: Era) -> Option<ProtocolVersion> {
     let supported = refusal.data.as_ref()?.get("supported")?;
-    newest(supported, era).filter(|_| era == Era::Legacy || modern.contains(&refusal.code))
+    newest(supported, era).filter(|_| era == Era::Legacy || is_modern(refusal))
 }
 
 /// The newest version of the era in a list, among those spoken here.
@@ -177,8 +206,13 @@ fn newest(versions: &Value, era: Era) -> Option<ProtocolVersion> {
         .max()
 }
 
-async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
-    let params = |version: ProtocolVersion| json!({ "protocolVersion": version.as_str(), "capabilities": {}, "clientInfo": own_name() });
+/// What `initialize` is asked with.
+pub(super) fn initialize_params(version: ProtocolVersion, capabilities: &Value) -> Value {
+    json!({ "protocolVersion": version.as_str(), "capabilities": capabilities, "clientInfo": own_name() })
+}
+
+async fn initialize(link: &Arc<Link>, capabilities: &Value) -> Result<Session, UpstreamError> {
+    let params = |version| initialize_params(version, capabilities);
     let mut answer = link
         .ask(method::INITIALIZE, &params(ProtocolVersion::NEWEST_LEGACY))
         .await;
@@ -191,7 +225,19 @@ async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
         method: method::INITIALIZE,
         source,
     })?;
-    let result = InitializeResult::deserialize(&*result).map_err(|error| UpstreamError::Unusable {
+    let session = read_initialized(&result)?;
+    link.notify(method::INITIALIZED)
+        .await
+        .map_err(|_| UpstreamError::Unread)?;
+    Ok(session)
+}
+
+/// Reads the answer to `initialize`.
+///
+/// # Errors
+/// [`UpstreamError`] when no session can be made of it.
+pub(super) fn read_initialized(result: &RawValue) -> Result<Session, UpstreamError> {
+    let result = InitializeResult::deserialize(result).map_err(|error| UpstreamError::Unusable {
         method: method::INITIALIZE,
         why: error.to_string(),
     })?;
@@ -201,9 +247,6 @@ async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
         .ok_or_else(|| {
             UpstreamError::UnknownVersion(result.protocol_version.get().trim_matches('"').to_owned())
         })?;
-    link.notify(method::INITIALIZED)
-        .await
-        .map_err(|_| UpstreamError::Unread)?;
     Ok(Session {
         version,
         discovered: Some(result.discovered(version)),
@@ -226,7 +269,7 @@ fn changes_of(capabilities: &Value) -> Option<Value> {
 }
 
 /// A modern child tells of changed lists only for as long as somebody has asked it to.
-async fn listen_to(link: Arc<Link>, wanted: Value) {
+pub(super) async fn listen_to(link: Arc<Link>, wanted: Value) {
     let params = json!({ "notifications": wanted, "_meta": own_meta(ProtocolVersion::MODERN) });
     let ended = link.ask(LISTEN, &params).await;
     debug!(server.id = %link.server, error = ?ended.err(), "the server no longer tells of changed lists");

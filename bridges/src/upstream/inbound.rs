@@ -14,35 +14,35 @@ use crate::lines::Skipped;
 
 use super::{answer, link::Link, pending::Origin, request::LogLevel};
 
-/// Takes one line; an empty one says nothing.
+/// Takes one line; an empty one says nothing. `stream` is the call whose own stream it came on, where the transport can tell.
 ///
 /// # Errors
 /// What is wrong with a line that is no message.
-pub(super) fn take(link: &Link, line: &[u8]) -> Result<(), RpcError> {
+pub(super) fn take(link: &Link, line: &[u8], stream: Option<u64>) -> Result<(), RpcError> {
     let line = line.trim_ascii();
     if line.is_empty() {
         return Ok(());
     }
     if line.starts_with(b"[") {
-        return take_batch(link, line);
+        return take_batch(link, line, stream);
     }
     let message = Message::parse(line)?;
     match message.kind()? {
         Kind::Response => take_response(link, line, &message),
-        Kind::Notification => take_notification(link, line, &message),
-        Kind::Request => take_request(link, &message),
+        Kind::Notification => take_notification(link, line, &message, stream),
+        Kind::Request => take_request(link, &message, stream),
     }
     Ok(())
 }
 
 /// Version 2025-03-26 lets a server put several messages into one array.
-fn take_batch(link: &Link, line: &[u8]) -> Result<(), RpcError> {
+fn take_batch(link: &Link, line: &[u8], stream: Option<u64>) -> Result<(), RpcError> {
     let bad = |error: serde_json::Error| RpcError::invalid_request(error.to_string());
     let messages: Vec<&RawValue> = serde_json::from_slice(line).map_err(bad)?;
     let mut taken = Ok(());
     for message in messages {
         if !message.get().starts_with('[') {
-            taken = taken.and(take(link, message.get().as_bytes()));
+            taken = taken.and(take(link, message.get().as_bytes(), stream));
         }
     }
     taken
@@ -80,11 +80,11 @@ fn take_response(link: &Link, line: &[u8], message: &Message<'_>) {
     });
 }
 
-fn take_notification(link: &Link, line: &[u8], message: &Message<'_>) {
+fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Option<u64>) {
     let method = message.method.as_deref().unwrap_or_default();
     let taken = match method {
         method::PROGRESS => take_progress(link, line, message),
-        method::MESSAGE => take_log_line(link, line, message),
+        method::MESSAGE => take_log_line(link, line, message, stream),
         method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
             link.list_changed.notify_one();
             Some(())
@@ -107,15 +107,19 @@ fn take_progress(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> 
     Some(())
 }
 
-/// A log line names no call: it can only belong to one that asked for such lines, and only when there is no other call.
-fn take_log_line(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> {
+/// A log line names no call: it belongs to the one whose stream it came on, or else to the only call that there is. In either
+/// case the call must have asked for such lines.
+fn take_log_line(link: &Link, line: &[u8], message: &Message<'_>, stream: Option<u64>) -> Option<()> {
     #[derive(Deserialize)]
     struct Peek<'a> {
         #[serde(borrow)]
         level: &'a RawValue,
     }
     let params: Peek<'_> = serde_json::from_str(message.params?.get()).ok()?;
-    let entry = link.pending.only_one()?;
+    let entry = match stream {
+        Some(call) => link.pending.get(call)?,
+        None => link.pending.only_one()?,
+    };
     let Origin::Bus { asked, .. } = &entry.from else {
         return None;
     };
@@ -127,14 +131,14 @@ fn take_log_line(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> 
 }
 
 /// A child asks back: only `ping` can be answered, as the handshake declared nothing else.
-fn take_request(link: &Link, message: &Message<'_>) {
+fn take_request(link: &Link, message: &Message<'_>, stream: Option<u64>) {
     let (Some(id), Some(method)) = (message.id, message.method.as_deref()) else {
         return;
     };
     link.try_send(if method == method::PING {
         rpc::result_response(id.get(), b"{}")
     } else {
-        debug!(server.id = %link.server, method, "refused a request of the server");
+        debug!(server.id = %link.server, method, call = stream, "refused a request of the server");
         rpc::error_response(Some(id.get()), &RpcError::method_not_found(method))
     });
 }

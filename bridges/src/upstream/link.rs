@@ -15,6 +15,7 @@ use bus_schema::{
     mcp::{Era, method},
     rpc::Message,
 };
+use bytes::Bytes;
 use runtime::Outcome;
 use serde_json::value::RawValue;
 use tokio::{
@@ -22,7 +23,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use crate::{
@@ -73,7 +74,15 @@ pub(super) struct Link {
 pub(super) struct Outgoing {
     line: Vec<u8>,
     /// Given back when the message is written.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Outgoing {
+    /// The message without the end of its line, and the room that it takes for as long as it is held.
+    pub(super) fn into_message(mut self) -> (Bytes, Option<OwnedSemaphorePermit>) {
+        self.line.truncate(self.line.trim_ascii_end().len());
+        (self.line.into(), self.room)
+    }
 }
 
 impl Link {
@@ -107,12 +116,17 @@ impl Link {
         era: Era,
         trace: Option<&TraceContext>,
     ) -> Result<Call, RpcError> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number();
         let (line, asked) = request::for_child(body, era, number, trace)?;
         let mut call = self.enter(number, Origin::Bus { asked, era })?;
         self.send(line).await?;
         call.begun = true;
         Ok(call)
+    }
+
+    /// A number that no other call has.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Makes a call of this room's own.
@@ -124,7 +138,7 @@ impl Link {
         method: &str,
         params: &serde_json::Value,
     ) -> Result<Box<RawValue>, RpcError> {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let number = self.next_number();
         let line = serde_json::json!({ "jsonrpc": "2.0", "id": number, "method": method, "params": params })
             .to_string();
         let call = self.enter(number, Origin::Room)?;
@@ -153,7 +167,7 @@ impl Link {
     pub(super) fn try_send(&self, message: Vec<u8>) {
         let outgoing = Outgoing {
             line: end_line(message),
-            _room: None,
+            room: None,
         };
         if self.to_child.try_send(outgoing).is_err() {
             debug!(server.id = %self.server, "dropped a message to a server that does not read");
@@ -168,6 +182,21 @@ impl Link {
     /// Lets the child read what is queued, and then closes its stdin.
     pub(super) fn close_input(&self) {
         self.closing.cancel();
+    }
+
+    /// Waits until no more calls will be made.
+    pub(super) async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Ends the conversation, as it cannot go on.
+    pub(super) fn break_off(&self) {
+        self.broken.cancel();
+    }
+
+    /// Ends the conversation when whoever carries it ends.
+    pub(super) fn break_guard(&self) -> DropGuard {
+        self.broken.clone().drop_guard()
     }
 
     /// Waits until the conversation cannot go on.
@@ -198,7 +227,7 @@ impl Link {
             .min(QUEUE_KIB);
         let queue = async {
             let room = Arc::clone(&self.room).acquire_many_owned(kib).await.ok();
-            let outgoing = Outgoing { line, _room: room };
+            let outgoing = Outgoing { line, room };
             self.to_child.send(outgoing).await.is_ok()
         };
         match timeout(self.unread, queue).await {
@@ -237,12 +266,12 @@ impl Link {
 
     /// Reads what the child writes to its stdout, until it ends or makes no sense.
     pub(super) async fn read(self: Arc<Self>, stdout: impl AsyncRead + Unpin) {
-        let _broken = self.broken.clone().drop_guard();
+        let _broken = self.break_guard();
         let mut lines = Lines::new(stdout, MAX_LINE_BYTES);
         let mut garbage_in_a_row = 0;
         while garbage_in_a_row < MAX_GARBAGE {
             let taken = match lines.next().await {
-                Ok(Some(Line::Whole(line))) => self.take(&line),
+                Ok(Some(Line::Whole(line))) => self.take(&line, None),
                 Ok(Some(Line::TooLong(skipped))) => inbound::take_skipped(&self, &skipped),
                 Ok(None) => return,
                 Err(error) => {
@@ -260,8 +289,12 @@ impl Link {
         let _ = self.nonsense.set(why);
     }
 
-    fn take(&self, line: &[u8]) -> Result<(), RpcError> {
-        let taken = inbound::take(self, line);
+    /// Takes what the server has said. `stream` is the call whose own stream it came on, where the transport can tell.
+    ///
+    /// # Errors
+    /// What is wrong with what is no message; the log has it already.
+    pub(super) fn take(&self, line: &[u8], stream: Option<u64>) -> Result<(), RpcError> {
+        let taken = inbound::take(self, line, stream);
         if let Err(error) = &taken {
             let count = self.garbage.fetch_add(1, Ordering::Relaxed) + 1;
             // A child that writes nothing else must not fill the log as well.

@@ -78,6 +78,11 @@ impl Pending {
         self.table().entries.remove(&id)
     }
 
+    /// Whether a call still waits for its answer.
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.table().entries.contains_key(&id)
+    }
+
     /// The one call from the bus, when there is exactly one.
     pub(super) fn only_one(&self) -> Option<Arc<Entry>> {
         let table = self.table();

@@ -659,7 +659,7 @@ async fn what_is_no_post_is_not_allowed() {
             .await
             .expect("an answer");
         assert_eq!(response.status(), 405, "{method}");
-        assert_eq!(response.headers()["allow"], "POST, DELETE", "{method}");
+        assert_eq!(response.headers()["allow"], "GET, POST, DELETE", "{method}");
     }
 }
 

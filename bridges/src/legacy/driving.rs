@@ -1,0 +1,256 @@
+//! A legacy client's call, taken to its one answer: what the server asks in the middle of it is asked of the client, and the call is
+//! made again with the answers.
+//!
+//! In the modern era a server that needs something ends the call with that as its result, and gets the answers with the next one. A
+//! legacy client is asked by requests on the stream of its call instead, and sees one call. HTTP and the doors that hold a
+//! conversation use this alike; they differ in where a client's responses come in.
+
+use std::{sync::Arc, time::Duration};
+
+use bus_schema::{
+    RpcError,
+    rpc::{self, Message},
+};
+use bytes::Bytes;
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{Instant, sleep, timeout_at};
+use uuid::Uuid;
+
+use super::{
+    Answered, Session,
+    asking::{self, Askable, ClientRequest, InputRequest, InputRequired},
+    downgrade,
+    questions::{Question, Questions},
+    upgrade,
+};
+use crate::{
+    front::{Answering, Caller, Front, Step},
+    request::Incoming,
+};
+
+/// How often a server may ask in the course of one call.
+const MAX_ROUNDS: u32 = 16;
+/// How long a client may take to answer: a person thinks, or is away.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60 * 60);
+/// How long a call waits before it is made again when the server has asked nothing and only put it off.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// A call of a legacy client.
+pub(crate) struct Driving {
+    front: Front,
+    caller: Caller,
+    session: Arc<Session>,
+    questions: Arc<Questions>,
+    /// The request in modern form, as it was made first.
+    request: Incoming,
+    state: State,
+    rounds: u32,
+    pause: Duration,
+}
+
+/// What a call has to say to its client.
+#[derive(Debug)]
+pub(crate) enum Said {
+    /// A notification.
+    Part(Bytes),
+    /// A request to the client, whose response the call waits for.
+    Question(Bytes),
+    /// The response; nothing comes after it.
+    Answer(Bytes),
+}
+
+enum State {
+    /// A server works on it.
+    Running(Box<Answering>),
+    /// The client is asked.
+    Gathering(Round),
+    /// It is over.
+    Ended,
+}
+
+/// One round of questions.
+#[derive(Default)]
+struct Round {
+    /// What the client has yet to be sent, the first one last.
+    unsent: Vec<Bytes>,
+    open: Vec<Open>,
+    /// Answers by what they are filed under, both as JSON.
+    answers: Vec<(String, String)>,
+    /// What the server wants back, as JSON.
+    state: Option<String>,
+}
+
+/// A question that the client has yet to answer.
+struct Open {
+    /// What the answer is filed under, as JSON.
+    key: String,
+    asked: String,
+    question: Question,
+}
+
+impl Driving {
+    /// Makes the call.
+    pub(crate) async fn begin(
+        front: Front,
+        caller: Caller,
+        session: Arc<Session>,
+        questions: Arc<Questions>,
+        incoming: Incoming,
+    ) -> Self {
+        let request = upgrade(&session, incoming);
+        let answering = Box::new(front.ask(&caller, &request).await);
+        Self {
+            front,
+            caller,
+            session,
+            questions,
+            request,
+            state: State::Running(answering),
+            rounds: 0,
+            pause: FIRST_PAUSE,
+        }
+    }
+
+    /// Waits for what comes next.
+    ///
+    /// # Panics
+    /// When it is asked again after the answer.
+    pub(crate) async fn next(&mut self) -> Said {
+        loop {
+            match &mut self.state {
+                State::Running(answering) => {
+                    let last = match answering.next().await {
+                        Step::Part(part) => return Said::Part(part),
+                        Step::Final(last) => last,
+                    };
+                    match downgrade(self.session.dialect(), &self.request.method, &last) {
+                        Answered::Finally(body) => return self.end(body),
+                        Answered::InputRequired(required) => match self.begin_round(required) {
+                            Ok(round) => self.state = State::Gathering(round),
+                            Err(error) => return self.end(self.request.error(&error)),
+                        },
+                    }
+                }
+                State::Gathering(round) => {
+                    if let Some(question) = round.unsent.pop() {
+                        return Said::Question(question);
+                    }
+                    match round.gather().await {
+                        Ok(()) => {}
+                        Err(error) => return self.end(self.request.error(&error)),
+                    }
+                    let again = round.again(&self.request);
+                    self.pause = round.pause(self.pause).await;
+                    match again {
+                        Ok(again) => {
+                            let answering = self.front.ask(&self.caller, &again).await;
+                            self.state = State::Running(Box::new(answering));
+                        }
+                        Err(error) => return self.end(self.request.error(&error)),
+                    }
+                }
+                State::Ended => panic!("a call is not asked again after its answer"),
+            }
+        }
+    }
+
+    fn end(&mut self, body: Bytes) -> Said {
+        self.state = State::Ended;
+        Said::Answer(body)
+    }
+
+    /// Makes of what the server wants to know the requests that the client gets.
+    fn begin_round(&mut self, required: InputRequired) -> Result<Round, RpcError> {
+        self.rounds += 1;
+        if self.rounds > MAX_ROUNDS {
+            return Err(RpcError::internal(format!(
+                "the server asked for more than {MAX_ROUNDS} rounds of input in one call"
+            )));
+        }
+        let mut round = Round {
+            state: required.state,
+            ..Round::default()
+        };
+        let askable = Askable::of(&self.session.capabilities);
+        for request in required.requests {
+            self.put(request, askable, &mut round)?;
+        }
+        round.unsent.reverse();
+        Ok(round)
+    }
+
+    fn put(&self, request: InputRequest, askable: Askable, round: &mut Round) -> Result<(), RpcError> {
+        let InputRequest { key, method, params } = request;
+        let elicitation_id = Uuid::now_v7().to_string();
+        match asking::client_request(self.session.version, askable, &method, &params, &elicitation_id) {
+            ClientRequest::Send(params) => {
+                let question = self.questions.ask(&self.session.key);
+                let (id, asked) = (rpc::quote(&question.id), rpc::quote(&method));
+                let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{asked},"params":{params}}}"#);
+                round.unsent.push(text.into());
+                round.open.push(Open {
+                    key,
+                    asked: method,
+                    question,
+                });
+            }
+            ClientRequest::Cannot(answer) => round.answers.push((key, answer?)),
+        }
+        Ok(())
+    }
+}
+
+impl Round {
+    /// Waits for all answers, or for the first that ends the call.
+    async fn gather(&mut self) -> Result<(), RpcError> {
+        let limit = Instant::now() + ANSWER_LIMIT;
+        let mut open: FuturesUnordered<_> = self.open.drain(..).map(Open::answer).collect();
+        while let Some(answer) = timeout_at(limit, open.next()).await.map_err(|_| silent())? {
+            self.answers.push(answer?);
+        }
+        Ok(())
+    }
+
+    /// The request of the next round: the first one, with the answers and what the server wants back.
+    fn again(&self, request: &Incoming) -> Result<Incoming, RpcError> {
+        let answers = self
+            .answers
+            .iter()
+            .map(|(key, answer)| (key.as_str(), answer.as_str()));
+        let responses = (!self.answers.is_empty()).then(|| asking::input_responses(answers));
+        let again = asking::retry(&request.body, responses.as_deref(), self.state.as_deref());
+        let again = again.ok_or_else(|| RpcError::internal("the call cannot be made again"))?;
+        Incoming::read(again).map_err(|refused| refused.error)
+    }
+
+    /// A server that has asked nothing is busy: the next round is a while off, and longer each time. Gives the next pause.
+    async fn pause(&self, pause: Duration) -> Duration {
+        if !self.answers.is_empty() {
+            return FIRST_PAUSE;
+        }
+        sleep(pause).await;
+        (pause * 2).min(LONGEST_PAUSE)
+    }
+}
+
+impl Open {
+    /// Waits for the client's answer, and gives it with what it is filed under.
+    async fn answer(mut self) -> Result<(String, String), RpcError> {
+        let response = (&mut self.question.response).await.map_err(|_| silent())?;
+        let message = Message::parse(&response)?;
+        let unreadable = || RpcError::internal("its error cannot be read");
+        let answer = match (message.result, message.error) {
+            (Some(result), None) => asking::client_answer(&self.asked, Ok(result)),
+            (_, error) => {
+                let read = error.and_then(|raw| serde_json::from_str(raw.get()).ok());
+                asking::client_answer(&self.asked, Err(&read.unwrap_or_else(unreadable)))
+            }
+        };
+        Ok((self.key, answer?))
+    }
+}
+
+fn silent() -> RpcError {
+    RpcError::internal("the client did not answer what the server asked of it")
+}
