@@ -9,6 +9,7 @@
 mod calls;
 mod channels;
 mod clients;
+mod confirming;
 mod databases;
 mod discovery;
 mod doors;
