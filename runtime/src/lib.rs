@@ -18,6 +18,8 @@ pub mod rmcp_host;
 pub mod store;
 pub mod supervise;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod watch;
 
 pub use bus::{Bus, BusError, BusOptions};

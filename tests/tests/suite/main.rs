@@ -14,6 +14,7 @@ mod databases;
 mod discovery;
 mod doors;
 mod hostile;
+mod in_process;
 mod listening;
 mod nats_door;
 mod processes;
