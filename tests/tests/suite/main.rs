@@ -9,10 +9,12 @@
 mod calls;
 mod channels;
 mod clients;
+mod confirming;
 mod databases;
 mod discovery;
 mod doors;
 mod hostile;
+mod in_process;
 mod listening;
 mod matrix;
 mod nats_door;
@@ -23,3 +25,4 @@ mod store;
 mod tidy;
 mod tool_lists;
 mod upstreams;
+mod versions;
