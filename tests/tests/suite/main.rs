@@ -16,6 +16,7 @@ mod hostile;
 mod listening;
 mod nats_door;
 mod processes;
+mod sessions;
 mod slow_readers;
 mod store;
 mod tidy;
