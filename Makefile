@@ -17,10 +17,10 @@ with_nats = nats=$$(deploy/fetch/nats-server.sh) && export TRUNKLINE_NATS_SERVER
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build test lint fmt clippy doc ci bench fuzz nats test-deps clean
+.PHONY: help run build test conformance lint fmt clippy doc ci bench fuzz nats test-deps clean
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 run: ## Fetch nats-server if need be, build, and run the whole platform (ARGS: see `trunkline up --help`)
 	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --release -p trunkline && \
@@ -33,6 +33,10 @@ test: test-deps ## Run all tests (ARGS: what `cargo test` takes, such as a name 
 	@# The tests start the programs, and `cargo test` alone does not build every one of them.
 	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --workspace --bins && \
 		$(CARGO) test $(CARGO_FLAGS) --workspace $(ARGS)
+
+conformance: test-deps ## Play the official conformance suite with the platform in between (ARGS: its options)
+	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --workspace --bins && \
+		"$(CARGO_TARGET_DIR)/debug/conformance" run $(ARGS)
 
 lint: fmt clippy ## Check formatting and lints; any warning fails
 
@@ -48,6 +52,7 @@ doc: ## Build the API documentation; any warning fails
 ci: CARGO_FLAGS += --locked
 ci: ARGS += --no-fail-fast
 ci: lint doc test ## Everything CI checks, with Cargo.lock as it stands
+	@$(MAKE) --no-print-directory conformance CARGO_FLAGS="$(CARGO_FLAGS)" ARGS=
 
 bench: ## Measure a call through the bus and the HTTP bridge against raw NATS and bare axum (ARGS: its options)
 	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --release -p trunkline -p tests --bins && \

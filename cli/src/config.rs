@@ -1,22 +1,23 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod servers;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
+    env, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use bridges::{
-    http::MAX_CONNECTIONS,
-    upstream::{ChildOptions, EraKnob},
-};
+use bridges::http::MAX_CONNECTIONS;
 use bus_schema::ServerId;
 use serde::Deserialize;
 
 use crate::args::Common;
+
+pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
 /// The folder for everything that is kept, unless somebody says otherwise.
@@ -24,7 +25,6 @@ pub const DEFAULT_DATA_DIR: &str = ".trunkline";
 const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// What a host gives a call at most.
 const LONGEST_CALL: Duration = Duration::from_secs(24 * 60 * 60);
-const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
 
 /// The settings of one process. Not `Debug`, as URLs and variables may hold secrets.
 #[derive(Clone)]
@@ -77,52 +77,6 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Products {
     database_url: Option<String>,
-}
-
-/// An external server in the file.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerLine {
-    /// Its id on the bus.
-    pub id: ServerId,
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// Variables beside the inherited ones.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// The folder it runs in.
-    #[serde(default)]
-    pub cwd: Option<PathBuf>,
-    /// Which era it speaks.
-    #[serde(default)]
-    pub era: EraKnob,
-    /// Labels to find it by.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// How many calls it takes at once.
-    #[serde(default = "default_max_in_flight")]
-    pub max_in_flight: u32,
-}
-
-fn default_max_in_flight() -> u32 {
-    DEFAULT_MAX_IN_FLIGHT
-}
-
-impl ServerLine {
-    /// The line as the upstream bridge takes it.
-    #[must_use]
-    pub fn to_options(&self, tool_timeouts: HashMap<String, Duration>) -> ChildOptions {
-        ChildOptions {
-            id: self.id.clone(),
-            command: self.command.clone(),
-            env: self.env.clone(),
-            cwd: self.cwd.clone(),
-            era: self.era,
-            tags: self.tags.clone(),
-            max_in_flight: self.max_in_flight,
-            tool_timeouts,
-        }
-    }
 }
 
 impl Config {
@@ -206,18 +160,16 @@ impl Config {
                     server.id
                 );
             }
-            if server.command.is_empty() {
-                bail!(
-                    "server `{}` has an empty command; write command = [\"program\", \"argument\"]",
-                    server.id
-                );
-            }
-            if server.max_in_flight == 0 {
-                bail!("server `{}` has max_in_flight = 0; use 1 or more", server.id);
-            }
+            server.check()?;
         }
         Ok(())
     }
+}
+
+/// A variable of the environment that is there and says something.
+fn variable(name: &str) -> Option<String> {
+    let value = env::var(name).ok()?.trim().to_owned();
+    (!value.is_empty()).then_some(value)
 }
 
 fn read(path: &Path) -> anyhow::Result<File> {
@@ -235,9 +187,12 @@ fn read(path: &Path) -> anyhow::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bridges::upstream::EraKnob;
 
-    fn load(text: &str) -> anyhow::Result<Config> {
+    use super::*;
+    use bridges::upstream::AskingOptions;
+
+    pub(super) fn load(text: &str) -> anyhow::Result<Config> {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("trunkline.toml");
         fs::write(&path, text).expect("write");
@@ -257,6 +212,14 @@ mod tests {
         assert_eq!(
             (config.servers[0].id.as_str(), config.servers[0].era),
             ("time", EraKnob::Modern)
+        );
+        let asking = config.servers[0].asking();
+        assert_eq!(asking, AskingOptions::default());
+        let knobs = "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 7\nmax_children = 2\nidle_secs = 9\n";
+        let asking = load(knobs).expect("loads").servers[0].asking();
+        assert_eq!(
+            (asking.input_ttl, asking.max_children, asking.idle),
+            (Duration::from_secs(7), 2, Duration::from_secs(9))
         );
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("t.toml");
@@ -297,6 +260,22 @@ mod tests {
                 "[[servers]]\nid = \"a\"\nera = \"old\"\ncommand = [\"x\"]",
                 ["line 3", "old", "legacy"],
             ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 0",
+                ["server `a`", "input_ttl_secs = 0", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = 0",
+                ["server `a`", "max_children = 0", "1 to 1000"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nidle_secs = 100000",
+                ["server `a`", "idle_secs = 100000", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = \"many\"",
+                ["line 4", "max_children", "expected"],
+            ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (
                 "[tool_timeouts_ms]\nsearch = 5",
@@ -307,10 +286,14 @@ mod tests {
                 ["tool_timeouts_ms", "a.b", "1 or more"],
             ),
         ] {
-            let error = format!("{:#}", load(text).err().expect(text));
-            for word in words {
-                assert!(error.contains(word), "{text}: `{word}` is not in: {error}");
-            }
+            expect_refusal(text, words);
+        }
+    }
+
+    pub(super) fn expect_refusal(text: &str, words: [&str; 3]) {
+        let error = format!("{:#}", load(text).err().expect(text));
+        for word in words {
+            assert!(error.contains(word), "{text}: `{word}` is not in: {error}");
         }
     }
 

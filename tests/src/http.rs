@@ -26,7 +26,13 @@ impl Client {
 
     /// A modern request as a correct client sends it; tests take it apart.
     pub fn modern(&self, called: &str, params: Value) -> RequestBuilder {
-        let body = modern_body(called, params);
+        self.modern_with_id(called, params, 1)
+    }
+
+    /// The same under another id.
+    pub fn modern_with_id(&self, called: &str, params: Value, id: u64) -> RequestBuilder {
+        let mut body = modern_body(called, params);
+        body["id"] = id.into();
         let name = method::name_key(called).and_then(|key| {
             body["params"][key]
                 .as_str()

@@ -48,13 +48,19 @@ pub fn path_with_node() -> OsString {
     env::join_paths(folders).expect("folders without colons")
 }
 
+/// The Node of the tests.
+#[must_use]
+pub fn node_program() -> PathBuf {
+    root().join(".cache/bin/node")
+}
+
 /// A Node program, to be run from anywhere.
 ///
 /// # Panics
 /// When Node was not brought in.
 #[must_use]
 pub fn node(program: &Path) -> Command {
-    let node = root().join(".cache/bin/node");
+    let node = node_program();
     assert!(
         node.exists(),
         "{} is missing; `make test-deps` brings it in",

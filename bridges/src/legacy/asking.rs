@@ -164,7 +164,7 @@ pub fn client_request(
     elicitation_id: &str,
 ) -> ClientRequest {
     let is_declared = match asked {
-        method::ELICIT => askable.forms || askable.urls,
+        method::ELICIT => version >= ProtocolVersion::V2025_06_18 && (askable.forms || askable.urls),
         method::SAMPLE => askable.sampling,
         method::ROOTS_LIST => askable.roots,
         _ => return refuse(format!("`{asked}` is nothing that a client is asked")),
@@ -417,6 +417,7 @@ mod tests {
                 "pages",
             ),
             (V::V2025_06_18, ALL, method::ELICIT, url, "pages"),
+            (V::V2025_03_26, ALL, method::ELICIT, "{}", "declare"),
             (
                 V::V2025_11_25,
                 Askable { forms: false, ..ALL },

@@ -1,9 +1,6 @@
 //! What both sides of a legacy handshake can do, between the words of its version and those of the modern era.
 
-use bus_schema::{
-    ProtocolVersion,
-    mcp::{meta, task},
-};
+use bus_schema::{ProtocolVersion, mcp::meta};
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Dialect, Tasks};
@@ -35,7 +32,7 @@ pub fn of_client(version: ProtocolVersion, declared: Option<&RawValue>, asks: As
                 push(&mut modern, key, without(value, &["tools", "context"]));
             }
             (Some("elicitation"), _) => push(&mut modern, key, elicitation(version, value)),
-            (Some(EXTENSIONS), _) => push(&mut modern, key, without(value, &[task::EXTENSION])),
+            (Some(EXTENSIONS), _) => push(&mut modern, key, without(value, &[meta::TASKS_EXTENSION])),
             _ => modern.push(key.get(), value.get()),
         }
     }
@@ -89,12 +86,12 @@ pub fn with_tasks(modern: &str) -> String {
         if !is_key(key, EXTENSIONS) {
             all.push(key.get(), value.get());
         } else if let Some(known) = Members::of(value) {
-            for (id, settings) in known.iter().filter(|(id, _)| !is_key(id, task::EXTENSION)) {
+            for (id, settings) in known.iter().filter(|(id, _)| !is_key(id, meta::TASKS_EXTENSION)) {
                 extensions.push(id.get(), settings.get());
             }
         }
     }
-    extensions.push(&bus_schema::rpc::quote(task::EXTENSION), "{}");
+    extensions.push(&bus_schema::rpc::quote(meta::TASKS_EXTENSION), "{}");
     all.push("\"extensions\"", &extensions.finish());
     all.finish()
 }
@@ -104,7 +101,7 @@ pub fn with_tasks(modern: &str) -> String {
 pub fn of_server(dialect: Dialect, mut modern: Map<String, Value>) -> Map<String, Value> {
     let extensions = modern.get_mut(EXTENSIONS).and_then(Value::as_object_mut);
     let makes_tasks = extensions.is_some_and(|extensions| {
-        let had = extensions.remove(task::EXTENSION).is_some();
+        let had = extensions.remove(meta::TASKS_EXTENSION).is_some();
         had && dialect.has_tasks()
     });
     if modern

@@ -8,11 +8,14 @@ use bus_schema::{
     rpc::Message,
 };
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use crate::edit::{Edits, Members};
 
 /// Codes that the modern era reserves for itself.
 const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
+/// Codes that every server of the legacy era may use for what it likes.
+const PRIVATE: std::ops::RangeInclusive<i64> = -32019..=-32000;
 
 /// Makes of a response that holds an error with this code the one that a legacy client gets.
 #[must_use]
@@ -38,13 +41,21 @@ pub fn downgrade(called: &str, code: i64, body: &Bytes) -> Bytes {
         }
         edits.replace(code.get(), error::LEGACY_RESOURCE_NOT_FOUND.to_string());
     } else {
-        let (internal, text, original) = (error::INTERNAL, text.get(), raw.get());
-        edits.replace(
-            original,
-            format!(r#"{{"code":{internal},"message":{text},"data":{{"original":{original}}}}}"#),
-        );
+        edits.replace(raw.get(), wrapped(raw, text));
     }
     edits.apply().into()
+}
+
+/// Whether an error of a legacy server with this code means something else, or nothing, to a modern client. The code of a missing
+/// resource is among them, and has a modern one.
+pub(crate) fn is_legacy_only(code: i64) -> bool {
+    RESERVED.contains(&code) || PRIVATE.contains(&code)
+}
+
+/// An internal error with the same message and the whole error in its data, as JSON.
+pub(crate) fn wrapped(original: &RawValue, message: &RawValue) -> String {
+    let code = error::INTERNAL;
+    format!(r#"{{"code":{code},"message":{message},"data":{{"original":{original}}}}}"#)
 }
 
 /// Whether an error with this code is a fault of this side, which wrote the modern request for the client.
@@ -112,6 +123,24 @@ mod tests {
         }
         let garbage = Bytes::from("garbage");
         assert_eq!(downgrade(method::TOOLS_CALL, -32021, &garbage), garbage);
+    }
+
+    #[test]
+    fn codes_of_the_legacy_era_alone_are_told_apart() {
+        for (code, is_alone) in [
+            (-32000, true),
+            (-32002, true),
+            (-32019, true),
+            (-32020, true),
+            (-32042, true),
+            (-32099, true),
+            (-32100, false),
+            (-31999, false),
+            (-32601, false),
+            (-1, false),
+        ] {
+            assert_eq!(is_legacy_only(code), is_alone, "{code}");
+        }
     }
 
     #[test]

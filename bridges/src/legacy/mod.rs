@@ -19,6 +19,7 @@ pub(crate) mod listeners;
 mod listing;
 pub(crate) mod notices;
 pub(crate) mod questions;
+pub mod request;
 pub mod result;
 mod room;
 mod sampling;
@@ -26,6 +27,7 @@ mod session;
 mod store;
 pub(crate) mod stream;
 pub(crate) mod streams;
+pub mod task;
 mod translate;
 
 pub use dialect::{Dialect, Tasks};
@@ -35,3 +37,6 @@ pub(crate) use room::{Room, Subscription};
 pub(crate) use session::Session;
 pub(crate) use store::{SessionError, key};
 pub(crate) use translate::{Answered, Local, answer_locally, done, downgrade, upgrade};
+
+#[cfg(test)]
+mod tests;

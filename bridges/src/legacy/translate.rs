@@ -14,6 +14,7 @@ use super::{
     asking::InputRequired,
     error,
     result::{self, Downgraded},
+    task::client,
 };
 use crate::{
     front::{Final, Front},
@@ -115,7 +116,10 @@ pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
     if let Some(level) = &session.log_level {
         keys.push_str(&format!(r#","{}":{}"#, meta::LOG_LEVEL, rpc::quote(level)));
     }
-    let body = incoming.with_metadata(&keys);
+    let mut body = incoming.with_metadata(&keys);
+    if incoming.method == method::TOOLS_CALL {
+        body = client::plain(&body);
+    }
     match Incoming::read(body) {
         Ok(upgraded) => upgraded,
         // What was read once and got a few keys more reads again; should it not, the server says why.

@@ -9,21 +9,20 @@ use bus_schema::{
     RpcError,
     mcp::{Era, ProtocolVersion, error, meta, method},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::{
+    capabilities::Declared,
     child::Child,
+    connection::{Offers, Opening, Session},
     error::UpstreamError,
     legacy::InitializeResult,
     link::Link,
     options::{ChildOptions, EraKnob, Limits},
-    server::Session,
 };
-
-const LISTEN: &str = "subscriptions/listen";
 
 /// Starts a child and opens the conversation with it.
 ///
@@ -31,18 +30,22 @@ const LISTEN: &str = "subscriptions/listen";
 /// [`UpstreamError`] when it does not start, ends, or does not complete the handshake in time.
 pub(super) async fn connect(
     options: &ChildOptions,
-    era: EraKnob,
+    opening: &Opening,
     limits: Limits,
 ) -> Result<(Child, Session), UpstreamError> {
     let deadline = Instant::now() + limits.handshake;
-    let mut child = Child::spawn(options, limits)?;
-    match open(&mut child, era, limits, deadline).await {
+    let mut child = Child::spawn(options, &opening.declared, limits)?;
+    match open(&mut child, opening, limits, deadline).await {
         Ok(session) => Ok((child, session)),
         // Some servers end on any request that comes before `initialize`.
-        Err(UpstreamError::Ended(how)) if era == EraKnob::Auto => {
+        Err(UpstreamError::Ended(how)) if opening.era == EraKnob::Auto => {
             debug!(server.id = %options.id, how, "the server ended on a modern question; starting it again with a legacy one");
-            let mut child = Child::spawn(options, limits)?;
-            let session = open(&mut child, EraKnob::Legacy, limits, deadline).await?;
+            let mut child = Child::spawn(options, &opening.declared, limits)?;
+            let legacy = Opening {
+                era: EraKnob::Legacy,
+                ..opening.clone()
+            };
+            let session = open(&mut child, &legacy, limits, deadline).await?;
             Ok((child, session))
         }
         Err(error) => Err(error),
@@ -51,18 +54,12 @@ pub(super) async fn connect(
 
 async fn open(
     child: &mut Child,
-    era: EraKnob,
+    opening: &Opening,
     limits: Limits,
     deadline: Instant,
 ) -> Result<Session, UpstreamError> {
     let link = Arc::clone(child.link());
-    let opened = async {
-        match era {
-            EraKnob::Modern => discover(&link).await,
-            EraKnob::Legacy => initialize(&link).await.map(|session| (session, None)),
-            EraKnob::Auto => find_out(&link, limits).await,
-        }
-    };
+    let opened = converse(&link, opening, limits);
     // The child's own end comes first: it explains whatever else went wrong.
     let (session, listen) = tokio::select! {
         biased;
@@ -80,11 +77,31 @@ async fn open(
 }
 
 /// A session, and the changes of lists that a modern child must be asked to tell of.
-type Opened = (Session, Option<Value>);
+pub(super) type Opened = (Session, Option<Value>);
 
-async fn find_out(link: &Arc<Link>, limits: Limits) -> Result<Opened, UpstreamError> {
+/// Makes the handshake.
+///
+/// # Errors
+/// [`UpstreamError`] when the server refuses, or answers what cannot be used.
+pub(super) async fn converse(
+    link: &Arc<Link>,
+    opening: &Opening,
+    limits: Limits,
+) -> Result<Opened, UpstreamError> {
+    let opened = match opening.era {
+        EraKnob::Modern => discover(link).await,
+        EraKnob::Legacy => initialize(link, opening).await.map(|session| (session, None)),
+        EraKnob::Auto => find_out(link, opening, limits).await,
+    };
+    if let Ok((session, _)) = &opened {
+        session.prepare(link);
+    }
+    opened
+}
+
+async fn find_out(link: &Arc<Link>, opening: &Opening, limits: Limits) -> Result<Opened, UpstreamError> {
     let mut probe = std::pin::pin!(discover(link));
-    let legacy = async { initialize(link).await.map(|session| (session, None)) };
+    let legacy = async { initialize(link, opening).await.map(|session| (session, None)) };
     match timeout(limits.probe, &mut probe).await {
         Ok(Ok(modern)) => return Ok(modern),
         Ok(Err(error)) => {
@@ -114,7 +131,7 @@ async fn find_out(link: &Arc<Link>, limits: Limits) -> Result<Opened, UpstreamEr
 }
 
 /// The metadata of a modern request of our own.
-fn own_meta(version: ProtocolVersion) -> Value {
+pub(super) fn own_meta(version: ProtocolVersion) -> Value {
     json!({
         meta::PROTOCOL_VERSION: version.as_str(),
         meta::CLIENT_CAPABILITIES: {},
@@ -143,6 +160,14 @@ async fn discover(link: &Arc<Link>) -> Result<Opened, UpstreamError> {
         method: method::DISCOVER,
         source,
     })?;
+    read_discovered(&result)
+}
+
+/// Reads the answer to `server/discover`.
+///
+/// # Errors
+/// [`UpstreamError`] when it describes no server that can be spoken with in the modern way.
+pub(super) fn read_discovered(result: &RawValue) -> Result<Opened, UpstreamError> {
     let result: Value = serde_json::from_str(result.get()).map_err(|error| UpstreamError::Unusable {
         method: method::DISCOVER,
         why: error.to_string(),
@@ -152,19 +177,23 @@ async fn discover(link: &Arc<Link>) -> Result<Opened, UpstreamError> {
     let session = Session {
         version,
         discovered: None,
+        offers: Offers::of(&result["capabilities"]),
     };
     Ok((session, changes_of(&result["capabilities"])))
 }
 
+/// Whether an error is one that only servers of the modern era give.
+pub(super) fn is_modern(refusal: &RpcError) -> bool {
+    matches!(
+        refusal.code,
+        error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION
+    )
+}
+
 /// A version of the era that a refusal offers: a child that gives one of the modern era's own errors may be asked again.
-fn named_in(refusal: &RpcError, era: Era) -> Option<ProtocolVersion> {
-    let modern = [
-        error::HEADER_MISMATCH,
-        error::MISSING_CAPABILITY,
-        error::UNSUPPORTED_VERSION,
-    ];
+pub(super) fn named_in(refusal: &RpcError, era: Era) -> Option<ProtocolVersion> {
     let supported = refusal.data.as_ref()?.get("supported")?;
-    newest(supported, era).filter(|_| era == Era::Legacy || modern.contains(&refusal.code))
+    newest(supported, era).filter(|_| era == Era::Legacy || is_modern(refusal))
 }
 
 /// The newest version of the era in a list, among those spoken here.
@@ -177,11 +206,28 @@ fn newest(versions: &Value, era: Era) -> Option<ProtocolVersion> {
         .max()
 }
 
-async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
-    let params = |version: ProtocolVersion| json!({ "protocolVersion": version.as_str(), "capabilities": {}, "clientInfo": own_name() });
-    let mut answer = link
-        .ask(method::INITIALIZE, &params(ProtocolVersion::NEWEST_LEGACY))
-        .await;
+/// What `initialize` is asked with.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InitializeParams {
+    protocol_version: &'static str,
+    capabilities: Box<RawValue>,
+    client_info: Value,
+}
+
+impl InitializeParams {
+    pub(super) fn new(version: ProtocolVersion, declared: &Declared) -> Self {
+        Self {
+            protocol_version: version.as_str(),
+            capabilities: declared.for_handshake(),
+            client_info: own_name(),
+        }
+    }
+}
+
+async fn initialize(link: &Arc<Link>, opening: &Opening) -> Result<Session, UpstreamError> {
+    let params = |version: ProtocolVersion| InitializeParams::new(version, &opening.declared);
+    let mut answer = link.ask(method::INITIALIZE, &params(opening.version)).await;
     if let Err(refusal) = &answer
         && let Some(version) = named_in(refusal, Era::Legacy)
     {
@@ -191,7 +237,19 @@ async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
         method: method::INITIALIZE,
         source,
     })?;
-    let result = InitializeResult::deserialize(&*result).map_err(|error| UpstreamError::Unusable {
+    let session = read_initialized(&result)?;
+    link.notify(method::INITIALIZED)
+        .await
+        .map_err(|_| UpstreamError::Unread)?;
+    Ok(session)
+}
+
+/// Reads the answer to `initialize`.
+///
+/// # Errors
+/// [`UpstreamError`] when no session can be made of it.
+pub(super) fn read_initialized(result: &RawValue) -> Result<Session, UpstreamError> {
+    let result = InitializeResult::deserialize(result).map_err(|error| UpstreamError::Unusable {
         method: method::INITIALIZE,
         why: error.to_string(),
     })?;
@@ -201,12 +259,10 @@ async fn initialize(link: &Arc<Link>) -> Result<Session, UpstreamError> {
         .ok_or_else(|| {
             UpstreamError::UnknownVersion(result.protocol_version.get().trim_matches('"').to_owned())
         })?;
-    link.notify(method::INITIALIZED)
-        .await
-        .map_err(|_| UpstreamError::Unread)?;
     Ok(Session {
         version,
         discovered: Some(result.discovered(version)),
+        offers: result.offers(),
     })
 }
 
@@ -226,8 +282,8 @@ fn changes_of(capabilities: &Value) -> Option<Value> {
 }
 
 /// A modern child tells of changed lists only for as long as somebody has asked it to.
-async fn listen_to(link: Arc<Link>, wanted: Value) {
+pub(super) async fn listen_to(link: Arc<Link>, wanted: Value) {
     let params = json!({ "notifications": wanted, "_meta": own_meta(ProtocolVersion::MODERN) });
-    let ended = link.ask(LISTEN, &params).await;
+    let ended = link.ask(method::LISTEN, &params).await;
     debug!(server.id = %link.server, error = ?ended.err(), "the server no longer tells of changed lists");
 }

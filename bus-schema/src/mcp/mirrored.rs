@@ -23,6 +23,14 @@ pub struct Mirrored {
 #[error("`{KEYWORD}` {0}")]
 pub struct BadAnnotation(String);
 
+impl BadAnnotation {
+    /// The schema around it cannot be read.
+    #[must_use]
+    pub fn unreadable() -> Self {
+        Self("stands in a schema that cannot be read".to_owned())
+    }
+}
+
 /// Finds the annotated properties of a tool's input schema.
 ///
 /// # Errors
@@ -99,26 +107,41 @@ fn mentions_keyword(value: &Value, depth: usize) -> bool {
     }
 }
 
-/// Whether a header's text stands for an argument: strings as they are, integers by value, booleans as words.
-#[must_use]
-pub fn says_the_same(header: &str, argument: &Value) -> bool {
-    match argument {
-        Value::String(text) => header == text,
-        Value::Bool(flag) => header == if *flag { "true" } else { "false" },
-        Value::Number(number) => same_number(header, &number.to_string()),
-        _ => false,
-    }
+/// How a header and the argument that it repeats compare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeats {
+    /// They say the same.
+    Same,
+    /// They do not.
+    Other,
+    /// The argument is nothing that a header can repeat.
+    Never,
 }
 
-fn same_number(header: &str, argument: &str) -> bool {
-    if header == argument {
-        return true;
-    }
-    match (header.parse::<f64>(), argument.parse::<f64>()) {
-        // Annotated integers lie within 2^53, where floating point is exact.
-        (Ok(a), Ok(b)) => (a - b).abs() < f64::EPSILON,
-        _ => false,
-    }
+/// Compares a header's text with an argument: strings as they are, integers by value, booleans as words.
+#[must_use]
+pub fn compare(header: &str, argument: &Value) -> Repeats {
+    let same = match argument {
+        Value::String(text) => header == text,
+        Value::Bool(flag) => header == if *flag { "true" } else { "false" },
+        Value::Number(number) => match safe_integer(&number.to_string()) {
+            Some(number) => safe_integer(header) == Some(number),
+            None => return Repeats::Never,
+        },
+        _ => return Repeats::Never,
+    };
+    if same { Repeats::Same } else { Repeats::Other }
+}
+
+/// Reads an integer that floating point holds exactly. Beyond, two readers could take one text for two numbers.
+fn safe_integer(text: &str) -> Option<i64> {
+    const MAX: f64 = 9_007_199_254_740_991.0;
+    let begins = text.strip_prefix('-').unwrap_or(text);
+    let number: f64 = text
+        .parse()
+        .ok()
+        .filter(|_| begins.starts_with(|c: char| c.is_ascii_digit()))?;
+    (number.fract() == 0.0 && (-MAX..=MAX).contains(&number)).then_some(number as i64)
 }
 
 #[cfg(test)]
@@ -150,7 +173,15 @@ mod tests {
             property(json!({ "type": "string", "x-mcp-header": "" })),
             property(json!({ "type": "string", "x-mcp-header": "a b" })),
             property(json!({ "type": "number", "x-mcp-header": "A" })),
+            property(json!({ "type": ["string", "integer"], "x-mcp-header": "A" })),
+            property(json!({ "x-mcp-header": "A" })),
+            property(json!({ "type": "string", "x-mcp-header": 7 })),
+            property(json!({ "type": "string", "x-mcp-header": "A:" })),
+            property(json!({ "type": "string", "x-mcp-header": "\u{e4}" })),
+            property(json!({ "$ref": "#/$defs/a", "x-mcp-header": "A" })),
             property(json!({ "type": "array", "items": { "type": "string", "x-mcp-header": "A" } })),
+            property(json!({ "anyOf": [{ "type": "string", "x-mcp-header": "A" }] })),
+            json!({ "type": "object", "if": { "properties": { "a": { "type": "string", "x-mcp-header": "A" } } } }),
             json!({ "type": "object", "properties": {
                 "a": { "type": "string", "x-mcp-header": "A" }, "b": { "type": "string", "x-mcp-header": "a" } } }),
             json!({ "type": "object", "$defs": { "d": { "type": "string", "x-mcp-header": "A" } } }),
@@ -161,17 +192,31 @@ mod tests {
 
     #[test]
     fn headers_say_what_arguments_say() {
+        use Repeats::{Never, Other, Same};
         for (header, argument, expected) in [
-            ("eu", json!("eu"), true),
-            ("EU", json!("eu"), false),
-            ("42", json!(42), true),
-            ("42.0", json!(42), true),
-            ("43", json!(42), false),
-            ("true", json!(true), true),
-            ("True", json!(true), false),
-            ("x", json!(["x"]), false),
+            ("eu", json!("eu"), Same),
+            ("EU", json!("eu"), Other),
+            ("42", json!(42), Same),
+            ("42.0", json!(42), Same),
+            ("-0", json!(0), Same),
+            ("4.2e1", json!(42), Same),
+            ("42", json!(42.0), Same),
+            ("43", json!(42), Other),
+            ("forty-two", json!(42), Other),
+            ("+42", json!(42), Other),
+            ("inf", json!(42), Other),
+            ("9007199254740991", json!(9_007_199_254_740_991_i64), Same),
+            ("9007199254740992", json!(9_007_199_254_740_991_i64), Other),
+            ("-9007199254740991", json!(-9_007_199_254_740_991_i64), Same),
+            ("9007199254740992", json!(9_007_199_254_740_992_i64), Never),
+            ("9007199254740993", json!(9_007_199_254_740_993_i64), Never),
+            ("-9007199254740992", json!(-9_007_199_254_740_992_i64), Never),
+            ("1.5", json!(1.5), Never),
+            ("true", json!(true), Same),
+            ("True", json!(true), Other),
+            ("x", json!(["x"]), Never),
         ] {
-            assert_eq!(says_the_same(header, &argument), expected, "{header} {argument}");
+            assert_eq!(compare(header, &argument), expected, "{header} {argument}");
         }
     }
 }

@@ -40,7 +40,7 @@ async fn replicas_are_known_as_they_come_and_go() {
     let card = directory.snapshot().server(&id()).cloned().expect("the card");
     assert_eq!(
         (card.title.as_str(), card.version.as_str(), card.tools),
-        ("fixture", "1.0.0", 8)
+        ("fixture", "1.0.0", 9)
     );
     let second = fixture::serve(&two, Arc::default(), |_| {}).await;
     replicas(&directory, 2).await;

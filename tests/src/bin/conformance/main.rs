@@ -1,7 +1,9 @@
 //! The official conformance suite against the platform, and the fixture that it calls as a program of its own.
 
 mod args;
+mod client;
 mod fixture;
+mod run;
 
 use std::process::ExitCode;
 
@@ -36,7 +38,8 @@ fn main() -> ExitCode {
 
 async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Fixture(options) => fixture::run(&options).await?,
+        Command::Run(options) => run::run(&options).await,
+        Command::Fixture(options) => fixture::run(&options).await.map(|()| ExitCode::SUCCESS),
+        Command::Client { url } => client::run(&url).await.map(|()| ExitCode::SUCCESS),
     }
-    Ok(ExitCode::SUCCESS)
 }
