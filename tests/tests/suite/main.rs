@@ -20,6 +20,7 @@ mod matrix;
 mod nats_door;
 mod processes;
 mod remotes;
+mod sessions;
 mod slow_readers;
 mod store;
 mod tidy;
