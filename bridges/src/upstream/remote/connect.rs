@@ -307,6 +307,10 @@ async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
         };
         match named_in(&refusal, Era::Modern) {
             Some(named) if named != version => version = named,
+            // It knows the modern way, and is set to older versions.
+            None if named_in(&refusal, Era::Legacy).is_some() => {
+                return Err(NotModern::Legacy(refusal.to_string()));
+            }
             _ => {
                 return Err(NotModern::Failed(UpstreamError::Refused {
                     method: method::DISCOVER,
