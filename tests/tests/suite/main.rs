@@ -20,4 +20,5 @@ mod remotes;
 mod slow_readers;
 mod store;
 mod tidy;
+mod tool_lists;
 mod upstreams;
