@@ -14,6 +14,7 @@ mod discovery;
 mod doors;
 mod hostile;
 mod listening;
+mod matrix;
 mod nats_door;
 mod processes;
 mod remotes;

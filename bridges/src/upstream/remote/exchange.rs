@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header as http};
 use bus_schema::{RpcError, rpc::Message};
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tracing::debug;
@@ -118,7 +119,7 @@ impl Exchange {
         &self,
         headers: &HeaderMap,
         method: &str,
-        params: &serde_json::Value,
+        params: &(impl Serialize + Sync),
         limit: Duration,
     ) -> Result<Told, RemoteError> {
         let number = self.link.next_number();
