@@ -363,7 +363,7 @@ enum NotModern {
 async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
     let mut version = ProtocolVersion::MODERN;
     // Asked again at most once, with a version that the server has named.
-    for _ in 0..2 {
+    for attempt in 1..=2 {
         let params = json!({ "_meta": own_meta(version) });
         let told = modern::ask(exchange, version, method::DISCOVER, &params, PROBE_LIMIT).await;
         let refusal = match told.map(|told| told.result) {
@@ -376,8 +376,8 @@ async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
             Err(error) => return Err(NotModern::Failed(error.into())),
         };
         match named_in(&refusal, Era::Modern) {
-            Some(named) if named != version => version = named,
-            // A server of both eras that was told to speak the old one only says so in the new one's words.
+            Some(named) if attempt == 1 => version = named,
+            // It knows the modern way, and is set to older versions.
             None if named_in(&refusal, Era::Legacy).is_some() => {
                 return Err(NotModern::Legacy(refusal.to_string()));
             }
