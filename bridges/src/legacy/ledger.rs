@@ -180,7 +180,7 @@ impl Ledger {
             return Ok(bucket.clone());
         }
         let options = BucketOptions {
-            name: "tasks",
+            name: "legacy_tasks",
             max_age: MAX_AGE,
             max_bytes: MAX_BYTES,
             max_record_bytes: i32::try_from(MAX_RESULT_BYTES + RECORD_HEAD_BYTES).unwrap_or(i32::MAX),

@@ -13,6 +13,7 @@ mod databases;
 mod discovery;
 mod doors;
 mod hostile;
+mod legacy_tasks;
 mod listening;
 mod nats_door;
 mod processes;
