@@ -15,6 +15,7 @@ mod discovery;
 mod doors;
 mod hostile;
 mod in_process;
+mod legacy_tasks;
 mod listening;
 mod matrix;
 mod nats_door;
