@@ -3,6 +3,8 @@
 //! The request is decoded once and handed to the handler directly, without a transport or a service task for each request. What
 //! rmcp needs all the same, a peer for notifications, is kept in slots that calls take in turn.
 
+mod mark;
+
 use std::{
     borrow::Cow,
     collections::BTreeSet,
@@ -30,6 +32,8 @@ use tokio_util::sync::DropGuard;
 use tracing::{debug, warn};
 
 use crate::host::{McpServer, Outcome, Parts};
+
+pub use mark::deprecated;
 
 /// How many changes of resources may wait for a listener; one that misses some is told of all that it listens for.
 const UPDATES_AHEAD: usize = 1_024;

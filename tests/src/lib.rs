@@ -13,6 +13,8 @@ pub mod platform;
 pub mod postgres;
 pub mod program;
 pub mod raw;
+pub mod remote;
+pub mod scripted;
 pub mod session;
 pub mod stream;
 pub mod wire;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ProductsError;
 use super::product::{self, Changes, Draft, MAX_AMOUNT, Sku};
+use super::search::DEFAULT_LIMIT;
 
 /// Arguments of `search`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -39,7 +40,15 @@ pub(super) struct SearchArguments {
 }
 
 fn default_limit() -> i64 {
-    20
+    DEFAULT_LIMIT
+}
+
+/// Arguments of `find_products`, the older form of `search`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FindArguments {
+    /// Words that must all occur in the product.
+    pub(super) text: String,
 }
 
 /// The order of search results; the SKU decides between equals.

@@ -15,17 +15,18 @@ use rmcp::model::{
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use rmcp::{prompt_handler, tool, tool_handler, tool_router};
+use runtime::rmcp_host::deprecated;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::arguments::{
-    AdjustStockArguments, CreateArguments, GetArguments, NoArguments, ReindexArguments, SearchArguments,
-    UpdateArguments,
+    AdjustStockArguments, CreateArguments, FindArguments, GetArguments, NoArguments, ReindexArguments,
+    SearchArguments, UpdateArguments,
 };
 use super::error::ProductsError;
 use super::index::{Progress, Rebuild, RebuildReport};
 use super::product::{self, Category, MAX_AMOUNT, Product, ProductDetails, Sku};
-use super::search::Page;
+use super::search::{self, Page};
 use super::store::Store;
 use super::{completion, resources};
 
@@ -85,6 +86,34 @@ impl Products {
         Parameters(wanted): Parameters<SearchArguments>,
     ) -> Result<Json<Page>, ProductsError> {
         self.store.search(&wanted).await.map(Json)
+    }
+
+    #[tool(
+        title = "Find products",
+        description = "Returns the first 20 products that contain all the words, and how many there are.",
+        meta = deprecated("0.1.0", "search", "0.3.0"),
+        annotations(
+            read_only_hint = true,
+            destructive_hint = false,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
+    )]
+    async fn find_products(
+        &self,
+        Parameters(wanted): Parameters<FindArguments>,
+    ) -> Result<Json<Page>, ProductsError> {
+        let wanted = SearchArguments {
+            query: Some(wanted.text),
+            limit: search::DEFAULT_LIMIT,
+            ..SearchArguments::default()
+        };
+        let page = self.store.search(&wanted).await?;
+        // It never had pages, and its callers know no cursor.
+        Ok(Json(Page {
+            next_cursor: None,
+            ..page
+        }))
     }
 
     #[tool(

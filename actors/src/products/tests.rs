@@ -327,6 +327,7 @@ async fn every_tool_says_what_it_takes_returns_and_does() {
     let expected = [
         "adjust_stock",
         "create",
+        "find_products",
         "get",
         "list_categories",
         "reindex",

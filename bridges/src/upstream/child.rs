@@ -166,11 +166,8 @@ impl Connector for ChildConnector {
     fn connect(&self, opening: Opening) -> BoxFuture<'_, Result<Connection, UpstreamError>> {
         async move {
             let (child, session) = connect(&self.options, &opening, self.limits).await?;
-            Ok(Connection {
-                link: Arc::clone(child.link()),
-                session,
-                carrier: Box::new(child),
-            })
+            let link = Arc::clone(child.link());
+            Ok(Connection::new(link, session, Box::new(child)))
         }
         .boxed()
     }
@@ -209,7 +206,7 @@ async fn log_lines(server: ServerId, stderr: impl AsyncRead + Unpin) {
 }
 
 /// Tells the host of changed lists: of the first at once, and of more that come in quick succession together.
-async fn pass_on_changes(link: Arc<Link>) {
+pub(super) async fn pass_on_changes(link: Arc<Link>) {
     let mut every = pace(CHANGES_EVERY);
     loop {
         link.list_changed.notified().await;

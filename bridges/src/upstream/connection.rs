@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bus_schema::ProtocolVersion;
+use bus_schema::{ProtocolVersion, mcp::Era};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
@@ -15,6 +15,19 @@ pub(super) struct Connection {
     pub(super) link: Arc<Link>,
     pub(super) session: Session,
     pub(super) carrier: Box<dyn Carrier>,
+}
+
+impl Connection {
+    pub(super) fn new(link: Arc<Link>, session: Session, carrier: Box<dyn Carrier>) -> Self {
+        if session.offers.logging && session.version.era() == Era::Legacy {
+            link.levels.open();
+        }
+        Self {
+            link,
+            session,
+            carrier,
+        }
+    }
 }
 
 /// How a server wants to be spoken with, as its handshake found out.

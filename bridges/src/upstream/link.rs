@@ -11,6 +11,7 @@ use std::{
 };
 
 use bus_schema::{RpcError, ServerId, TraceContext, mcp::Era, rpc::Message};
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use crate::{
@@ -56,6 +57,8 @@ pub(super) struct Link {
     pub(super) declared: Declared,
     pub(super) pending: Pending,
     pub(super) levels: Levels,
+    /// Rung when what the server was told must be told again.
+    pub(super) forgotten: Notify,
     /// The URIs of resources that have changed.
     pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
@@ -80,7 +83,15 @@ pub(super) struct Link {
 pub(super) struct Outgoing {
     line: Vec<u8>,
     /// Given back when the message is written.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Outgoing {
+    /// The message without the end of its line, and the room that it takes for as long as it is held.
+    pub(super) fn into_message(mut self) -> (Bytes, Option<OwnedSemaphorePermit>) {
+        self.line.truncate(self.line.trim_ascii_end().len());
+        (self.line.into(), self.room)
+    }
 }
 
 impl Link {
@@ -96,6 +107,7 @@ impl Link {
             declared,
             pending: Pending::default(),
             levels: Levels::default(),
+            forgotten: Notify::new(),
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
             list_changes: watch::Sender::new(0),
@@ -148,7 +160,7 @@ impl Link {
     ) -> Result<Call, RpcError> {
         let number = self.next_number();
         let mut call = self.enter(number, Origin::Listen)?;
-        self.send(own_request(number, method, params)).await?;
+        self.send(end_line(own_request(number, method, params))).await?;
         call.begun = true;
         Ok(call)
     }
@@ -164,7 +176,7 @@ impl Link {
     ) -> Result<Box<RawValue>, RpcError> {
         let number = self.next_number();
         let call = self.enter(number, Origin::Room)?;
-        self.send(own_request(number, method, params)).await?;
+        self.send(end_line(own_request(number, method, params))).await?;
         loop {
             if let Step::Answer(outcome) = call.message().await {
                 let message = Message::parse(&outcome.body)?;
@@ -185,7 +197,8 @@ impl Link {
         self.send(end_line(line.into_bytes())).await
     }
 
-    fn next_number(&self) -> u64 {
+    /// A number that no other call has.
+    pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -193,7 +206,7 @@ impl Link {
     pub(super) fn try_send(&self, message: Vec<u8>) {
         let outgoing = Outgoing {
             line: end_line(message),
-            _room: None,
+            room: None,
         };
         if self.to_child.try_send(outgoing).is_err() {
             debug!(server.id = %self.server, "dropped a message to a server that does not read");
@@ -208,6 +221,27 @@ impl Link {
     /// Lets the child read what is queued, and then closes its stdin.
     pub(super) fn close_input(&self) {
         self.closing.cancel();
+    }
+
+    /// The same server is spoken with in another session, which knows nothing of what was asked for in the one before.
+    pub(super) fn reopened(&self) {
+        self.levels.forget();
+        self.forgotten.notify_one();
+    }
+
+    /// Waits until no more calls will be made.
+    pub(super) async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Ends the conversation, as it cannot go on.
+    pub(super) fn break_off(&self) {
+        self.broken.cancel();
+    }
+
+    /// Ends the conversation when whoever carries it ends.
+    pub(super) fn break_guard(&self) -> DropGuard {
+        self.broken.clone().drop_guard()
     }
 
     /// Waits until the conversation cannot go on.
@@ -236,7 +270,7 @@ impl Link {
             .min(QUEUE_KIB);
         let queue = async {
             let room = Arc::clone(&self.room).acquire_many_owned(kib).await.ok();
-            let outgoing = Outgoing { line, _room: room };
+            let outgoing = Outgoing { line, room };
             self.to_child.send(outgoing).await.is_ok()
         };
         match timeout(self.unread, queue).await {
@@ -275,7 +309,7 @@ impl Link {
 
     /// Reads what the child writes to its stdout, until it ends or makes no sense.
     pub(super) async fn read(self: Arc<Self>, stdout: impl AsyncRead + Unpin) {
-        let _broken = self.broken.clone().drop_guard();
+        let _broken = self.break_guard();
         let mut lines = Lines::new(stdout, MAX_LINE_BYTES);
         let mut garbage_in_a_row = 0;
         while garbage_in_a_row < MAX_GARBAGE {
@@ -299,8 +333,11 @@ impl Link {
         let _ = self.nonsense.set(why);
     }
 
-    /// Takes one message of the server; `stream` is the number of the call on whose stream it came, if it came on one.
-    fn take(&self, line: &[u8], stream: Option<u64>) -> Result<(), RpcError> {
+    /// Takes what the server has said; `stream` is the number of the call on whose stream it came, if it came on one.
+    ///
+    /// # Errors
+    /// What is wrong with what is no message; the log has it already.
+    pub(super) fn take(&self, line: &[u8], stream: Option<u64>) -> Result<(), RpcError> {
         let taken = inbound::take(self, line, stream);
         if let Err(error) = &taken {
             let count = self.garbage.fetch_add(1, Ordering::Relaxed) + 1;
@@ -317,7 +354,7 @@ impl Link {
 }
 
 /// A request of this room's own.
-fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
+pub(super) fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
     #[derive(Serialize)]
     struct Own<'a, P> {
         jsonrpc: &'static str,
@@ -331,5 +368,5 @@ fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
         method,
         params,
     };
-    end_line(serde_json::to_vec(&request).expect("what this room asks is always JSON"))
+    serde_json::to_vec(&request).expect("what this room asks is always JSON")
 }

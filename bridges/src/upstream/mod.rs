@@ -1,6 +1,7 @@
 //! A foreign MCP server becomes an actor on the bus.
 //!
-//! [`ChildUpstream`] runs a command and speaks MCP with it over its stdin and stdout, in whichever era the command knows. Inside,
+//! [`ChildUpstream`] runs a command and speaks MCP with it over its stdin and stdout, in whichever era the command knows;
+//! [`remote`] does the same for a server at a URL. Inside,
 //! `process` owns the operating system's side, `link` the conversation, `handshake` finds out the era, and `request`, `answer`
 //! and `legacy` translate. `server` chooses the conversation of a call: callers that a legacy server may ask have `lanes` of their
 //! own, and `rounds`, `ask` and `park` carry what it asks. Restarting belongs to [`runtime::supervise`], and serving on the bus to
@@ -28,10 +29,12 @@ mod park;
 mod part;
 mod pending;
 mod process;
+pub mod remote;
 mod request;
 mod rounds;
 mod seal;
 mod server;
+mod serving;
 mod subscriptions;
 
 use crate::edit;

@@ -1,110 +1,55 @@
-//! An upstream server as a part of the platform: put on the bus when it is ready, taken off when it ends.
+//! A child process as a part of the platform.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bus_schema::mcp::Era;
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
-    Bus, Host, HostOptions,
+    Bus, HostOptions,
     supervise::{Part, PartError, RunningPart},
 };
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use super::{
     child::ChildConnector,
-    connection::{Carrier, Connection, Connector, Opening},
-    error::UpstreamError,
-    lanes::Lanes,
+    connection::Opening,
     options::{ChildOptions, EraKnob, Limits},
-    park::Parks,
-    server::UpstreamServer,
+    serving::Upstream,
 };
-
-/// How long the host of a server that has ended may take to hand out its last answers before a new one starts.
-const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A server that is a child process, for [`runtime::supervise::keep`] to run.
 pub struct ChildUpstream {
-    bus: Bus,
-    options: ChildOptions,
-    connector: Arc<dyn Connector>,
-    /// What belongs to single callers outlives the connection that all share.
-    lanes: Arc<Lanes>,
-    parks: Arc<Parks>,
+    upstream: Upstream,
+    era: EraKnob,
     /// The era that the last run was found to speak, so that a restart need not find out again. Held only to read or set it.
-    era: Mutex<Option<Era>>,
+    found: Mutex<Option<Era>>,
 }
 
 impl ChildUpstream {
     /// A child that is not started yet.
     #[must_use]
     pub fn new(bus: Bus, options: ChildOptions) -> Self {
-        let parks = Parks::new(
-            options.id.clone(),
-            bus.instance().to_owned(),
-            options.asking.input_ttl,
-        );
-        let connector = Arc::new(ChildConnector {
-            options: options.clone(),
-            limits: Limits::default(),
-        });
-        let lanes = Lanes::new(
-            options.id.clone(),
-            connector.clone(),
-            options.asking.into(),
-            Arc::clone(&parks),
-        );
-        Self {
-            bus,
+        let host = HostOptions {
+            tags: options.tags.clone(),
+            max_in_flight: options.max_in_flight,
+            tool_timeouts: options.tool_timeouts.clone(),
+            ..HostOptions::new(options.id.clone())
+        };
+        let (era, asking) = (options.era, options.asking);
+        let connector = ChildConnector {
             options,
-            connector,
-            lanes,
-            parks,
-            era: Mutex::new(None),
+            limits: Limits::default(),
+        };
+        Self {
+            upstream: Upstream::new(bus, host, asking, Arc::new(connector)),
+            era,
+            found: Mutex::new(None),
         }
     }
 
-    async fn start_child(&self, stop: CancellationToken) -> Result<RunningPart, UpstreamError> {
-        let connected = self.connector.connect(Opening::shared(self.knob())).await;
-        self.remember(
-            connected
-                .as_ref()
-                .ok()
-                .map(|connection| connection.session.version.era()),
-        );
-        let Connection {
-            link,
-            session,
-            mut carrier,
-        } = connected?;
-        info!(server.id = %self.options.id, version = %session.version, "the child process is ready");
-        let options = HostOptions {
-            tags: self.options.tags.clone(),
-            max_in_flight: self.options.max_in_flight,
-            tool_timeouts: self.options.tool_timeouts.clone(),
-            ..HostOptions::new(self.options.id.clone())
-        };
-        let server = Arc::new(UpstreamServer::new(
-            link,
-            session,
-            Arc::clone(&self.lanes),
-            Arc::clone(&self.parks),
-        ));
-        let host = tokio::select! {
-            host = Host::start(self.bus.clone(), Arc::clone(&server) as _, options) => host?,
-            error = carrier.ended() => return Err(error),
-        };
-        Ok(run(server, carrier, host, stop).boxed())
-    }
-
     fn knob(&self) -> EraKnob {
-        let known = *self.era.lock().unwrap_or_else(PoisonError::into_inner);
-        match (self.options.era, known) {
+        let known = *self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        match (self.era, known) {
             (EraKnob::Auto, Some(Era::Legacy)) => EraKnob::Legacy,
             (EraKnob::Auto, Some(Era::Modern)) => EraKnob::Modern,
             (knob, _) => knob,
@@ -112,57 +57,21 @@ impl ChildUpstream {
     }
 
     fn remember(&self, era: Option<Era>) {
-        *self.era.lock().unwrap_or_else(PoisonError::into_inner) = era;
+        *self.found.lock().unwrap_or_else(PoisonError::into_inner) = era;
     }
-}
-
-impl Drop for ChildUpstream {
-    fn drop(&mut self) {
-        // Told to stop while it was down, it has not ended them.
-        self.parks.clear();
-        self.lanes.stop();
-    }
-}
-
-async fn run(
-    server: Arc<UpstreamServer>,
-    mut carrier: Box<dyn Carrier>,
-    host: Host,
-    stop: CancellationToken,
-) -> Result<(), PartError> {
-    tokio::select! {
-        () = stop.cancelled() => {}
-        () = server.accompany() => {}
-        error = carrier.ended() => {
-            // It goes on answering those who are slow to listen, off the bus already.
-            let mut leaving = host.stop().boxed();
-            if timeout(LEAVES_WITHIN, &mut leaving).await.is_err() {
-                // Calls on connections of their own must not outlast their host: the next one would hear of them as well.
-                server.over.cancel();
-                let _ = timeout(LEAVES_WITHIN, leaving).await;
-            }
-            return Err(error.into());
-        }
-    }
-    let mut leaving = host.stop().boxed();
-    tokio::select! {
-        () = &mut leaving => {}
-        // Whoever still waits for an answer has an error now, and the host can leave.
-        _ = carrier.ended() => leaving.await,
-    }
-    // Nobody comes back to them.
-    server.parks.clear();
-    server.lanes.close().await;
-    carrier.shut_down().await;
-    Ok(())
 }
 
 impl Part for ChildUpstream {
     fn name(&self) -> &str {
-        self.options.id.as_str()
+        self.upstream.name()
     }
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
-        async move { Ok(self.start_child(stop).await?) }.boxed()
+        async move {
+            let opening = Opening::shared(self.knob());
+            let running = self.upstream.start(opening, |era| self.remember(era), stop);
+            Ok(running.await?)
+        }
+        .boxed()
     }
 }

@@ -4,16 +4,19 @@
 //! notifications and its one answer in order, a deadline, heartbeats, and a handler that is dropped when nobody waits any more.
 //! The host reads eagerly and never waits inside its loop, so that it can say "busy" at any time.
 
+mod deprecated;
 mod describe;
 mod frames;
 mod listen;
 mod run;
 mod server;
 mod services;
+mod tool_list;
 mod work;
 
 use std::time::Duration;
 
+pub(crate) use deprecated::KEY as DEPRECATED_KEY;
 pub use run::Host;
 pub use server::{HostOptions, McpServer, Outcome, Parts, Visibility};
 pub(crate) use services::CARD_KEY;

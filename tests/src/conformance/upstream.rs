@@ -54,7 +54,7 @@ enum Way {
 /// A server that runs, and whatever keeps it running.
 enum Running {
     Here(Serving),
-    Process { url: String, _process: Process },
+    Process { url: String, _process: Box<Process> },
 }
 
 struct Process {
@@ -232,7 +232,7 @@ impl Running {
         };
         Ok(Self::Process {
             url,
-            _process: process,
+            _process: Box::new(process),
         })
     }
 
