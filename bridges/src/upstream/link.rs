@@ -57,6 +57,8 @@ pub(super) struct Link {
     pub(super) declared: Declared,
     pub(super) pending: Pending,
     pub(super) levels: Levels,
+    /// Rung when what the server was told must be told again.
+    pub(super) forgotten: Notify,
     /// The URIs of resources that have changed.
     pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
@@ -105,6 +107,7 @@ impl Link {
             declared,
             pending: Pending::default(),
             levels: Levels::default(),
+            forgotten: Notify::new(),
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
             list_changes: watch::Sender::new(0),
@@ -162,11 +165,6 @@ impl Link {
         Ok(call)
     }
 
-    /// A number that no other call has.
-    pub(super) fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// Makes a call of this room's own.
     ///
     /// # Errors
@@ -178,7 +176,7 @@ impl Link {
     ) -> Result<Box<RawValue>, RpcError> {
         let number = self.next_number();
         let call = self.enter(number, Origin::Room)?;
-        self.send(own_request(number, method, params)).await?;
+        self.send(end_line(own_request(number, method, params))).await?;
         loop {
             if let Step::Answer(outcome) = call.message().await {
                 let message = Message::parse(&outcome.body)?;
@@ -218,6 +216,17 @@ impl Link {
     /// Lets the child read what is queued, and then closes its stdin.
     pub(super) fn close_input(&self) {
         self.closing.cancel();
+    }
+
+    /// A number that no other call has.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The same server is spoken with in another session, which knows nothing of what was asked for in the one before.
+    pub(super) fn reopened(&self) {
+        self.levels.forget();
+        self.forgotten.notify_one();
     }
 
     /// Waits until no more calls will be made.
@@ -345,7 +354,7 @@ impl Link {
 }
 
 /// A request of this room's own.
-fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
+pub(super) fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
     #[derive(Serialize)]
     struct Own<'a, P> {
         jsonrpc: &'static str,
@@ -359,5 +368,5 @@ fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
         method,
         params,
     };
-    end_line(serde_json::to_vec(&request).expect("what this room asks is always JSON"))
+    serde_json::to_vec(&request).expect("what this room asks is always JSON")
 }

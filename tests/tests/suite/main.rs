@@ -6,6 +6,7 @@
     reason = "JSON is built where it is used, and tables of cases are long"
 )]
 
+mod asking;
 mod calls;
 mod channels;
 mod clients;
