@@ -14,7 +14,7 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Dialect, Tasks,
@@ -135,7 +135,15 @@ impl Session {
             RpcError::invalid_params(format!("the parameters of `initialize` are wrong: {error}"))
         })?;
         let version = negotiate(&asked.protocol_version);
-        let (tasks, result) = introduce(front, &endpoint, version);
+        let (offered, tasks) = offered(version, front.capabilities(&endpoint));
+        let mut result = json!({
+            "protocolVersion": version.as_str(),
+            "capabilities": offered,
+            "serverInfo": capabilities::server_info(version, front.server_info(&endpoint)),
+        });
+        if let Some(instructions) = front.instructions(&endpoint) {
+            result["instructions"] = instructions.into();
+        }
         let session = Self {
             key: String::new(),
             principal,
@@ -222,6 +230,22 @@ impl Session {
     }
 }
 
+/// What a client of this version is offered of an endpoint, and of its tasks.
+fn offered(version: ProtocolVersion, modern: Map<String, Value>) -> (Map<String, Value>, Tasks) {
+    let dialect = Dialect {
+        version,
+        tasks: Tasks::Offered,
+    };
+    let offered = capabilities::of_server(dialect, modern);
+    // Only a server by itself has the extension that tasks are made of, and not each has.
+    let tasks = if offered.contains_key("tasks") {
+        Tasks::Offered
+    } else {
+        Tasks::Hidden
+    };
+    (offered, tasks)
+}
+
 fn names(lists: Lists) -> BTreeSet<String> {
     [
         (lists.tools, TOOLS),
@@ -237,29 +261,6 @@ fn names(lists: Lists) -> BTreeSet<String> {
 pub(super) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What an endpoint says of itself in a version, and whether it offers tasks there.
-fn introduce(front: &Front, endpoint: &Endpoint, version: ProtocolVersion) -> (Tasks, Value) {
-    let dialect = Dialect {
-        version,
-        tasks: Tasks::Offered,
-    };
-    let offered = capabilities::of_server(dialect, front.capabilities(endpoint));
-    // Only one server by itself keeps tasks, and only if it has the extension.
-    let tasks = match offered.contains_key("tasks") {
-        true => Tasks::Offered,
-        false => Tasks::Hidden,
-    };
-    let mut result = json!({
-        "protocolVersion": version.as_str(),
-        "capabilities": offered,
-        "serverInfo": capabilities::server_info(version, front.server_info(endpoint)),
-    });
-    if let Some(instructions) = front.instructions(endpoint) {
-        result["instructions"] = instructions.into();
-    }
-    (tasks, result)
 }
 
 /// Settles on a version: the client's if it is a legacy one that is spoken here, else the newest legacy one.
