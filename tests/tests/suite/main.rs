@@ -18,6 +18,7 @@ mod nats_door;
 mod processes;
 mod remotes;
 mod slow_readers;
+mod statements;
 mod store;
 mod tidy;
 mod tool_lists;
