@@ -23,6 +23,9 @@ use tokio::sync::mpsc;
 use super::{Era, before, plain_tool, result};
 use crate::processes::up::Up;
 
+/// How a server refuses the modern question.
+type Refuse = fn(&Asked) -> Response;
+
 fn probed(id: &str, answer: &str) -> String {
     let program = parts::script("probed.py");
     children::server(id, &["python3", &program.to_string_lossy(), answer], "")
@@ -73,7 +76,7 @@ async fn a_remote_server_that_names_versions_stays_modern_and_any_other_refusal_
         async move { answer }
     })
     .await;
-    let refusals: [(&str, fn(&Asked) -> Response); 4] = [
+    let refusals: [(&str, Refuse); 4] = [
         ("empty", |_| status(400)),
         ("private", |asked| asked.error(400, -32000, &Value::Null)),
         ("words", |_| {
