@@ -216,7 +216,8 @@ impl<A> Outbox<A> {
         }
     }
 
-    fn try_next(&self) -> Option<Step<A>> {
+    /// The next step, if it is there already.
+    pub(crate) fn try_next(&self) -> Option<Step<A>> {
         let step = self.content().take();
         self.taken.notify_one();
         step

@@ -190,6 +190,7 @@ mod tests {
     use bridges::upstream::EraKnob;
 
     use super::*;
+    use bridges::upstream::AskingOptions;
 
     pub(super) fn load(text: &str) -> anyhow::Result<Config> {
         let folder = tempfile::tempdir().expect("folder");

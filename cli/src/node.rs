@@ -10,7 +10,7 @@ use bridges::{
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
     nats::{Identity, NatsDoor},
-    upstream::{ChildUpstream, remote::RemoteUpstream},
+    upstream::Upstream,
 };
 use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
@@ -253,9 +253,9 @@ impl Node {
     ) -> anyhow::Result<Arc<dyn Part>> {
         let bus = self.bus.clone();
         Ok(match line.to_options(tool_timeouts)? {
-            ServerOptions::Child(options) => Arc::new(ChildUpstream::new(bus, options)),
+            ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
             ServerOptions::Remote(options) => Arc::new(
-                RemoteUpstream::new(bus, options)
+                Upstream::remote(bus, options)
                     .with_context(|| format!("server `{}` cannot be used", line.id))?,
             ),
         })

@@ -1,5 +1,7 @@
 //! Servers that are child processes, as lines of `trunkline.toml`.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use crate::parts;
@@ -44,4 +46,15 @@ pub fn time(id: &str) -> String {
 pub fn scripted(id: &str, fault: &str, more: &str) -> String {
     let program = parts::script("child.py");
     server(id, &["python3", &program.to_string_lossy(), fault], more)
+}
+
+/// The server of the tests that asks its client, of the legacy era. It notes in the file everything that it hears.
+#[must_use]
+pub fn asking(id: &str, heard: &Path, more: &str) -> String {
+    let program = parts::script("asking.py");
+    server(
+        id,
+        &["python3", &program.to_string_lossy(), &heard.to_string_lossy()],
+        more,
+    )
 }

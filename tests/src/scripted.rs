@@ -8,7 +8,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes, to_bytes},
-    extract::Request,
+    extract::{ConnectInfo, Request},
     http::{HeaderMap, Method, StatusCode},
     response::{IntoResponse as _, Response},
 };
@@ -33,6 +33,8 @@ pub struct Asked {
     pub headers: HeaderMap,
     /// The message; null when there is none.
     pub body: Value,
+    /// The connection that it came on.
+    pub peer: Option<SocketAddr>,
 }
 
 impl Asked {
@@ -278,5 +280,9 @@ async fn read(request: Request) -> Asked {
         path: head.uri.to_string(),
         headers: head.headers,
         body: serde_json::from_slice(&bytes).unwrap_or_default(),
+        peer: head
+            .extensions
+            .get::<ConnectInfo<SocketAddr>>()
+            .map(|info| info.0),
     }
 }

@@ -139,6 +139,17 @@ impl TryFrom<CreateArguments> for Draft {
     }
 }
 
+/// Arguments of `delete`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteArguments {
+    /// The product's SKU.
+    pub(super) sku: String,
+    /// Only for clients that cannot ask their user: `true` once the user has agreed. Others are asked whatever stands here.
+    #[serde(default)]
+    pub(super) confirm: bool,
+}
+
 /// Arguments of `update`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

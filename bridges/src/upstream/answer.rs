@@ -14,12 +14,15 @@ use serde_json::value::RawValue;
 use crate::legacy;
 
 use super::{
+    ask::Ask,
+    capabilities::urls_are_needed,
     edit::{Edits, Members, Object},
     request::Asked,
 };
 
 const COMPLETE: &str = "complete";
 const INPUT_REQUIRED: &str = "input_required";
+const TASK: &str = "task";
 
 /// Codes that the modern era reserves; of them it defines three.
 const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;
@@ -35,7 +38,7 @@ pub(super) fn for_caller(line: &[u8], message: &Message<'_>, asked: &Asked, era:
     }
     let judged = match (message.error, message.result) {
         (Some(error), _) => failure(error, asked, era, &mut edits).map(Some),
-        (None, Some(result)) => complete(result, &asked.method, &mut edits).map(|()| None),
+        (None, Some(result)) => complete(result, asked, era, &mut edits).map(|()| None),
         (None, None) => Err(unreadable("it has neither a result nor an error")),
     };
     match judged {
@@ -52,7 +55,7 @@ fn unreadable(why: impl std::fmt::Display) -> RpcError {
 }
 
 /// Adds what every modern result has.
-fn complete(result: &RawValue, called: &str, edits: &mut Edits<'_>) -> Result<(), RpcError> {
+fn complete(result: &RawValue, asked: &Asked, era: Era, edits: &mut Edits<'_>) -> Result<(), RpcError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Peek<'a> {
@@ -67,6 +70,7 @@ fn complete(result: &RawValue, called: &str, edits: &mut Edits<'_>) -> Result<()
         return Err(unreadable("its result is no object"));
     }
     let peek: Peek<'_> = serde_json::from_str(result.get()).map_err(unreadable)?;
+    let called = asked.method.as_str();
     let mut missing = Object::default();
     let result_type = peek
         .result_type
@@ -83,13 +87,31 @@ fn complete(result: &RawValue, called: &str, edits: &mut Edits<'_>) -> Result<()
                 missing.push("\"cacheScope\"", "\"private\"");
             }
         }
-        Some(INPUT_REQUIRED) => {}
+        Some(other) if may_pass(other, asked, era) => {}
         _ => return Err(unreadable("its `resultType` is not known here")),
     }
     if !missing.is_empty() {
         edits.insert_first(result.get(), missing.members());
     }
     Ok(())
+}
+
+/// Whether the caller understands a result that is not complete. The legacy era has no such results.
+fn may_pass(result_type: &str, asked: &Asked, era: Era) -> bool {
+    era == Era::Modern
+        && match result_type {
+            INPUT_REQUIRED => method::ASKING.contains(&asked.method.as_str()),
+            TASK => asked.declared.tasks,
+            _ => asked.declared.extensions,
+        }
+}
+
+/// The requests that show the URLs which the legacy era's error for that names; `None` when it names none, or not only such.
+pub(super) fn url_requests(data: Option<&RawValue>) -> Option<Vec<String>> {
+    let elicitations = Members::of(data?)?.get("elicitations")?;
+    let elicitations: Vec<&RawValue> = serde_json::from_str(elicitations.get()).ok()?;
+    let requests: Option<Vec<_>> = elicitations.into_iter().map(Ask::bare_url_request).collect();
+    requests.filter(|requests| !requests.is_empty())
 }
 
 /// Gives the code that the caller gets, and changes the error where the modern era spells it otherwise.
@@ -107,6 +129,18 @@ fn failure(raw: &RawValue, asked: &Asked, era: Era, edits: &mut Edits<'_>) -> Re
         edits.replace(code_raw.get(), error::INVALID_PARAMS.to_string());
         name_resource(raw, members.get("data"), asked, edits);
         return Ok(error::INVALID_PARAMS);
+    }
+    let asks_for_urls = code == error::LEGACY_URL_ELICITATION
+        && era == Era::Legacy
+        && method::ASKING.contains(&asked.method.as_str())
+        && url_requests(members.get("data")).is_some();
+    if asks_for_urls {
+        // Whoever runs the call makes an `InputRequiredResult` of it.
+        return if asked.declared.takes_urls() {
+            Ok(code)
+        } else {
+            Err(urls_are_needed())
+        };
     }
     let is_modern = matches!(
         code,
@@ -167,14 +201,20 @@ pub(super) fn too_long(bytes: u64) -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::capabilities::Declared;
 
     fn answered(line: &str, method: &str, era: Era) -> (Option<i64>, String) {
+        answered_to("{}", line, method, era)
+    }
+
+    fn answered_to(declared: &str, line: &str, method: &str, era: Era) -> (Option<i64>, String) {
         let asked = Asked {
             id: "\"mine\"".to_owned(),
             method: method.to_owned(),
             progress_token: None,
             uri: Some("\"a://b\"".to_owned()),
             log_level: None,
+            declared: Declared::of(Some(serde_json::from_str(declared).unwrap())),
         };
         let message = Message::parse(line.as_bytes()).unwrap();
         let outcome = for_caller(line.as_bytes(), &message, &asked, era);
@@ -201,11 +241,6 @@ mod tests {
                 method::RESOURCES_READ,
                 r#"{"ttlMs":7,"resultType":"complete"}"#,
                 r#"{"cacheScope":"private","ttlMs":7,"resultType":"complete"}"#.to_owned(),
-            ),
-            (
-                method::RESOURCES_READ,
-                r#"{"resultType":"input_required"}"#,
-                r#"{"resultType":"input_required"}"#.to_owned(),
             ),
         ] {
             let line = format!(r#"{{"z":0,"result":{result},"id":42,"jsonrpc":"2.0"}}"#);
@@ -245,6 +280,77 @@ mod tests {
             let (code, body) = answered(&line, method::TOOLS_CALL, Era::Modern);
             assert_eq!(code, Some(error::INTERNAL), "{result}");
             assert!(body.contains(r#""id":"mine""#), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_result_of_another_kind_is_for_callers_that_know_it() {
+        let tasks = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        let other = r#"{"extensions":{"com.example/x":{}}}"#;
+        for (result_type, method, declared, era, passes) in [
+            ("input_required", method::RESOURCES_READ, "{}", Era::Modern, true),
+            ("input_required", method::TOOLS_LIST, "{}", Era::Modern, false),
+            ("input_required", method::TOOLS_CALL, "{}", Era::Legacy, false),
+            ("task", method::TOOLS_CALL, tasks, Era::Modern, true),
+            ("task", method::TOOLS_CALL, other, Era::Modern, false),
+            ("task", method::TOOLS_CALL, tasks, Era::Legacy, false),
+            ("com.example/x", method::TOOLS_CALL, other, Era::Modern, true),
+            ("com.example/x", method::TOOLS_CALL, "{}", Era::Modern, false),
+        ] {
+            let line =
+                format!(r#"{{"jsonrpc":"2.0","id":42,"result":{{"resultType":"{result_type}","x":1.0}}}}"#);
+            let (code, body) = answered_to(declared, &line, method, era);
+            let expected = (!passes).then_some(error::INTERNAL);
+            assert_eq!(code, expected, "{result_type} {method} {declared} {era:?}");
+            if passes {
+                assert_eq!(body, line.replace("42", "\"mine\""));
+            }
+        }
+    }
+
+    #[test]
+    fn a_page_that_must_be_opened_first_is_for_callers_that_take_urls() {
+        let url = r#"{"mode":"url","url":"https://a","message":"m","elicitationId":"e"}"#;
+        let line = |data: &str| {
+            format!(r#"{{"jsonrpc":"2.0","id":42,"error":{{"code":-32042,"message":"m","data":{data}}}}}"#)
+        };
+        let good = format!(r#"{{"elicitations":[{url}]}}"#);
+        let takes = r#"{"elicitation":{"url":{}}}"#;
+        for (declared, data, era, method, code) in [
+            (takes, good.as_str(), Era::Legacy, method::TOOLS_CALL, -32042),
+            ("{}", &good, Era::Legacy, method::TOOLS_CALL, -32021),
+            (
+                r#"{"elicitation":{}}"#,
+                &good,
+                Era::Legacy,
+                method::PROMPTS_GET,
+                -32021,
+            ),
+            (takes, &good, Era::Legacy, method::TOOLS_LIST, -32603),
+            (takes, &good, Era::Modern, method::TOOLS_CALL, -32603),
+            (
+                takes,
+                r#"{"elicitations":[]}"#,
+                Era::Legacy,
+                method::TOOLS_CALL,
+                -32603,
+            ),
+            (
+                takes,
+                r#"{"elicitations":[{"mode":"form"}]}"#,
+                Era::Legacy,
+                method::TOOLS_CALL,
+                -32603,
+            ),
+        ] {
+            let (found, body) = answered_to(declared, &line(data), method, era);
+            assert_eq!(found, Some(code), "{declared} {data} {era:?} {method}");
+            if code == -32021 {
+                assert!(
+                    body.contains(r#""requiredCapabilities":{"elicitation":{"url":{}}}"#),
+                    "{body}"
+                );
+            }
         }
     }
 

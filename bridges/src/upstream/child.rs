@@ -3,6 +3,7 @@
 use std::{process::ExitStatus, sync::Arc, time::Duration};
 
 use bus_schema::{RpcError, ServerId};
+use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{
     io::AsyncRead,
     task::JoinSet,
@@ -14,7 +15,10 @@ use tracing::{debug, info};
 use crate::lines::{Line, Lines, excerpt};
 
 use super::{
+    capabilities::Declared,
+    connection::{Association, Carrier, Connection, Connector, Opening},
     error::UpstreamError,
+    handshake::connect,
     link::Link,
     options::{ChildOptions, Limits},
     process::Process,
@@ -44,13 +48,17 @@ pub(super) struct Child {
 }
 
 impl Child {
-    /// Starts the program and listens to it.
+    /// Starts the program and listens to it. The handshake will declare what callers can be asked for.
     ///
     /// # Errors
     /// [`UpstreamError`] when it does not start.
-    pub(super) fn spawn(options: &ChildOptions, limits: Limits) -> Result<Self, UpstreamError> {
+    pub(super) fn spawn(
+        options: &ChildOptions,
+        declared: &Declared,
+        limits: Limits,
+    ) -> Result<Self, UpstreamError> {
         let (process, pipes) = Process::spawn(options)?;
-        let (link, queue) = Link::new(options.id.clone(), limits.unread);
+        let (link, queue) = Link::new(options.id.clone(), declared.clone(), limits.unread);
         let reading = TaskTracker::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(reading.track_future(Arc::clone(&link).read(pipes.stdout)));
@@ -132,6 +140,40 @@ impl Child {
     #[cfg(test)]
     pub(super) fn group(&self) -> rustix::process::Pid {
         self.process.group()
+    }
+}
+
+impl Carrier for Child {
+    fn ended(&mut self) -> BoxFuture<'_, UpstreamError> {
+        Self::ended(self).boxed()
+    }
+
+    fn shut_down(self: Box<Self>) -> BoxFuture<'static, ()> {
+        async move {
+            Self::shut_down(*self).await;
+        }
+        .boxed()
+    }
+}
+
+/// Starts a child for each connection.
+pub(super) struct ChildConnector {
+    pub(super) options: ChildOptions,
+    pub(super) limits: Limits,
+}
+
+impl Connector for ChildConnector {
+    fn connect(&self, opening: Opening) -> BoxFuture<'_, Result<Connection, UpstreamError>> {
+        async move {
+            let (child, session) = connect(&self.options, &opening, self.limits).await?;
+            let link = Arc::clone(child.link());
+            Ok(Connection::new(link, session, Box::new(child)))
+        }
+        .boxed()
+    }
+
+    fn association(&self) -> Association {
+        Association::None
     }
 }
 

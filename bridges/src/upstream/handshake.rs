@@ -9,21 +9,20 @@ use bus_schema::{
     RpcError,
     mcp::{Era, ProtocolVersion, error, meta, method},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::{
+    capabilities::Declared,
     child::Child,
+    connection::{Offers, Opening, Session},
     error::UpstreamError,
     legacy::InitializeResult,
     link::Link,
     options::{ChildOptions, EraKnob, Limits},
-    server::Session,
 };
-
-const LISTEN: &str = "subscriptions/listen";
 
 /// Starts a child and opens the conversation with it.
 ///
@@ -31,18 +30,22 @@ const LISTEN: &str = "subscriptions/listen";
 /// [`UpstreamError`] when it does not start, ends, or does not complete the handshake in time.
 pub(super) async fn connect(
     options: &ChildOptions,
-    era: EraKnob,
+    opening: &Opening,
     limits: Limits,
 ) -> Result<(Child, Session), UpstreamError> {
     let deadline = Instant::now() + limits.handshake;
-    let mut child = Child::spawn(options, limits)?;
-    match open(&mut child, era, limits, deadline).await {
+    let mut child = Child::spawn(options, &opening.declared, limits)?;
+    match open(&mut child, opening, limits, deadline).await {
         Ok(session) => Ok((child, session)),
         // Some servers end on any request that comes before `initialize`.
-        Err(UpstreamError::Ended(how)) if era == EraKnob::Auto => {
+        Err(UpstreamError::Ended(how)) if opening.era == EraKnob::Auto => {
             debug!(server.id = %options.id, how, "the server ended on a modern question; starting it again with a legacy one");
-            let mut child = Child::spawn(options, limits)?;
-            let session = open(&mut child, EraKnob::Legacy, limits, deadline).await?;
+            let mut child = Child::spawn(options, &opening.declared, limits)?;
+            let legacy = Opening {
+                era: EraKnob::Legacy,
+                ..opening.clone()
+            };
+            let session = open(&mut child, &legacy, limits, deadline).await?;
             Ok((child, session))
         }
         Err(error) => Err(error),
@@ -51,13 +54,12 @@ pub(super) async fn connect(
 
 async fn open(
     child: &mut Child,
-    era: EraKnob,
+    opening: &Opening,
     limits: Limits,
     deadline: Instant,
 ) -> Result<Session, UpstreamError> {
     let link = Arc::clone(child.link());
-    let nothing = json!({});
-    let opened = converse(&link, era, &nothing, limits);
+    let opened = converse(&link, opening, limits);
     // The child's own end comes first: it explains whatever else went wrong.
     let (session, listen) = tokio::select! {
         biased;
@@ -77,32 +79,25 @@ async fn open(
 /// A session, and the changes of lists that a modern child must be asked to tell of.
 pub(super) type Opened = (Session, Option<Value>);
 
-/// Makes the handshake. To a legacy server it declares these capabilities of a client.
+/// Makes the handshake.
 ///
 /// # Errors
 /// [`UpstreamError`] when the server refuses, or answers what cannot be used.
 pub(super) async fn converse(
     link: &Arc<Link>,
-    era: EraKnob,
-    capabilities: &Value,
+    opening: &Opening,
     limits: Limits,
 ) -> Result<Opened, UpstreamError> {
-    match era {
+    match opening.era {
         EraKnob::Modern => discover(link).await,
-        EraKnob::Legacy => initialize(link, capabilities)
-            .await
-            .map(|session| (session, None)),
-        EraKnob::Auto => find_out(link, capabilities, limits).await,
+        EraKnob::Legacy => initialize(link, opening).await.map(|session| (session, None)),
+        EraKnob::Auto => find_out(link, opening, limits).await,
     }
 }
 
-async fn find_out(link: &Arc<Link>, capabilities: &Value, limits: Limits) -> Result<Opened, UpstreamError> {
+async fn find_out(link: &Arc<Link>, opening: &Opening, limits: Limits) -> Result<Opened, UpstreamError> {
     let mut probe = std::pin::pin!(discover(link));
-    let legacy = async {
-        initialize(link, capabilities)
-            .await
-            .map(|session| (session, None))
-    };
+    let legacy = async { initialize(link, opening).await.map(|session| (session, None)) };
     match timeout(limits.probe, &mut probe).await {
         Ok(Ok(modern)) => return Ok(modern),
         Ok(Err(error)) => {
@@ -178,6 +173,7 @@ pub(super) fn read_discovered(result: &RawValue) -> Result<Opened, UpstreamError
     let session = Session {
         version,
         discovered: None,
+        offers: Offers::of(&result["capabilities"]),
     };
     Ok((session, changes_of(&result["capabilities"])))
 }
@@ -207,15 +203,27 @@ fn newest(versions: &Value, era: Era) -> Option<ProtocolVersion> {
 }
 
 /// What `initialize` is asked with.
-pub(super) fn initialize_params(version: ProtocolVersion, capabilities: &Value) -> Value {
-    json!({ "protocolVersion": version.as_str(), "capabilities": capabilities, "clientInfo": own_name() })
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct InitializeParams {
+    protocol_version: &'static str,
+    capabilities: Box<RawValue>,
+    client_info: Value,
 }
 
-async fn initialize(link: &Arc<Link>, capabilities: &Value) -> Result<Session, UpstreamError> {
-    let params = |version| initialize_params(version, capabilities);
-    let mut answer = link
-        .ask(method::INITIALIZE, &params(ProtocolVersion::NEWEST_LEGACY))
-        .await;
+impl InitializeParams {
+    pub(super) fn new(version: ProtocolVersion, declared: &Declared) -> Self {
+        Self {
+            protocol_version: version.as_str(),
+            capabilities: declared.for_handshake(),
+            client_info: own_name(),
+        }
+    }
+}
+
+async fn initialize(link: &Arc<Link>, opening: &Opening) -> Result<Session, UpstreamError> {
+    let params = |version: ProtocolVersion| InitializeParams::new(version, &opening.declared);
+    let mut answer = link.ask(method::INITIALIZE, &params(opening.version)).await;
     if let Err(refusal) = &answer
         && let Some(version) = named_in(refusal, Era::Legacy)
     {
@@ -250,6 +258,7 @@ pub(super) fn read_initialized(result: &RawValue) -> Result<Session, UpstreamErr
     Ok(Session {
         version,
         discovered: Some(result.discovered(version)),
+        offers: result.offers(),
     })
 }
 
@@ -271,6 +280,6 @@ fn changes_of(capabilities: &Value) -> Option<Value> {
 /// A modern child tells of changed lists only for as long as somebody has asked it to.
 pub(super) async fn listen_to(link: Arc<Link>, wanted: Value) {
     let params = json!({ "notifications": wanted, "_meta": own_meta(ProtocolVersion::MODERN) });
-    let ended = link.ask(LISTEN, &params).await;
+    let ended = link.ask(method::LISTEN, &params).await;
     debug!(server.id = %link.server, error = ?ended.err(), "the server no longer tells of changed lists");
 }

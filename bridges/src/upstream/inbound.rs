@@ -1,4 +1,9 @@
-//! What a child says of its own accord or in answer, and where that goes.
+//! What a server says of its own accord or in answer, and where that goes.
+//!
+//! A message that names no call belongs to the call on whose stream it came, where the transport has streams, and otherwise to the
+//! only call in flight. Where there are several it belongs to nobody.
+
+use std::sync::Arc;
 
 use bus_schema::{
     RpcError,
@@ -12,7 +17,13 @@ use tracing::{debug, warn};
 
 use crate::lines::Skipped;
 
-use super::{answer, link::Link, pending::Origin, request::LogLevel};
+use super::{
+    answer,
+    ask::{self, Ask},
+    levels::LogLevel,
+    link::Link,
+    pending::Origin,
+};
 
 /// Takes one line; an empty one says nothing. `stream` is the call whose own stream it came on, where the transport can tell.
 ///
@@ -71,13 +82,7 @@ fn take_response(link: &Link, line: &[u8], message: &Message<'_>) {
         debug!(server.id = %link.server, "ignored an answer that nobody waits for");
         return;
     };
-    entry.outbox.put_answer(match &entry.from {
-        Origin::Bus { asked, era } => answer::for_caller(line, message, asked, *era),
-        Origin::Room => Outcome {
-            code: None,
-            body: line.to_vec().into(),
-        },
-    });
+    entry.answer(line, message);
 }
 
 fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Option<u64>) {
@@ -89,7 +94,13 @@ fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Op
             link.list_changed.notify_one();
             Some(())
         }
-        _ => None,
+        method::UPDATED => take_update(link, message),
+        method::ACKNOWLEDGED => take_acknowledgement(link, line, message),
+        method::CANCELLED => take_cancellation(link, message),
+        // The user has opened a page; who has to know learns it by repeating the call.
+        method::ELICITED => Some(()),
+        known if method::NOTIFICATIONS.contains(&known) => None,
+        _ => take_custom(link, line, stream),
     };
     if taken.is_none() {
         debug!(server.id = %link.server, method, "dropped a notification that belongs to no call");
@@ -99,11 +110,11 @@ fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Op
 fn take_progress(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> {
     let token = message.peek_params().ok()?.progress_token?;
     let entry = link.pending.get(number(token)?)?;
-    let Origin::Bus { asked, .. } = &entry.from else {
+    let Origin::Bus(call) = &entry.from else {
         return None;
     };
-    let body = rpc::splice(line, token.get(), asked.progress_token.as_deref()?);
-    entry.outbox.put(body.into());
+    let own = call.asked(|asked| asked.progress_token.clone())??;
+    entry.outbox.put(rpc::splice(line, token.get(), &own).into());
     Some(())
 }
 
@@ -116,31 +127,92 @@ fn take_log_line(link: &Link, line: &[u8], message: &Message<'_>, stream: Option
         level: &'a RawValue,
     }
     let params: Peek<'_> = serde_json::from_str(message.params?.get()).ok()?;
-    let entry = match stream {
-        Some(call) => link.pending.get(call)?,
-        None => link.pending.only_one()?,
-    };
-    let Origin::Bus { asked, .. } = &entry.from else {
+    let entry = link.pending.only_one(stream)?;
+    let Origin::Bus(call) = &entry.from else {
         return None;
     };
-    if LogLevel::of(params.level)? < asked.log_level? {
+    if LogLevel::of(params.level)? < call.asked(|asked| asked.log_level)?? {
         return None;
     }
     entry.outbox.put(line.to_vec().into());
     Some(())
 }
 
-/// A child asks back: only `ping` can be answered, as the handshake declared nothing else.
+/// What no revision of the protocol defines is between the server and its caller.
+fn take_custom(link: &Link, line: &[u8], stream: Option<u64>) -> Option<()> {
+    let entry = link.pending.only_one(stream)?;
+    let Origin::Bus(call) = &entry.from else {
+        return None;
+    };
+    call.asked(|_| ())?;
+    entry.outbox.put(line.to_vec().into());
+    Some(())
+}
+
+fn take_update(link: &Link, message: &Message<'_>) -> Option<()> {
+    let uri = message.peek_params().ok()?.uri?;
+    let uri: Arc<str> = meta::as_text(uri)?.into();
+    // Without receivers nobody wants to know.
+    let _ = link.updates.send(uri);
+    Some(())
+}
+
+/// A modern server says which changes it will tell of, to the listen call that it names.
+fn take_acknowledgement(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> {
+    #[derive(Deserialize)]
+    struct Peek<'a> {
+        #[serde(borrow, rename = "io.modelcontextprotocol/subscriptionId")]
+        id: &'a RawValue,
+    }
+    let meta: Peek<'_> = serde_json::from_str(message.peek_params().ok()?.meta?.get()).ok()?;
+    let entry = link.pending.get(number(meta.id)?)?;
+    if !matches!(entry.from, Origin::Listen) {
+        return None;
+    }
+    entry.outbox.put(line.to_vec().into());
+    Some(())
+}
+
+/// A legacy server takes back what it has asked; a modern one ends a listen call.
+fn take_cancellation(link: &Link, message: &Message<'_>) -> Option<()> {
+    let id = message.peek_params().ok()?.request_id?;
+    if link.pending.withdraw(id.get()) {
+        return Some(());
+    }
+    let number = number(id)?;
+    let entry = link.pending.get(number)?;
+    if !matches!(entry.from, Origin::Listen) {
+        return None;
+    }
+    link.pending.remove(number);
+    entry.outbox.put_answer(Outcome::taken());
+    Some(())
+}
+
+/// A server asks back. `ping` is answered here; the rest goes to the caller of the call that it belongs to, if that can be asked.
 fn take_request(link: &Link, message: &Message<'_>, stream: Option<u64>) {
     let (Some(id), Some(method)) = (message.id, message.method.as_deref()) else {
         return;
     };
-    link.try_send(if method == method::PING {
-        rpc::result_response(id.get(), b"{}")
-    } else {
-        debug!(server.id = %link.server, method, call = stream, "refused a request of the server");
-        rpc::error_response(Some(id.get()), &RpcError::method_not_found(method))
-    });
+    if method == method::PING {
+        return link.try_send(rpc::result_response(id.get(), b"{}"));
+    }
+    if let Err(error) = pass_on(link, message, stream) {
+        debug!(%error, server.id = %link.server, method, "refused a request of the server");
+        link.try_send(rpc::error_response(Some(id.get()), &error));
+    }
+}
+
+fn pass_on(link: &Link, message: &Message<'_>, stream: Option<u64>) -> Result<(), RpcError> {
+    let nobody = || ask::unassociated(message.method.as_deref().unwrap_or_default(), &link.declared);
+    let entry = link.pending.asking(stream).ok_or_else(nobody)?;
+    let Origin::Bus(call) = &entry.from else {
+        return Err(nobody());
+    };
+    let by_connection = Ask::judge(message, &link.declared)?;
+    // A retry may declare less than the connection was opened for. While the caller is away, nobody has said so.
+    let by_caller = call.asked(|asked| Ask::judge(message, &asked.declared));
+    call.asks.add(by_caller.unwrap_or(Ok(by_connection))?)
 }
 
 /// The number of a call; some servers answer with the text of it.

@@ -4,11 +4,14 @@ use bus_schema::mcp::{ProtocolVersion, meta};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::edit::{Members, Object, is_key};
+use super::{
+    capabilities::TASKS_EXTENSION,
+    connection::Offers,
+    edit::{Members, Object, is_key},
+};
 
-/// Tasks of the legacy era mean something else than the extension of the same name; neither crosses.
+/// Tasks of the legacy era are not those of the extension.
 const TASKS: &str = "tasks";
-const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 const EXTENSIONS: &str = "extensions";
 const COMPLETIONS: &str = "completions";
 
@@ -27,6 +30,12 @@ pub(super) struct InitializeResult<'a> {
 }
 
 impl InitializeResult<'_> {
+    /// What it can do that only this room makes use of.
+    pub(super) fn offers(&self) -> Offers {
+        let capabilities = self.capabilities.map(RawValue::get).unwrap_or_default();
+        Offers::of(&serde_json::from_str(capabilities).unwrap_or_default())
+    }
+
     /// The result of `server/discover` that says the same.
     pub(super) fn discovered(&self, version: ProtocolVersion) -> String {
         let mut result = Object::default();

@@ -1,6 +1,6 @@
-//! The conversation with a child: calls go out under numbers, and what comes back finds its call.
+//! The conversation with a server: calls go out under numbers, and what comes back finds its call.
 //!
-//! One task reads and one writes, and neither waits for the other. A call that is dropped tells the child so.
+//! One task reads and one writes, and neither waits for the other.
 
 use std::{
     sync::{
@@ -10,17 +10,13 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{
-    RpcError, ServerId, TraceContext,
-    mcp::{Era, method},
-    rpc::Message,
-};
+use bus_schema::{RpcError, ServerId, TraceContext, mcp::Era, rpc::Message};
 use bytes::Bytes;
-use runtime::Outcome;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -32,9 +28,13 @@ use crate::{
 };
 
 use super::{
-    answer, inbound,
-    pending::{Entry, Origin, Pending},
-    request,
+    answer,
+    call::Call,
+    capabilities::Declared,
+    inbound,
+    levels::Levels,
+    pending::{BusCall, Entry, Origin, Pending},
+    request::{Asked, Reading},
 };
 
 /// How many messages may wait for the child to read them.
@@ -47,11 +47,20 @@ const MAX_GARBAGE: u32 = 10_000;
 const SHOWN_GARBAGE: u64 = 10;
 /// How many characters of a bad line the log shows.
 const SHOWN_CHARS: usize = 200;
+/// How many changes of resources may wait for who listens; whoever misses some takes all as changed.
+const UPDATES: usize = 256;
 
 /// What the two tasks and all calls share.
 pub(super) struct Link {
     pub(super) server: ServerId,
+    /// What the handshake says that the client can be asked for.
+    pub(super) declared: Declared,
     pub(super) pending: Pending,
+    pub(super) levels: Levels,
+    /// Rung when what the server was told must be told again.
+    pub(super) forgotten: Notify,
+    /// The URIs of resources that have changed.
+    pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
     pub(super) list_changed: Notify,
     /// Counts the changes that the host is to hear of.
@@ -87,11 +96,19 @@ impl Outgoing {
 
 impl Link {
     /// A conversation, and the queue that [`Link::write`] takes.
-    pub(super) fn new(server: ServerId, unread: Duration) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
+    pub(super) fn new(
+        server: ServerId,
+        declared: Declared,
+        unread: Duration,
+    ) -> (Arc<Self>, mpsc::Receiver<Outgoing>) {
         let (to_child, queue) = mpsc::channel(QUEUE);
         let link = Self {
             server,
+            declared,
             pending: Pending::default(),
+            levels: Levels::default(),
+            forgotten: Notify::new(),
+            updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
             list_changes: watch::Sender::new(0),
             numbers: AtomicU64::new(1),
@@ -109,24 +126,43 @@ impl Link {
     /// Begins a call from the bus.
     ///
     /// # Errors
-    /// The error for a caller whose request is wrong, or whose server is gone or does not read.
+    /// The error for a caller whose server is gone or does not read.
     pub(super) async fn begin(
         self: &Arc<Self>,
-        body: &[u8],
+        reading: &Reading<'_>,
+        asked: Asked,
         era: Era,
         trace: Option<&TraceContext>,
     ) -> Result<Call, RpcError> {
         let number = self.next_number();
-        let (line, asked) = request::for_child(body, era, number, trace)?;
-        let mut call = self.enter(number, Origin::Bus { asked, era })?;
-        self.send(line).await?;
+        let log_level = asked
+            .log_level
+            .filter(|_| era == Era::Legacy && self.levels.are_taken());
+        let wish = match log_level {
+            Some(level) => Some(self.levels.want(self, level).await),
+            None => None,
+        };
+        let mut call = self.enter(number, Origin::Bus(Box::new(BusCall::new(asked, era))))?;
+        call.wish = wish;
+        self.send(reading.line(era, number, trace)).await?;
         call.begun = true;
         Ok(call)
     }
 
-    /// A number that no other call has.
-    pub(super) fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
+    /// Begins a call of this room's own that tells of changes until it ends.
+    ///
+    /// # Errors
+    /// The error of a server that is gone or does not read.
+    pub(super) async fn listen(
+        self: &Arc<Self>,
+        method: &str,
+        params: &(impl Serialize + Sync),
+    ) -> Result<Call, RpcError> {
+        let number = self.next_number();
+        let mut call = self.enter(number, Origin::Listen)?;
+        self.send(own_request(number, method, params)).await?;
+        call.begun = true;
+        Ok(call)
     }
 
     /// Makes a call of this room's own.
@@ -136,15 +172,13 @@ impl Link {
     pub(super) async fn ask(
         self: &Arc<Self>,
         method: &str,
-        params: &serde_json::Value,
+        params: &(impl Serialize + Sync),
     ) -> Result<Box<RawValue>, RpcError> {
         let number = self.next_number();
-        let line = serde_json::json!({ "jsonrpc": "2.0", "id": number, "method": method, "params": params })
-            .to_string();
         let call = self.enter(number, Origin::Room)?;
-        self.send(end_line(line.into_bytes())).await?;
+        self.send(end_line(own_request(number, method, params))).await?;
         loop {
-            if let Step::Answer(outcome) = call.next().await {
+            if let Step::Answer(outcome) = call.message().await {
                 let message = Message::parse(&outcome.body)?;
                 return match (message.error, message.result) {
                     (None, Some(result)) => Ok(result.to_owned()),
@@ -184,6 +218,17 @@ impl Link {
         self.closing.cancel();
     }
 
+    /// A number that no other call has.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The same server is spoken with in another session, which knows nothing of what was asked for in the one before.
+    pub(super) fn reopened(&self) {
+        self.levels.forget();
+        self.forgotten.notify_one();
+    }
+
     /// Waits until no more calls will be made.
     pub(super) async fn closed(&self) {
         self.closing.cancelled().await;
@@ -212,16 +257,14 @@ impl Link {
     fn enter(self: &Arc<Self>, number: u64, from: Origin) -> Result<Call, RpcError> {
         let entry = Arc::new(Entry::new(from));
         self.pending.insert(number, Arc::clone(&entry))?;
-        Ok(Call {
-            link: Arc::clone(self),
-            number,
-            entry,
-            begun: false,
-        })
+        Ok(Call::new(Arc::clone(self), number, entry))
     }
 
-    /// Queues a message; waits for a while if the child reads slowly.
-    async fn send(&self, line: Vec<u8>) -> Result<(), RpcError> {
+    /// Queues a line; waits for a while if the server reads slowly.
+    ///
+    /// # Errors
+    /// The error for a caller whose server is gone or does not read.
+    pub(super) async fn send(&self, line: Vec<u8>) -> Result<(), RpcError> {
         let kib = u32::try_from(line.len().div_ceil(1024))
             .unwrap_or(u32::MAX)
             .min(QUEUE_KIB);
@@ -271,6 +314,7 @@ impl Link {
         let mut garbage_in_a_row = 0;
         while garbage_in_a_row < MAX_GARBAGE {
             let taken = match lines.next().await {
+                // Over a pipe nothing tells which call a message belongs to.
                 Ok(Some(Line::Whole(line))) => self.take(&line, None),
                 Ok(Some(Line::TooLong(skipped))) => inbound::take_skipped(&self, &skipped),
                 Ok(None) => return,
@@ -309,43 +353,20 @@ impl Link {
     }
 }
 
-/// One call in flight. Dropped before its answer, it tells the child that nobody waits for it.
-pub(super) struct Call {
-    link: Arc<Link>,
-    number: u64,
-    entry: Arc<Entry>,
-    /// The child has got it, or will.
-    begun: bool,
-}
-
-impl Call {
-    /// Waits for the next notification, or for the answer.
-    pub(super) async fn next(&self) -> Step<Outcome> {
-        self.entry.outbox.next().await.expect("the answer is taken once")
+/// A request of this room's own.
+pub(super) fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Own<'a, P> {
+        jsonrpc: &'static str,
+        id: u64,
+        method: &'a str,
+        params: &'a P,
     }
-
-    /// Sends all notifications to `parts`, in order, and gives the answer.
-    pub(super) async fn finish(self, parts: &runtime::Parts) -> Outcome {
-        loop {
-            match self.next().await {
-                Step::Part(part) => parts.send(part).await,
-                Step::Answer(outcome) => return outcome,
-            }
-        }
-    }
-}
-
-impl Drop for Call {
-    fn drop(&mut self) {
-        let unanswered = self.link.pending.remove(self.number).is_some();
-        // A handshake has nothing to cancel: `initialize` must not be, and a child that is not ready may not know the word.
-        if unanswered && self.begun && matches!(self.entry.from, Origin::Bus { .. }) {
-            let cancelled = serde_json::json!({
-                "jsonrpc": "2.0",
-                "method": method::CANCELLED,
-                "params": { "requestId": self.number, "reason": "the caller no longer waits" },
-            });
-            self.link.try_send(cancelled.to_string().into_bytes());
-        }
-    }
+    let request = Own {
+        jsonrpc: "2.0",
+        id: number,
+        method,
+        params,
+    };
+    serde_json::to_vec(&request).expect("what this room asks is always JSON")
 }

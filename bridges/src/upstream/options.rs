@@ -28,6 +28,50 @@ pub struct ChildOptions {
     pub max_in_flight: u32,
     /// The longest that calls of single tools may take, by their names.
     pub tool_timeouts: HashMap<String, Duration>,
+    /// For callers that it may ask for input.
+    pub asking: AskingOptions,
+}
+
+/// What holds for callers that a legacy server may ask for input: each has connections of its own, and so processes or sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AskingOptions {
+    /// How long a call waits for the input that its caller was asked for.
+    pub input_ttl: Duration,
+    /// How many such connections a server may have, beside the one that all others share.
+    pub max_children: usize,
+    /// How long one stays open that nobody uses.
+    pub idle: Duration,
+}
+
+impl Default for AskingOptions {
+    fn default() -> Self {
+        Self {
+            input_ttl: Duration::from_secs(600),
+            max_children: 8,
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+/// How many of them one caller may have.
+const MAX_PER_CALLER: usize = 4;
+
+/// How many lanes there are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LaneLimits {
+    pub(super) total: usize,
+    pub(super) per_key: usize,
+    pub(super) idle: Duration,
+}
+
+impl From<AskingOptions> for LaneLimits {
+    fn from(options: AskingOptions) -> Self {
+        Self {
+            total: options.max_children,
+            per_key: options.max_children.min(MAX_PER_CALLER),
+            idle: options.idle,
+        }
+    }
 }
 
 /// Whether the era of an upstream server is known beforehand.

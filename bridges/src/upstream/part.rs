@@ -1,4 +1,4 @@
-//! A child as a part of the platform: put on the bus when it is ready, taken off when it ends.
+//! An upstream server as a part of the platform: put on the bus when it is ready, taken off when it ends.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -16,60 +16,126 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use super::{
-    child::Child,
+    child::ChildConnector,
+    connection::{Carrier, Connection, Connector, Opening},
     error::UpstreamError,
-    handshake::connect,
-    options::{ChildOptions, EraKnob, Limits},
-    server::ChildServer,
+    lanes::Lanes,
+    options::{AskingOptions, ChildOptions, EraKnob, Limits},
+    park::Parks,
+    remote::{RemoteConnector, RemoteError, RemoteOptions},
+    server::UpstreamServer,
 };
 
-/// How long the host of a child that has ended may take to hand out its last answers before a new one starts.
+/// How long the host of a server that has ended may take to hand out its last answers before a new one starts.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
-/// A server that is a child process, for [`runtime::supervise::keep`] to run.
-pub struct ChildUpstream {
+/// A foreign server, for [`runtime::supervise::keep`] to run.
+pub struct Upstream {
     bus: Bus,
-    options: ChildOptions,
+    host: HostOptions,
+    knob: EraKnob,
+    connector: Arc<dyn Connector>,
+    /// What belongs to single callers outlives the connection that all share.
+    lanes: Arc<Lanes>,
+    parks: Arc<Parks>,
     /// The era that the last run was found to speak, so that a restart need not find out again. Held only to read or set it.
     era: Mutex<Option<Era>>,
 }
 
-impl ChildUpstream {
-    /// A child that is not started yet.
+impl Upstream {
+    /// A server that is a child process; it is not started yet.
     #[must_use]
-    pub fn new(bus: Bus, options: ChildOptions) -> Self {
+    pub fn child(bus: Bus, options: ChildOptions) -> Self {
+        let host = HostOptions {
+            tags: options.tags.clone(),
+            max_in_flight: options.max_in_flight,
+            tool_timeouts: options.tool_timeouts.clone(),
+            ..HostOptions::new(options.id.clone())
+        };
+        let (knob, asking) = (options.era, options.asking);
+        let connector = ChildConnector {
+            options,
+            limits: Limits::default(),
+        };
+        Self::new(bus, host, knob, asking, Arc::new(connector))
+    }
+
+    /// A server at a URL; it is not connected to yet.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names the setting that cannot be used.
+    pub fn remote(bus: Bus, options: RemoteOptions) -> Result<Self, RemoteError> {
+        let connector = RemoteConnector::new(&options, Limits::default())?;
+        let host = HostOptions {
+            tags: options.tags,
+            max_in_flight: options.max_in_flight,
+            tool_timeouts: options.tool_timeouts,
+            ..HostOptions::new(options.id)
+        };
+        Ok(Self::new(
+            bus,
+            host,
+            options.era,
+            options.asking,
+            Arc::new(connector),
+        ))
+    }
+
+    fn new(
+        bus: Bus,
+        host: HostOptions,
+        knob: EraKnob,
+        asking: AskingOptions,
+        connector: Arc<dyn Connector>,
+    ) -> Self {
+        let parks = Parks::new(host.id.clone(), bus.instance().to_owned(), asking.input_ttl);
+        let lanes = Lanes::new(
+            host.id.clone(),
+            Arc::clone(&connector),
+            asking.into(),
+            Arc::clone(&parks),
+        );
         Self {
             bus,
-            options,
+            host,
+            knob,
+            connector,
+            lanes,
+            parks,
             era: Mutex::new(None),
         }
     }
 
-    async fn start_child(&self, stop: CancellationToken) -> Result<RunningPart, UpstreamError> {
-        let connected = connect(&self.options, self.knob(), Limits::default()).await;
-        self.remember(connected.as_ref().ok().map(|(_, session)| session.version.era()));
-        let (mut child, session) = connected?;
-        info!(server.id = %self.options.id, version = %session.version, "the child process is ready");
-        let options = HostOptions {
-            tags: self.options.tags.clone(),
-            max_in_flight: self.options.max_in_flight,
-            tool_timeouts: self.options.tool_timeouts.clone(),
-            ..HostOptions::new(self.options.id.clone())
-        };
-        let server = ChildServer {
-            link: Arc::clone(child.link()),
+    async fn start_server(&self, stop: CancellationToken) -> Result<RunningPart, UpstreamError> {
+        let connected = self.connector.connect(Opening::shared(self.knob())).await;
+        self.remember(
+            connected
+                .as_ref()
+                .ok()
+                .map(|connection| connection.session.version.era()),
+        );
+        let Connection {
+            link,
             session,
-        };
+            mut carrier,
+        } = connected?;
+        info!(server.id = %self.host.id, version = %session.version, "the server is ready");
+        let server = Arc::new(UpstreamServer::new(
+            link,
+            session,
+            Arc::clone(&self.lanes),
+            Arc::clone(&self.parks),
+        ));
         let host = tokio::select! {
-            host = Host::start(self.bus.clone(), Arc::new(server), options) => host?,
-            error = child.ended() => return Err(error),
+            host = Host::start(self.bus.clone(), Arc::clone(&server) as _, self.host.clone()) => host?,
+            error = carrier.ended() => return Err(error),
         };
-        Ok(run(child, host, stop).boxed())
+        Ok(run(server, carrier, host, stop).boxed())
     }
 
     fn knob(&self) -> EraKnob {
         let known = *self.era.lock().unwrap_or_else(PoisonError::into_inner);
-        match (self.options.era, known) {
+        match (self.knob, known) {
             (EraKnob::Auto, Some(Era::Legacy)) => EraKnob::Legacy,
             (EraKnob::Auto, Some(Era::Modern)) => EraKnob::Modern,
             (knob, _) => knob,
@@ -81,12 +147,31 @@ impl ChildUpstream {
     }
 }
 
-async fn run(mut child: Child, host: Host, stop: CancellationToken) -> Result<(), PartError> {
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        // Told to stop while it was down, it has not ended them.
+        self.parks.clear();
+        self.lanes.stop();
+    }
+}
+
+async fn run(
+    server: Arc<UpstreamServer>,
+    mut carrier: Box<dyn Carrier>,
+    host: Host,
+    stop: CancellationToken,
+) -> Result<(), PartError> {
     tokio::select! {
         () = stop.cancelled() => {}
-        error = child.ended() => {
+        never = server.accompany() => match never {},
+        error = carrier.ended() => {
             // It goes on answering those who are slow to listen, off the bus already.
-            let _ = timeout(LEAVES_WITHIN, host.stop()).await;
+            let mut leaving = host.stop().boxed();
+            if timeout(LEAVES_WITHIN, &mut leaving).await.is_err() {
+                // Calls on connections of their own must not outlast their host: the next one would hear of them as well.
+                server.over.cancel();
+                let _ = timeout(LEAVES_WITHIN, leaving).await;
+            }
             return Err(error.into());
         }
     }
@@ -94,18 +179,21 @@ async fn run(mut child: Child, host: Host, stop: CancellationToken) -> Result<()
     tokio::select! {
         () = &mut leaving => {}
         // Whoever still waits for an answer has an error now, and the host can leave.
-        _ = child.ended() => leaving.await,
+        _ = carrier.ended() => leaving.await,
     }
-    child.shut_down().await;
+    // Nobody comes back to them.
+    server.parks.clear();
+    server.lanes.close().await;
+    carrier.shut_down().await;
     Ok(())
 }
 
-impl Part for ChildUpstream {
+impl Part for Upstream {
     fn name(&self) -> &str {
-        self.options.id.as_str()
+        self.host.id.as_str()
     }
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
-        async move { Ok(self.start_child(stop).await?) }.boxed()
+        async move { Ok(self.start_server(stop).await?) }.boxed()
     }
 }

@@ -1,29 +1,103 @@
-//! The calls that a child works on, found by the number that each has on its pipe.
+//! The calls that a server works on, found by the number that each has on its connection.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bus_schema::{RpcError, mcp::Era};
+use bus_schema::{
+    RpcError,
+    mcp::{Era, method},
+    rpc::Message,
+};
 use runtime::Outcome;
 
-use super::request::Asked;
+use super::{answer, asks::Asks, request::Asked};
 use crate::outbox::Outbox;
 
 /// One call in flight.
 pub(super) struct Entry {
     pub(super) from: Origin,
-    /// What the child has said about it.
+    /// What the server has said about it.
     pub(super) outbox: Outbox<Outcome>,
 }
 
 /// Where a call came from, which decides what its answer is made into.
 pub(super) enum Origin {
     /// A caller on the bus, to be answered in the modern era.
-    Bus { asked: Asked, era: Era },
+    Bus(Box<BusCall>),
     /// This room itself; the answer stays as it came.
     Room,
+    /// This room itself, to be told of changes until the call ends.
+    Listen,
+}
+
+/// A call from the bus. It may have several requests one after the other: each retry takes the place of the one before.
+pub(super) struct BusCall {
+    pub(super) era: Era,
+    /// Its method may ask the client for input.
+    may_ask: bool,
+    /// Held only to look at or exchange.
+    waiting: Mutex<Waiting>,
+    /// What the server has asked and nobody has answered yet.
+    pub(super) asks: Asks,
+}
+
+/// Who waits for the answer.
+enum Waiting {
+    /// The caller of this request.
+    Caller(Asked),
+    /// Nobody at the moment: the caller has been asked for input, and has not come back yet.
+    Nobody(Option<Early>),
+}
+
+/// What has come while nobody waited.
+enum Early {
+    Line(Vec<u8>),
+    Error(RpcError),
+}
+
+impl Early {
+    fn outcome(&self, asked: &Asked, era: Era) -> Outcome {
+        match self {
+            Self::Error(error) => Outcome::error(Some(&asked.id), error),
+            Self::Line(line) => match Message::parse(line) {
+                Ok(message) => answer::for_caller(line, &message, asked, era),
+                Err(error) => Outcome::error(Some(&asked.id), &error),
+            },
+        }
+    }
+}
+
+impl BusCall {
+    pub(super) fn new(asked: Asked, era: Era) -> Self {
+        Self {
+            era,
+            may_ask: method::ASKING.contains(&asked.method.as_str()),
+            waiting: Mutex::new(Waiting::Caller(asked)),
+            asks: Asks::default(),
+        }
+    }
+
+    /// What of the request that is being answered; `None` while nobody waits.
+    pub(super) fn asked<T>(&self, look: impl FnOnce(&Asked) -> T) -> Option<T> {
+        match &*self.waiting() {
+            Waiting::Caller(asked) => Some(look(asked)),
+            Waiting::Nobody(_) => None,
+        }
+    }
+
+    /// The caller goes, to come back with another request.
+    pub(super) fn leave(&self) -> Option<Asked> {
+        match std::mem::replace(&mut *self.waiting(), Waiting::Nobody(None)) {
+            Waiting::Caller(asked) => Some(asked),
+            Waiting::Nobody(_) => None,
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Entry {
@@ -34,13 +108,48 @@ impl Entry {
         }
     }
 
+    /// The caller is back with this request.
+    pub(super) fn come_back(&self, asked: Asked) {
+        let Origin::Bus(call) = &self.from else { return };
+        let mut waiting = call.waiting();
+        if let Waiting::Nobody(Some(early)) = &*waiting {
+            self.outbox.put_answer(early.outcome(&asked, call.era));
+        }
+        *waiting = Waiting::Caller(asked);
+    }
+
+    /// Takes the server's answer; the line holds the message.
+    pub(super) fn answer(&self, line: &[u8], message: &Message<'_>) {
+        let Origin::Bus(call) = &self.from else {
+            return self.outbox.put_answer(Outcome {
+                code: None,
+                body: line.to_vec().into(),
+            });
+        };
+        match &mut *call.waiting() {
+            Waiting::Caller(asked) => self
+                .outbox
+                .put_answer(answer::for_caller(line, message, asked, call.era)),
+            Waiting::Nobody(early) => *early = Some(Early::Line(line.to_vec())),
+        }
+    }
+
     /// Answers with an error of this side.
     pub(super) fn fail(&self, error: &RpcError) {
-        let id = match &self.from {
-            Origin::Bus { asked, .. } => Some(asked.id.as_str()),
-            Origin::Room => None,
+        let Origin::Bus(call) = &self.from else {
+            return self.outbox.put_answer(Outcome::error(None, error));
         };
-        self.outbox.put_answer(Outcome::error(id, error));
+        match &mut *call.waiting() {
+            Waiting::Caller(asked) => self.outbox.put_answer(Outcome::error(Some(&asked.id), error)),
+            Waiting::Nobody(early) => *early = Some(Early::Error(error.clone())),
+        }
+    }
+
+    fn bus(&self) -> Option<&BusCall> {
+        match &self.from {
+            Origin::Bus(call) => Some(call),
+            Origin::Room | Origin::Listen => None,
+        }
     }
 }
 
@@ -83,13 +192,30 @@ impl Pending {
         self.table().entries.contains_key(&id)
     }
 
-    /// The one call from the bus, when there is exactly one.
-    pub(super) fn only_one(&self) -> Option<Arc<Entry>> {
+    /// The call from the bus that a message of the server demonstrably belongs to: the one on whose stream it came, or the only one.
+    pub(super) fn only_one(&self, stream: Option<u64>) -> Option<Arc<Entry>> {
+        self.one(stream, |_| true)
+    }
+
+    /// The call from the bus in whose course the server asks for input.
+    pub(super) fn asking(&self, stream: Option<u64>) -> Option<Arc<Entry>> {
+        self.one(stream, |call| call.may_ask)
+    }
+
+    /// Takes back a request of the server, which it names by its id as spelled.
+    pub(super) fn withdraw(&self, id: &str) -> bool {
         let table = self.table();
-        let mut calls = table
-            .entries
-            .values()
-            .filter(|entry| matches!(entry.from, Origin::Bus { .. }));
+        let mut calls = table.entries.values().filter_map(|entry| entry.bus());
+        calls.any(|call| call.asks.withdraw(id))
+    }
+
+    fn one(&self, stream: Option<u64>, fits: impl Fn(&BusCall) -> bool) -> Option<Arc<Entry>> {
+        let table = self.table();
+        let fits = |entry: &&Arc<Entry>| entry.bus().is_some_and(&fits);
+        if let Some(number) = stream {
+            return table.entries.get(&number).filter(fits).cloned();
+        }
+        let mut calls = table.entries.values().filter(fits);
         calls.next().filter(|_| calls.next().is_none()).cloned()
     }
 

@@ -1,27 +1,35 @@
-//! A request from the bus, as the child gets it: its number, its progress token, and the metadata that its era knows.
+//! A message from the bus, read once, and as a server gets it: its number, its progress token, and the metadata that its era knows.
 
 use bus_schema::{
     RpcError, TraceContext, header,
     mcp::{Era, meta, method},
-    rpc::{Kind, Message},
+    rpc::{Kind, Message, Params},
 };
 use serde_json::value::RawValue;
 
 use crate::lines::end_line;
 
-use super::edit::{Edits, Members, Object};
+use super::{
+    canonical::canonical_without,
+    capabilities::{Declared, TASKS_EXTENSION},
+    edit::{Edits, Members, Object},
+    levels::LogLevel,
+};
 
-/// Methods that would change what a child is to all its callers, and that no modern client has.
+/// Methods that would change what a server is to all its callers, and that no modern client has.
 const SESSION_METHODS: [&str; 5] = [
     method::INITIALIZE,
     method::PING,
     method::SET_LEVEL,
-    "resources/subscribe",
-    "resources/unsubscribe",
+    method::SUBSCRIBE,
+    method::UNSUBSCRIBE,
 ];
+const META: &str = "_meta";
+/// What a retry adds to the request that it repeats.
+const ROUND: [&str; 2] = ["inputResponses", "requestState"];
 
 /// What has to be remembered of a request until its answer comes; all raw JSON but the method.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) id: String,
     pub(super) method: String,
@@ -30,86 +38,155 @@ pub(super) struct Asked {
     pub(super) uri: Option<String>,
     /// From which level on it wants log lines.
     pub(super) log_level: Option<LogLevel>,
+    /// What its caller can be asked for.
+    pub(super) declared: Declared,
 }
 
-/// The weight of a log line; a greater one is graver.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LogLevel(usize);
-
-impl LogLevel {
-    const NAMES: [&str; 8] = [
-        "debug",
-        "info",
-        "notice",
-        "warning",
-        "error",
-        "critical",
-        "alert",
-        "emergency",
-    ];
-
-    pub(super) fn of(raw: &RawValue) -> Option<Self> {
-        let name = meta::as_text(raw)?;
-        Self::NAMES.iter().position(|known| *known == name).map(Self)
-    }
+/// A message from the bus.
+pub(super) struct Reading<'a> {
+    body: &'a [u8],
+    message: Message<'a>,
+    params: Params<'a>,
+    meta: Option<Members<'a>>,
 }
 
-/// Writes a request for the child, under this number.
-///
-/// # Errors
-/// The error for a caller whose message is no request that a child may get.
-pub(super) fn for_child(
-    body: &[u8],
-    era: Era,
-    number: u64,
-    trace: Option<&TraceContext>,
-) -> Result<(Vec<u8>, Asked), RpcError> {
-    let message = Message::parse(body)?;
-    let (Kind::Request, Some(id), Some(method)) = (message.kind()?, message.id, &message.method) else {
-        return Err(RpcError::invalid_request("the message is no request"));
-    };
-    if SESSION_METHODS.contains(&method.as_ref()) {
-        return Err(RpcError::method_not_found(method));
-    }
-    let params = message.peek_params()?;
-    let members = match params.meta {
-        Some(raw) => {
-            Some(Members::of(raw).ok_or_else(|| RpcError::invalid_params("`_meta` must be an object"))?)
+impl<'a> Reading<'a> {
+    /// Reads a request or a notification.
+    ///
+    /// # Errors
+    /// The error for a caller whose message is neither, or whose parameters have the wrong shape.
+    pub(super) fn of(body: &'a [u8]) -> Result<Self, RpcError> {
+        let message = Message::parse(body)?;
+        if message.kind()? == Kind::Response {
+            return Err(RpcError::invalid_request("the message is no request"));
         }
-        None => None,
-    };
-    let member = |name: &str| members.as_ref().and_then(|members| members.get(name));
-    let asked = Asked {
-        id: id.get().to_owned(),
-        method: method.to_string(),
-        progress_token: member(meta::PROGRESS_TOKEN)
-            .filter(|token| is_token(token))
-            .map(|token| token.get().to_owned()),
-        uri: params.uri.map(|uri| uri.get().to_owned()),
-        log_level: member(meta::LOG_LEVEL).and_then(LogLevel::of),
-    };
-    let mut edits = Edits::new(body);
-    let number = number.to_string();
-    let new_meta = rewrite(members.as_ref(), era, &number, trace);
-    match (message.params, params.meta) {
-        (Some(whole), Some(_)) if new_meta.is_empty() => {
-            if let Some(members) = Members::of(whole) {
-                edits.remove(&members, "_meta");
+        let params = message.peek_params()?;
+        let meta = match params.meta {
+            Some(raw) => {
+                Some(Members::of(raw).ok_or_else(|| RpcError::invalid_params("`_meta` must be an object"))?)
             }
-        }
-        (_, Some(old)) => edits.replace(old.get(), new_meta.finish()),
-        _ if new_meta.is_empty() => {}
-        (Some(whole), None) => {
-            edits.insert_first(whole.get(), &format!("\"_meta\":{}", new_meta.finish()));
-        }
-        (None, None) => {
-            let params = format!("{number},\"params\":{{\"_meta\":{}}}", new_meta.finish());
-            edits.replace(id.get(), params);
-            return Ok((end_line(edits.apply()), asked));
+            None => None,
+        };
+        Ok(Self {
+            body,
+            message,
+            params,
+            meta,
+        })
+    }
+
+    pub(super) fn method(&self) -> &str {
+        self.message.method.as_deref().unwrap_or_default()
+    }
+
+    /// The id as spelled; a notification has none.
+    pub(super) fn id(&self) -> Option<&'a str> {
+        self.message.id.map(RawValue::get)
+    }
+
+    /// What has to be remembered of it.
+    pub(super) fn asked(&self) -> Asked {
+        Asked {
+            id: self.id().unwrap_or("null").to_owned(),
+            method: self.method().to_owned(),
+            progress_token: self
+                .metadata(meta::PROGRESS_TOKEN)
+                .filter(|token| is_token(token))
+                .map(|token| token.get().to_owned()),
+            uri: self.params.uri.map(|uri| uri.get().to_owned()),
+            log_level: self.metadata(meta::LOG_LEVEL).and_then(LogLevel::of),
+            declared: Declared::of(self.metadata(meta::CLIENT_CAPABILITIES)),
         }
     }
-    edits.replace(id.get(), number);
-    Ok((end_line(edits.apply()), asked))
+
+    /// What a client got with the last round of the call that this repeats.
+    pub(super) fn request_state(&self) -> Option<&'a RawValue> {
+        self.params.request_state
+    }
+
+    /// What a client answers to the last round.
+    pub(super) fn input_responses(&self) -> Option<&'a RawValue> {
+        self.params.input_responses
+    }
+
+    /// Everything that a retry must repeat, in one spelling.
+    pub(super) fn repeated(&self) -> String {
+        let params = self.message.params.and_then(Members::of);
+        params.map_or_else(String::new, |params| {
+            canonical_without(&params, &[META, ROUND[0], ROUND[1]])
+        })
+    }
+
+    /// The request without what only a retry has.
+    pub(super) fn first_round(&self) -> Vec<u8> {
+        let Some(members) = self.message.params.and_then(Members::of) else {
+            return self.body.to_vec();
+        };
+        let mut edits = Edits::new(self.body);
+        edits.remove_where(&members, |key| {
+            meta::as_text(key).is_some_and(|key| ROUND.contains(&key.as_ref()))
+        });
+        edits.apply()
+    }
+
+    /// Whether a server of this era may get the request.
+    ///
+    /// # Errors
+    /// The error for the caller if not.
+    pub(super) fn check(&self, era: Era, declared: &Declared) -> Result<(), RpcError> {
+        let called = self.method();
+        let of_tasks = called.starts_with(method::TASKS_PREFIX);
+        if SESSION_METHODS.contains(&called) || of_tasks && era == Era::Legacy {
+            return Err(RpcError::method_not_found(called));
+        }
+        if of_tasks && !declared.tasks {
+            return Err(RpcError::missing_capability(
+                format!(
+                    "`{called}` needs the extension `{TASKS_EXTENSION}`, which the request does not declare"
+                ),
+                serde_json::json!({ "extensions": { TASKS_EXTENSION: {} } }),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Writes the request for the server, under this number.
+    pub(super) fn line(&self, era: Era, number: u64, trace: Option<&TraceContext>) -> Vec<u8> {
+        let number = number.to_string();
+        let mut edits = Edits::new(self.body);
+        let new_meta = rewrite(self.meta.as_ref(), era, &number, trace);
+        let Some(id) = self.id() else {
+            self.exchange_metadata(&mut edits, new_meta);
+            return end_line(edits.apply());
+        };
+        if self.message.params.is_none() && !new_meta.is_empty() {
+            let params = format!("{number},\"params\":{{\"_meta\":{}}}", new_meta.finish());
+            edits.replace(id, params);
+        } else {
+            self.exchange_metadata(&mut edits, new_meta);
+            edits.replace(id, number);
+        }
+        end_line(edits.apply())
+    }
+
+    fn exchange_metadata(&self, edits: &mut Edits<'_>, new: Object) {
+        match (self.message.params, self.params.meta) {
+            (Some(whole), Some(_)) if new.is_empty() => {
+                if let Some(members) = Members::of(whole) {
+                    edits.remove(&members, META);
+                }
+            }
+            (_, Some(old)) => edits.replace(old.get(), new.finish()),
+            (Some(whole), None) if !new.is_empty() => {
+                edits.insert_first(whole.get(), &format!("\"_meta\":{}", new.finish()));
+            }
+            _ => {}
+        }
+    }
+
+    fn metadata(&self, name: &str) -> Option<&'a RawValue> {
+        self.meta.as_ref().and_then(|members| members.get(name))
+    }
 }
 
 /// The metadata for the child: a number for the progress token, the trace if there is none, and no reserved keys for a legacy one.
@@ -148,8 +225,14 @@ mod tests {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn written(body: &str, era: Era, trace: Option<&TraceContext>) -> String {
-        let (line, _) = for_child(body.as_bytes(), era, 42, trace).unwrap();
+        let line = Reading::of(body.as_bytes()).unwrap().line(era, 42, trace);
         String::from_utf8(line).unwrap()
+    }
+
+    fn refused(body: &str, era: Era) -> Option<i64> {
+        let checked =
+            Reading::of(body.as_bytes()).and_then(|reading| reading.check(era, &reading.asked().declared));
+        checked.err().map(|error| error.code)
     }
 
     #[test]
@@ -233,20 +316,82 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_must_not_get_is_refused() {
+    fn what_a_server_must_not_get_is_refused() {
         for body in [
             r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"logging/setLevel","params":{"level":"debug"}}"#,
-            r#"{"jsonrpc":"2.0","method":"tools/call"}"#,
+            r#"{"jsonrpc":"2.0","id":1,"method":"tasks/list","params":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"result":{}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":7}}"#,
             r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":[]}"#,
             "garbage",
         ] {
-            assert!(
-                for_child(body.as_bytes(), Era::Legacy, 1, None).is_err(),
-                "{body}"
-            );
+            assert!(refused(body, Era::Legacy).is_some(), "{body}");
+        }
+        for method in ["tools/call", "com.example/x", "extensions/unknown"] {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"{method}"}}"#);
+            assert_eq!(refused(&body, Era::Legacy), None, "{method}");
+        }
+    }
+
+    #[test]
+    fn tasks_are_for_callers_that_declare_them() {
+        let body = |declared: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"tasks/get","params":{{"taskId":"t","_meta":{{"io.modelcontextprotocol/clientCapabilities":{declared}}}}}}}"#
+            )
+        };
+        let declared = r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#;
+        assert_eq!(refused(&body("{}"), Era::Modern), Some(-32021));
+        assert_eq!(refused(&body(declared), Era::Modern), None);
+        assert_eq!(refused(&body(declared), Era::Legacy), Some(-32601));
+    }
+
+    #[test]
+    fn a_retry_repeats_its_request_whatever_else_it_says() {
+        let reading = |params: &str| {
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}"#);
+            Reading::of(body.as_bytes()).unwrap().repeated()
+        };
+        let first = reading(r#"{"name":"t","arguments":{"a":1,"b":[2]},"_meta":{"progressToken":1}}"#);
+        assert_eq!(
+            reading(
+                r#"{ "inputResponses":{}, "arguments":{"b":[2],"a":1}, "requestState":"x", "name":"t", "_meta":{} }"#
+            ),
+            first
+        );
+        for other in [
+            r#"{"name":"u","arguments":{"a":1,"b":[2]}}"#,
+            r#"{"name":"t","arguments":{"a":2,"b":[2]}}"#,
+            r#"{"name":"t"}"#,
+        ] {
+            assert_ne!(reading(other), first, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_only_a_retry_has_goes_and_the_rest_stays() {
+        let body = r#"{"jsonrpc":"2.0","id":1,"params":{"requestState":"x","n":1.0,"inputResponses":{"a":{}},"name":"t"},"method":"tools/call","z":0}"#;
+        let first = Reading::of(body.as_bytes()).unwrap().first_round();
+        assert_eq!(
+            String::from_utf8(first).unwrap(),
+            r#"{"jsonrpc":"2.0","id":1,"params":{"n":1.0,"name":"t"},"method":"tools/call","z":0}"#
+        );
+    }
+
+    #[test]
+    fn a_notification_keeps_its_form() {
+        for (params, expected) in [
+            ("", ""),
+            (r#","params":{"x":1.0}"#, r#","params":{"x":1.0}"#),
+            (
+                &format!(r#","params":{{"_meta":{{{MODERN},"k":1}},"x":1}}"#),
+                r#","params":{"_meta":{"k":1},"x":1}"#,
+            ),
+        ] {
+            let body = format!(r#"{{"jsonrpc":"2.0","method":"com.example/x"{params}}}"#);
+            let expected = format!("{{\"jsonrpc\":\"2.0\",\"method\":\"com.example/x\"{expected}}}\n");
+            assert_eq!(written(&body, Era::Legacy, None), expected);
         }
     }
 }

@@ -1,63 +1,231 @@
-//! A child as a server that a host can serve.
+//! An upstream server as one that a host can serve: which conversation a message goes to.
+//!
+//! Most calls share one conversation. Callers of a legacy server that can be asked for input have lanes of their own, and the course
+//! of such a call, with its rounds, is in [`super::rounds`].
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use bus_schema::{
-    ProtocolVersion, Request,
-    mcp::{Era, method},
-    rpc::Message,
+    Request, RoutedState, RpcError, ServerId,
+    mcp::{Era, meta, method},
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{McpServer, Outcome, Parts};
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
 
-use super::link::Link;
 use crate::legacy::request::for_server;
 
-/// How a child wants to be spoken with, as its handshake found out.
-#[derive(Clone, Debug)]
-pub(super) struct Session {
-    pub(super) version: ProtocolVersion,
-    /// The answer to `server/discover`, for a child that does not know the question.
-    pub(super) discovered: Option<String>,
-}
+use super::{
+    call::Call,
+    capabilities::Declared,
+    connection::Session,
+    lanes::{Lanes, Manner, Owner, Turn, Wanted},
+    link::Link,
+    park::{self, Parks, Ticket},
+    request::{Asked, Reading},
+    seal::Binding,
+    subscriptions::Subscriptions,
+};
 
-pub(super) struct ChildServer {
+/// An upstream server that is ready for calls.
+pub(super) struct UpstreamServer {
     pub(super) link: Arc<Link>,
     pub(super) session: Session,
+    pub(super) lanes: Arc<Lanes>,
+    pub(super) parks: Arc<Parks>,
+    pub(super) subscriptions: Subscriptions,
+    /// Cancelled when running calls must not go on.
+    pub(super) over: CancellationToken,
 }
 
-impl ChildServer {
-    fn era(&self) -> Era {
+/// What has become of a message.
+pub(super) enum Begun {
+    Call(Call),
+    Done(Outcome),
+}
+
+impl UpstreamServer {
+    pub(super) fn new(link: Arc<Link>, session: Session, lanes: Arc<Lanes>, parks: Arc<Parks>) -> Self {
+        Self {
+            subscriptions: Subscriptions::new(Arc::clone(&link), &session),
+            link,
+            session,
+            lanes,
+            parks,
+            over: CancellationToken::new(),
+        }
+    }
+
+    pub(super) fn era(&self) -> Era {
         self.session.version.era()
     }
 
+    pub(super) fn id(&self) -> &ServerId {
+        &self.link.server
+    }
+
+    /// Does what has to be done beside the calls, for as long as it is waited for.
+    pub(super) async fn accompany(&self) -> Infallible {
+        tokio::select! {
+            never = self.parks.sweep() => never,
+            never = self.subscriptions.keep() => never,
+        }
+    }
+
     async fn answer(self: Arc<Self>, request: Request, parts: Parts) -> Outcome {
-        let body = request.body.0;
-        if let (method::DISCOVER, Some(discovered)) = (request.method.as_str(), &self.session.discovered)
-            && let Ok(Message { id: Some(id), .. }) = Message::parse(&body)
-        {
-            return Outcome::result(id.get(), discovered.as_bytes());
+        let body = for_server(self.session.version, &request.method, &request.body.0);
+        let (begun, id) = match Reading::of(&body) {
+            Ok(reading) => (
+                self.begin(&reading, &request).await,
+                reading.id().map(str::to_owned),
+            ),
+            Err(error) => return Outcome::error_for(&body, &error),
+        };
+        // The server has its copy; a call may last for long.
+        drop((body, request));
+        match begun {
+            Ok(Begun::Call(call)) => tokio::select! {
+                outcome = self.run(call, &parts) => outcome,
+                () = self.over.cancelled() => {
+                    let error = RpcError::internal(format!("server `{}` has ended", self.id()));
+                    Outcome::error(id.as_deref(), &error)
+                }
+            },
+            Ok(Begun::Done(outcome)) => outcome,
+            Err(error) => Outcome::error(id.as_deref(), &error),
         }
-        let body = for_server(self.session.version, &request.method, &body);
-        match self.link.begin(&body, self.era(), request.trace.as_ref()).await {
-            Ok(call) => {
-                // The child has its copy; a call may last for long.
-                drop(body);
-                call.finish(&parts).await
+    }
+
+    async fn begin(&self, reading: &Reading<'_>, request: &Request) -> Result<Begun, RpcError> {
+        let Some(id) = reading.id() else {
+            return self.tell(reading, request).await;
+        };
+        if let (method::DISCOVER, Some(discovered)) = (reading.method(), &self.session.discovered) {
+            return Ok(Begun::Done(Outcome::result(id, discovered.as_bytes())));
+        }
+        let asked = reading.asked();
+        reading.check(self.era(), &asked.declared)?;
+        let is_retry = reading.request_state().is_some() || reading.input_responses().is_some();
+        if self.era() == Era::Modern {
+            // The state is the server's own, unless it can only be meant for another.
+            let state = reading.request_state().and_then(meta::as_text);
+            if state.is_some_and(|state| RoutedState::parse(&state).is_some()) {
+                return Err(park::gone(self.id()));
             }
-            Err(error) => Outcome::error_for(&body, &error),
+            let trace = request.trace.as_ref();
+            return self
+                .link
+                .begin(reading, asked, Era::Modern, trace)
+                .await
+                .map(Begun::Call);
         }
+        if is_retry && method::ASKING.contains(&reading.method()) {
+            return self.resume(reading, asked, request).await;
+        }
+        let ticket = self.ticket(reading, &asked.declared, request);
+        self.call(reading, asked, request, ticket).await.map(Begun::Call)
+    }
+
+    /// Makes a call of a legacy server, on the conversation that its caller needs.
+    pub(super) async fn call(
+        &self,
+        reading: &Reading<'_>,
+        asked: Asked,
+        request: &Request,
+        ticket: Option<Ticket>,
+    ) -> Result<Call, RpcError> {
+        let manner = if ticket.is_some() {
+            Manner::Alone
+        } else {
+            Manner::Along
+        };
+        let turn = self.turn(&asked.declared, manner, request).await?;
+        let link = turn.as_ref().map_or(&self.link, |turn| &turn.link);
+        let mut call = link
+            .begin(reading, asked, Era::Legacy, request.trace.as_ref())
+            .await?;
+        call.turn = turn;
+        call.ticket = ticket;
+        Ok(call)
+    }
+
+    /// What a call needs whose caller can be asked for input.
+    pub(super) fn ticket(
+        &self,
+        reading: &Reading<'_>,
+        declared: &Declared,
+        request: &Request,
+    ) -> Option<Ticket> {
+        let may_be_asked = declared.can_be_asked() && method::ASKING.contains(&reading.method());
+        may_be_asked.then(|| self.new_ticket(reading, request))
+    }
+
+    pub(super) fn new_ticket(&self, reading: &Reading<'_>, request: &Request) -> Ticket {
+        Ticket {
+            owner: Owner::of(&request.principal),
+            binding: Binding::new(
+                &request.principal,
+                self.id().as_str(),
+                reading.method(),
+                &reading.repeated(),
+            ),
+            before: None,
+        }
+    }
+
+    /// A place on the lane of a caller that needs one; `None` when the shared conversation is right for it.
+    async fn turn(
+        &self,
+        declared: &Declared,
+        manner: Manner,
+        request: &Request,
+    ) -> Result<Option<Turn>, RpcError> {
+        if self.era() == Era::Modern || declared.is_plain() {
+            return Ok(None);
+        }
+        // A little less than the caller has, so that it hears what it has waited for.
+        let limit = Duration::from_millis(request.timeout_ms) * 9 / 10;
+        self.lanes
+            .turn(Wanted::new(
+                &request.principal,
+                declared,
+                &self.session,
+                manner,
+                limit,
+            ))
+            .await
+    }
+
+    /// Hands on a notification. What the protocol itself defines is about the caller's own session, and stays.
+    async fn tell(&self, reading: &Reading<'_>, request: &Request) -> Result<Begun, RpcError> {
+        if !method::NOTIFICATIONS.contains(&reading.method()) {
+            let turn = self
+                .turn(&reading.asked().declared, Manner::Along, request)
+                .await?;
+            let link = turn.as_ref().map_or(&self.link, |turn| &turn.link);
+            link.send(reading.line(self.era(), 0, request.trace.as_ref()))
+                .await?;
+        }
+        Ok(Begun::Done(Outcome::taken()))
     }
 }
 
-impl McpServer for ChildServer {
+impl McpServer for UpstreamServer {
     fn handle(self: Arc<Self>, request: Request, parts: Parts) -> BoxFuture<'static, Outcome> {
         self.answer(request, parts).boxed()
     }
 
     fn list_changes(&self) -> Option<watch::Receiver<u64>> {
         Some(self.link.list_changes.subscribe())
+    }
+
+    fn updates(&self) -> Option<broadcast::Receiver<Arc<str>>> {
+        Some(self.link.updates.subscribe())
+    }
+
+    fn watch(self: Arc<Self>, uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
+        async move { self.subscriptions.watch(uris).await }.boxed()
     }
 
     fn protocol_version(&self) -> String {

@@ -23,6 +23,10 @@ pub const MISSING_CAPABILITY: i64 = -32021;
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// A resource does not exist (legacy).
 pub const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
+/// The user has to open a page before the request can be served (legacy).
+pub const LEGACY_URL_ELICITATION: i64 = -32042;
+/// The user lets the client's model say nothing (client to server, legacy).
+pub const USER_REJECTED: i64 = -1;
 
 /// A JSON-RPC error object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
@@ -77,6 +81,13 @@ impl RpcError {
     #[must_use]
     pub fn header_mismatch(message: impl Into<String>) -> Self {
         Self::new(HEADER_MISMATCH, message)
+    }
+
+    /// The client lacks a capability that the request needs. `required` is a `ClientCapabilities` object.
+    #[must_use]
+    pub fn missing_capability(message: impl Into<String>, required: Value) -> Self {
+        let data = Value::from_iter([("requiredCapabilities", required)]);
+        Self::new(MISSING_CAPABILITY, message).with_data(data)
     }
 
     /// There is no such method.

@@ -51,6 +51,12 @@ pub const SUBSCRIBE: &str = "resources/subscribe";
 pub const UNSUBSCRIBE: &str = "resources/unsubscribe";
 /// The client's folders have changed (legacy).
 pub const ROOTS_CHANGED: &str = "notifications/roots/list_changed";
+/// The user has done what a URL was for (legacy).
+pub const ELICITED: &str = "notifications/elicitation/complete";
+/// How a task is doing (legacy).
+pub const TASK_STATUS: &str = "notifications/tasks/status";
+/// What the methods of tasks begin with, in both eras.
+pub const TASKS_PREFIX: &str = "tasks/";
 /// Asks the user (server to client).
 pub const ELICIT: &str = "elicitation/create";
 /// Asks the client's model (server to client).
@@ -88,6 +94,22 @@ const NOT_MODERN: [&str; 10] = [
 pub fn is_custom(method: &str) -> bool {
     !SERVED.contains(&method) && !NOT_MODERN.contains(&method) && !TASKS.contains(&method)
 }
+
+/// The notifications that some revision of the protocol defines, of either side. Any other is between a client and its server.
+pub const NOTIFICATIONS: [&str; 12] = [
+    INITIALIZED,
+    CANCELLED,
+    PROGRESS,
+    MESSAGE,
+    TOOLS_CHANGED,
+    PROMPTS_CHANGED,
+    RESOURCES_CHANGED,
+    ACKNOWLEDGED,
+    UPDATED,
+    ROOTS_CHANGED,
+    ELICITED,
+    TASK_STATUS,
+];
 
 /// The methods whose answer may ask the client for input.
 pub const ASKING: [&str; 3] = [TOOLS_CALL, PROMPTS_GET, RESOURCES_READ];

@@ -8,13 +8,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::upstream::{
-    ChildOptions, EraKnob,
+    AskingOptions, ChildOptions, EraKnob,
     remote::{Bearer, RemoteOptions, Secret, TransportKnob},
 };
 use bus_schema::ServerId;
 use serde::Deserialize;
 
 const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
+/// Nobody is asked for input for longer than a day.
+const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
+/// More processes of one server than this are a mistake of the one who wrote it.
+const MOST_CHILDREN: usize = 1_000;
 
 /// An external server in the file: a command, or a URL.
 #[derive(Clone, Deserialize)]
@@ -51,6 +55,13 @@ pub struct ServerLine {
     /// How many calls it takes at once.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: u32,
+    /// How long a call waits for input that its caller was asked for.
+    pub input_ttl_secs: Option<u64>,
+    /// How many connections it may have for callers that can be asked for input, beside the one that all others share; for a
+    /// command each is a process.
+    pub max_children: Option<usize>,
+    /// How long such a connection stays that nobody uses.
+    pub idle_secs: Option<u64>,
 }
 
 fn default_max_in_flight() -> u32 {
@@ -82,6 +93,7 @@ impl ServerLine {
                 tags: self.tags.clone(),
                 max_in_flight: self.max_in_flight,
                 tool_timeouts,
+                asking: self.asking(),
             }));
         };
         let bearer = match (&self.bearer_env, &self.bearer_file) {
@@ -108,6 +120,7 @@ impl ServerLine {
             tags: self.tags.clone(),
             max_in_flight: self.max_in_flight,
             tool_timeouts: HashMap::new(),
+            asking: self.asking(),
         }
     }
 
@@ -120,12 +133,43 @@ impl ServerLine {
         })
     }
 
+    pub(super) fn asking(&self) -> AskingOptions {
+        let usual = AskingOptions::default();
+        AskingOptions {
+            input_ttl: self.input_ttl_secs.map_or(usual.input_ttl, Duration::from_secs),
+            max_children: self.max_children.unwrap_or(usual.max_children),
+            idle: self.idle_secs.map_or(usual.idle, Duration::from_secs),
+        }
+    }
+
+    fn check_asking(&self) -> anyhow::Result<()> {
+        let id = &self.id;
+        for (key, secs) in [
+            ("input_ttl_secs", self.input_ttl_secs),
+            ("idle_secs", self.idle_secs),
+        ] {
+            if let Some(secs) = secs.filter(|secs| !(1..=LONGEST_INPUT_SECS).contains(secs)) {
+                bail!("server `{id}` has {key} = {secs}; use 1 to {LONGEST_INPUT_SECS} (a day)");
+            }
+        }
+        if let Some(children) = self
+            .max_children
+            .filter(|children| !(1..=MOST_CHILDREN).contains(children))
+        {
+            bail!(
+                "server `{id}` has max_children = {children}; use 1 to {MOST_CHILDREN}, as every caller that can be asked needs one"
+            );
+        }
+        Ok(())
+    }
+
     /// Finds what cannot work, without asking for secrets.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let id = &self.id;
         if self.max_in_flight == 0 {
             bail!("server `{id}` has max_in_flight = 0; use 1 or more");
         }
+        self.check_asking()?;
         match (&self.command, &self.url) {
             (Some(_), Some(_)) => bail!("server `{id}` has both a command and a url; keep one"),
             (None, None) => bail!(
@@ -227,9 +271,39 @@ mod tests {
                 "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nbearer_env = \"A\"\nbearer_file = \"b\"",
                 ["server `a`", "bearer_env and bearer_file", "keep one"],
             ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 0",
+                ["server `a`", "input_ttl_secs = 0", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nmax_children = 0",
+                ["server `a`", "max_children = 0", "1 to 1000"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nidle_secs = 100000",
+                ["server `a`", "idle_secs = 100000", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = \"many\"",
+                ["line 4", "max_children", "expected"],
+            ),
         ] {
             expect_refusal(text, words);
         }
+    }
+
+    #[test]
+    fn how_long_a_question_waits_and_how_many_processes_it_may_take_can_be_said() {
+        let asking = |more: &str| {
+            let text = format!("[[servers]]\nid = \"a\"\ncommand = [\"x\"]\n{more}");
+            load(&text).expect("loads").servers[0].asking()
+        };
+        assert_eq!(asking(""), AskingOptions::default());
+        let said = asking("input_ttl_secs = 7\nmax_children = 2\nidle_secs = 9\n");
+        assert_eq!(
+            (said.input_ttl, said.max_children, said.idle),
+            (Duration::from_secs(7), 2, Duration::from_secs(9))
+        );
     }
 
     #[test]

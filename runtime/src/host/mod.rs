@@ -20,6 +20,8 @@ pub(crate) use deprecated::KEY as DEPRECATED_KEY;
 pub use run::Host;
 pub use server::{HostOptions, McpServer, Outcome, Parts, Visibility};
 pub(crate) use services::CARD_KEY;
+#[cfg(feature = "testing")]
+pub(crate) use tool_list::edit as edit_tool_list;
 
 /// How long a call works in silence before its host tells the caller that it does.
 pub(crate) const ACCEPT_AFTER: Duration = Duration::from_millis(100);

@@ -142,7 +142,9 @@ impl Outcome {
 pub struct Parts(mpsc::Sender<Bytes>);
 
 impl Parts {
-    pub(crate) fn new(sender: mpsc::Sender<Bytes>) -> Self {
+    /// Sends to whoever holds the other end.
+    #[must_use]
+    pub fn new(sender: mpsc::Sender<Bytes>) -> Self {
         Self(sender)
     }
 

@@ -37,7 +37,7 @@ struct Tool<'a> {
 }
 
 /// Edits the answer to `tools/list`. `left_out` hears of each tool that is left out, and why.
-pub(super) fn edit(outcome: Outcome, left_out: impl FnMut(&str, &BadAnnotation)) -> Outcome {
+pub(crate) fn edit(outcome: Outcome, left_out: impl FnMut(&str, &BadAnnotation)) -> Outcome {
     let worth_a_look = WORTH_A_LOOK
         .iter()
         .any(|word| outcome.body.windows(word.len()).any(|window| window == *word));

@@ -3,7 +3,16 @@
 use rmcp::model::MetaObject;
 use serde_json::json;
 
+use super::version::VERSION_KEY;
 use crate::host::DEPRECATED_KEY;
+
+/// Declares the version of a tool, which `server://version` shows: `#[tool(meta = version("2.0"))]`.
+#[must_use]
+pub fn version(declared: &str) -> MetaObject {
+    let mut meta = MetaObject::new();
+    meta.0.insert(VERSION_KEY.to_owned(), declared.into());
+    meta
+}
 
 /// Marks an older form of a tool that stands beside its successor for a while: `#[tool(meta = deprecated("1.4", "search", "2.0"))]`.
 ///

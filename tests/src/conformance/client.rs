@@ -6,7 +6,6 @@
 
 use std::iter;
 
-use anyhow::Context as _;
 use bus_schema::{
     header,
     mcp::{meta, method, mirrored},
@@ -26,27 +25,27 @@ const ECHO_TOOL: &str = "json_schema_echo";
 
 /// Plays a scenario against the suite's server at a URL. The context is what the suite wants to be sent, if it says so.
 ///
-/// # Errors
-/// When the server's tools cannot be listed through the platform.
-///
 /// # Panics
 /// When the platform does not start, or does not answer.
-pub async fn play(url: &str, context: &Value) -> anyhow::Result<()> {
-    let line = format!("[[servers]]\nid = {}\nurl = {}\n", json!(ID), json!(url));
+pub async fn play(url: &str, context: &Value) {
+    let line = format!(
+        "[[servers]]\nid = {}\nurl = {}\nallow_private = true\n",
+        json!(ID),
+        json!(url)
+    );
     let platform = Platform::start(&line, &[ID]).await;
     platform.knows(ID).await;
     let caller = Caller(platform.client(ID));
-    let played = caller.play(context).await;
+    caller.play(context).await;
     platform.stop().await;
-    played
 }
 
 struct Caller(Client);
 
 impl Caller {
-    async fn play(&self, context: &Value) -> anyhow::Result<()> {
-        let tools = self.list(method::TOOLS_LIST, "tools").await;
-        let tools = tools.context("the server's tools cannot be listed")?;
+    async fn play(&self, context: &Value) {
+        // A server that has no tools, prompts or resources says so, and nothing follows from that: the suite looks at what arrives.
+        let tools = self.list(method::TOOLS_LIST, "tools").await.unwrap_or_default();
         for tool in &tools {
             let name = tool["name"].as_str().unwrap_or_default();
             for arguments in arguments_for(name, tool, &tools, context) {
@@ -58,7 +57,6 @@ impl Caller {
                 .await;
             }
         }
-        // A server that has none of these says so, and nothing follows from that.
         for prompt in self
             .list(method::PROMPTS_LIST, "prompts")
             .await
@@ -79,7 +77,6 @@ impl Caller {
             let params = json!({ "uri": resource["uri"] });
             self.finish(method::RESOURCES_READ, params, &Value::Null).await;
         }
-        Ok(())
     }
 
     async fn list(&self, called: &str, key: &str) -> Option<Vec<Value>> {

@@ -132,7 +132,11 @@ impl Upstream {
             Way::Stdio => (Some(self.child_line()?), None),
             Way::Http => {
                 let server = self.start_http().await?;
-                let line = format!("[[servers]]\nid = {}\nurl = {}\n", json!(ID), json!(server.url()));
+                let line = format!(
+                    "[[servers]]\nid = {}\nurl = {}\nallow_private = true\n",
+                    json!(ID),
+                    json!(server.url())
+                );
                 (Some(line), Some(server))
             }
         };

@@ -6,20 +6,27 @@
     reason = "JSON is built where it is used, and tables of cases are long"
 )]
 
+mod asking;
 mod calls;
 mod channels;
 mod clients;
+mod confirming;
 mod databases;
 mod discovery;
 mod doors;
 mod hostile;
+mod in_process;
+mod legacy_tasks;
 mod listening;
+mod matrix;
 mod nats_door;
 mod processes;
 mod remotes;
+mod sessions;
 mod slow_readers;
 mod statements;
 mod store;
 mod tidy;
 mod tool_lists;
 mod upstreams;
+mod versions;

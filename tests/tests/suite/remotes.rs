@@ -1,6 +1,11 @@
 //! Foreign servers at a URL: real ones of both eras over every transport, and scripted ones that misbehave.
 
+mod eras;
+mod faults;
+mod legacy;
+mod modern;
 mod real;
+mod secure;
 
 use runtime::supervise::Status;
 use serde_json::{Value, json};

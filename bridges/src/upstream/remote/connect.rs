@@ -4,24 +4,28 @@
 //! leads to `initialize`, and a refusal of that to the stream of the first transport. What says nothing about eras, such as wrong
 //! credentials or a server that is down, ends the attempt. Source: MCP 2026-07-28, Streamable HTTP, backward compatibility.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use axum::http::StatusCode;
 use bus_schema::{
     ServerId,
     mcp::{Era, ProtocolVersion, method},
 };
-use serde_json::{Value, json};
+use futures::{FutureExt as _, future::BoxFuture};
+use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 use url::Url;
 
 use crate::upstream::{
+    connection::{Association, Connection, Connector, Opening, Session},
     error::UpstreamError,
     handshake::{Opened, converse, is_modern, named_in, own_meta, read_discovered},
     link::{Link, Outgoing},
     options::{EraKnob, Limits},
-    server::Session,
 };
 
 use super::{
@@ -63,6 +67,11 @@ pub(in crate::upstream) struct Found {
 }
 
 impl Found {
+    /// Whether what belongs to a call comes on a stream of its own.
+    pub(super) fn has_streams(self) -> bool {
+        self.transport == TransportKnob::Http
+    }
+
     /// The same, in an era that is known by now.
     pub(super) fn in_era(self, era: Era) -> Self {
         let era = match era {
@@ -99,35 +108,87 @@ impl Server {
         })
     }
 
-    /// Opens a connection. To a legacy server it declares these capabilities of a client.
+    /// Opens a connection.
     ///
     /// # Errors
     /// [`UpstreamError`] when the server is not there, or speaks in no way that is known here.
     pub(in crate::upstream) async fn connect(
         &self,
         known: Option<Found>,
-        capabilities: &Value,
+        opening: &Opening,
         limits: Limits,
     ) -> Result<(Remote, Session), UpstreamError> {
         let attempt = Attempt {
             server: self,
-            capabilities,
+            opening,
             limits,
         };
         let known = known.unwrap_or(Found {
             transport: self.transport,
             era: self.era,
         });
+        let known = match opening.era {
+            EraKnob::Auto => known,
+            era => Found { era, ..known },
+        };
         timeout(CONNECT_LIMIT, attempt.open(known))
             .await
             .unwrap_or(Err(RemoteError::Late(CONNECT_LIMIT).into()))
     }
 }
 
+/// Connects to one server, and remembers how it is spoken with.
+pub(in crate::upstream) struct RemoteConnector {
+    server: Server,
+    limits: Limits,
+    /// What the last connection was found to speak, so that the next need not find out again. Held only to read or set it.
+    found: Mutex<Option<Found>>,
+}
+
+impl RemoteConnector {
+    /// Reads the settings of a server; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names what cannot be used.
+    pub(in crate::upstream) fn new(options: &RemoteOptions, limits: Limits) -> Result<Self, RemoteError> {
+        Ok(Self {
+            server: Server::new(options)?,
+            limits,
+            found: Mutex::new(None),
+        })
+    }
+
+    fn found(&self) -> MutexGuard<'_, Option<Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connector for RemoteConnector {
+    fn connect(&self, opening: Opening) -> BoxFuture<'_, Result<Connection, UpstreamError>> {
+        async move {
+            let known = *self.found();
+            let connected = self.server.connect(known, &opening, self.limits).await;
+            // A server that cannot be connected to may have become another one.
+            *self.found() = connected.as_ref().ok().map(|(remote, _)| remote.found());
+            let (remote, session) = connected?;
+            let link = Arc::clone(remote.link());
+            Ok(Connection::new(link, session, Box::new(remote)))
+        }
+        .boxed()
+    }
+
+    fn association(&self) -> Association {
+        match *self.found() {
+            Some(found) if found.has_streams() => Association::Streams,
+            _ => Association::None,
+        }
+    }
+}
+
 /// One attempt to connect.
 struct Attempt<'a> {
     server: &'a Server,
-    capabilities: &'a Value,
+    opening: &'a Opening,
     limits: Limits,
 }
 
@@ -143,7 +204,11 @@ impl Attempt<'_> {
     }
 
     fn link(&self) -> (Arc<Link>, mpsc::Receiver<Outgoing>) {
-        Link::new(self.server.id.clone(), self.limits.unread)
+        Link::new(
+            self.server.id.clone(),
+            self.opening.declared.clone(),
+            self.limits.unread,
+        )
     }
 
     async fn http(&self, known: Found) -> Connected {
@@ -159,8 +224,8 @@ impl Attempt<'_> {
                 Err(NotModern::Failed(error)) => return Err(error),
             }
         }
-        let refused = match session::initialize(&exchange, self.capabilities).await {
-            Ok(opened) => return Ok(legacy(exchange, queue, self.capabilities, opened)),
+        let refused = match session::initialize(&exchange, &self.opening.declared).await {
+            Ok(opened) => return Ok(legacy(exchange, queue, self.opening, opened)),
             Err(refused) => refused,
         };
         if known.transport == TransportKnob::Http || !refused.leaves_a_choice() {
@@ -227,10 +292,14 @@ impl Attempt<'_> {
     /// Makes the handshake over the conversation itself. The end of the connection explains whatever else goes wrong.
     async fn converse(&self, remote: &mut Remote, era: EraKnob) -> Result<Opened, UpstreamError> {
         let link = Arc::clone(remote.link());
+        let opening = Opening {
+            era,
+            ..self.opening.clone()
+        };
         tokio::select! {
             biased;
             error = remote.ended() => Err(error),
-            opened = converse(&link, era, self.capabilities, self.limits) => opened,
+            opened = converse(&link, &opening, self.limits) => opened,
         }
     }
 }
@@ -262,13 +331,13 @@ fn modern(
 fn legacy(
     exchange: Exchange,
     queue: mpsc::Receiver<Outgoing>,
-    capabilities: &Value,
+    opening: &Opening,
     opened: session::Opened,
 ) -> (Remote, Session) {
     exchange.tools.speak(Era::Legacy);
     let (link, health) = (Arc::clone(&exchange.link), Arc::clone(&exchange.health));
     let session = opened.session.clone();
-    let server = Arc::new(Legacy::new(exchange, capabilities.clone(), opened));
+    let server = Arc::new(Legacy::new(exchange, opening.declared.clone(), opened));
     let found = Found {
         transport: TransportKnob::Http,
         era: EraKnob::Legacy,
@@ -293,7 +362,7 @@ enum NotModern {
 async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
     let mut version = ProtocolVersion::MODERN;
     // Asked again at most once, with a version that the server has named.
-    for _ in 0..2 {
+    for attempt in 1..=2 {
         let params = json!({ "_meta": own_meta(version) });
         let told = modern::ask(exchange, version, method::DISCOVER, &params, PROBE_LIMIT).await;
         let refusal = match told.map(|told| told.result) {
@@ -306,7 +375,11 @@ async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
             Err(error) => return Err(NotModern::Failed(error.into())),
         };
         match named_in(&refusal, Era::Modern) {
-            Some(named) if named != version => version = named,
+            Some(named) if attempt == 1 => version = named,
+            // It knows the modern way, and is set to older versions.
+            None if named_in(&refusal, Era::Legacy).is_some() => {
+                return Err(NotModern::Legacy(refusal.to_string()));
+            }
             _ => {
                 return Err(NotModern::Failed(UpstreamError::Refused {
                     method: method::DISCOVER,

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bus_schema::{RpcError, mcp::Era};
+use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::Value;
 use tokio::{
     task::JoinSet,
@@ -10,7 +11,9 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::upstream::{child::pass_on_changes, error::UpstreamError, handshake::listen_to, link::Link};
+use crate::upstream::{
+    child::pass_on_changes, connection::Carrier, error::UpstreamError, handshake::listen_to, link::Link,
+};
 
 use super::{
     connect::Found,
@@ -133,6 +136,16 @@ impl Remote {
                 "server `{server}` is not connected; the call was not begun"
             )),
         );
+    }
+}
+
+impl Carrier for Remote {
+    fn ended(&mut self) -> BoxFuture<'_, UpstreamError> {
+        Self::ended(self).boxed()
+    }
+
+    fn shut_down(self: Box<Self>) -> BoxFuture<'static, ()> {
+        Self::shut_down(*self).boxed()
     }
 }
 

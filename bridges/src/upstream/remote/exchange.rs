@@ -5,11 +5,15 @@ use std::{sync::Arc, time::Duration};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header as http};
 use bus_schema::{RpcError, rpc::Message};
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::upstream::{answer, inbound, link::Link};
+use crate::upstream::{
+    answer, inbound,
+    link::{Link, own_request},
+};
 
 use super::{
     client::Client,
@@ -118,13 +122,13 @@ impl Exchange {
         &self,
         headers: &HeaderMap,
         method: &str,
-        params: &serde_json::Value,
+        params: &(impl Serialize + Sync),
         limit: Duration,
     ) -> Result<Told, RemoteError> {
         let number = self.link.next_number();
-        let body = serde_json::json!({ "jsonrpc": "2.0", "id": number, "method": method, "params": params });
+        let body = own_request(number, method, params);
         let asked = async {
-            let reply = self.post(headers, body.to_string().into()).await?;
+            let reply = self.post(headers, body.into()).await?;
             let line = match reply.body {
                 Body::Message(line) => line,
                 Body::Events(events) => self.answer_among(events, number).await?,

@@ -12,7 +12,7 @@ use bus_schema::{ServerId, header};
 use serde::Deserialize;
 use url::{Host, Url};
 
-use crate::upstream::options::EraKnob;
+use crate::upstream::{AskingOptions, EraKnob};
 
 use super::{dial, error::RemoteError, guard::Reach};
 
@@ -41,6 +41,8 @@ pub struct RemoteOptions {
     pub max_in_flight: u32,
     /// The longest that calls of single tools may take, by their names.
     pub tool_timeouts: HashMap<String, Duration>,
+    /// For callers that it may ask for input.
+    pub asking: AskingOptions,
 }
 
 /// Whether the transport of a remote server is known beforehand.
@@ -252,6 +254,7 @@ mod tests {
             tags: Vec::new(),
             max_in_flight: 1,
             tool_timeouts: HashMap::new(),
+            asking: AskingOptions::default(),
         }
     }
 

@@ -12,14 +12,14 @@ use bus_schema::{
     rpc::Message,
 };
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     sync::{OnceCell, watch},
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, info};
 
-use crate::upstream::{error::UpstreamError, handshake, server::Session};
+use crate::upstream::{capabilities::Declared, connection::Session, error::UpstreamError, handshake};
 
 use super::{
     error::RemoteError,
@@ -48,8 +48,8 @@ const MAX_RESUMPTIONS: u32 = 5;
 /// A legacy server.
 pub(super) struct Legacy {
     pub(super) exchange: Exchange,
-    /// What is declared to the server that the client can do.
-    capabilities: Value,
+    /// What is declared to the server that the client can be asked.
+    declared: Declared,
     /// The session that is open now.
     open: watch::Sender<Arc<Opened>>,
 }
@@ -80,10 +80,10 @@ impl Opened {
 
 impl Legacy {
     /// A server whose first session is open.
-    pub(super) fn new(exchange: Exchange, capabilities: Value, opened: Opened) -> Self {
+    pub(super) fn new(exchange: Exchange, declared: Declared, opened: Opened) -> Self {
         Self {
             exchange,
-            capabilities,
+            declared,
             open: watch::Sender::new(Arc::new(opened)),
         }
     }
@@ -198,7 +198,7 @@ impl Legacy {
             .next
             .get_or_try_init(|| async {
                 info!(server.id = %self.exchange.link.server, "a remote server has ended the session; opening another");
-                let next = initialize(&self.exchange, &self.capabilities)
+                let next = initialize(&self.exchange, &self.declared)
                     .await
                     .map_err(|error| match error {
                         NotOpened::Remote(error) => error,
@@ -211,8 +211,9 @@ impl Legacy {
                 }
                 let next = Arc::new(next);
                 self.open.send_replace(Arc::clone(&next));
-                // What it offers may have changed with it.
+                // What it offers may have changed with it, and what it was told is forgotten.
                 self.exchange.link.list_changed.notify_one();
+                self.exchange.link.reopened();
                 Ok(next)
             })
             .await;
@@ -395,9 +396,9 @@ pub(super) enum NotOpened {
 ///
 /// # Errors
 /// [`NotOpened`] tells an answer that is none from a refusal.
-pub(super) async fn initialize(exchange: &Exchange, capabilities: &Value) -> Result<Opened, NotOpened> {
+pub(super) async fn initialize(exchange: &Exchange, declared: &Declared) -> Result<Opened, NotOpened> {
     let ask = async |version| {
-        let params = handshake::initialize_params(version, capabilities);
+        let params = handshake::InitializeParams::new(version, declared);
         exchange
             .ask(&HeaderMap::new(), method::INITIALIZE, &params, ASK_LIMIT)
             .await

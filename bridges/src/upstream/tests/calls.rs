@@ -1,6 +1,6 @@
 //! Calls to children of both eras: what reaches the child, and what comes back.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -30,7 +30,7 @@ async fn a_legacy_child_hears_nothing_of_the_modern_era() {
 async fn a_modern_child_hears_what_the_caller_said() {
     let ready = start(&script(&format!("modern; {ECHO}"))).await.unwrap();
     let body = request("tools/list", "7", "", r#","com.example/k":1e400"#);
-    let Step::Answer(outcome) = within(ready.begin(&body).await.next()).await else {
+    let Step::Answer(outcome) = within(ready.begin(&body).await.message()).await else {
         panic!("a part came");
     };
     let text = String::from_utf8(outcome.body.to_vec()).unwrap();
@@ -169,9 +169,7 @@ async fn calls_of_a_child_that_ends_are_answered_and_later_ones_are_refused() {
         );
     }
     let body = request("tools/call", "3", "", "");
-    let refused = Arc::clone(ready.child.link())
-        .begin(body.as_bytes(), ready.era(), None)
-        .await;
+    let refused = ready.try_begin(&body).await;
     assert_eq!(refused.err().unwrap().code, -32603);
 }
 
@@ -197,7 +195,7 @@ async fn a_child_that_does_not_read_is_told_of_instead_of_fed() {
     let body = request("tools/call", "1", &format!("\"x\":\"{}\"", "x".repeat(4000)), "");
     let mut calls = Vec::new();
     let refused = loop {
-        match ready.child.link().begin(body.as_bytes(), ready.era(), None).await {
+        match ready.try_begin(&body).await {
             Ok(call) => calls.push(call),
             Err(error) => break error,
         }

@@ -8,7 +8,7 @@ use std::{
 use rustix::process::Pid;
 
 use super::scripted::{limits, script, start, start_with, within};
-use crate::upstream::{child::Child, options::Limits};
+use crate::upstream::{capabilities::Declared, child::Child, options::Limits};
 
 /// For how long a killed process may still be seen.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
@@ -75,7 +75,7 @@ async fn a_thousand_starts_and_kills_leave_no_orphan() {
         } else {
             "sleep 1000 & cat"
         };
-        let mut child = Child::spawn(&script(text), limits()).unwrap();
+        let mut child = Child::spawn(&script(text), &Declared::default(), limits()).unwrap();
         groups.push(child.group());
         match number % 4 {
             // Nobody has heard of it yet: the start was given up.

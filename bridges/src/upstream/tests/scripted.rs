@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bus_schema::{mcp::Era, rpc::Message};
+use bus_schema::{RpcError, mcp::Era, rpc::Message};
 use runtime::Outcome;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -10,17 +10,23 @@ use tokio::time::timeout;
 use crate::{
     outbox::Step,
     upstream::{
-        ChildOptions, EraKnob, UpstreamError, child::Child, handshake::connect, link::Call, options::Limits,
-        server::Session,
+        AskingOptions, ChildOptions, EraKnob, UpstreamError,
+        call::Call,
+        child::Child,
+        connection::{Opening, Session},
+        handshake::connect,
+        options::Limits,
+        request::Reading,
     },
 };
 
 /// No test waits longer for anything.
 const GUARD: Duration = Duration::from_secs(60);
 
-/// What all scripts can use: `next` reads a message into `line` and its id into `id`.
+/// What all scripts can use: `next` reads a message into `line` and its id into `id`, and notes it where the test reads.
 const PRELUDE: &str = r#"
-next() { read -r line && { id=${line#*\"id\":}; id=${id%%[,\}]*}; }; }
+next() { read -r line && { printf '%s\n' "$line" >> "${HEARD:-/dev/null}"; id=${line#*\"id\":}; id=${id%%[,\}]*}; }; }
+ask() { printf '{"jsonrpc":"2.0","id":"%s","method":"%s","params":%s}\n' "$1" "$2" "$3"; }
 result() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$1"; }
 error() { printf '{"jsonrpc":"2.0","id":%s,"error":%s}\n' "$id" "$1"; }
 say() { printf '%s\n' "$1"; }
@@ -44,6 +50,7 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
         tags: Vec::new(),
         max_in_flight: 16,
         tool_timeouts: Default::default(),
+        asking: AskingOptions::default(),
     }
 }
 
@@ -68,7 +75,7 @@ pub(super) async fn start(options: &ChildOptions) -> Result<Ready, UpstreamError
 }
 
 pub(super) async fn start_with(options: &ChildOptions, limits: Limits) -> Result<Ready, UpstreamError> {
-    let (child, session) = within(connect(options, options.era, limits)).await?;
+    let (child, session) = within(connect(options, &Opening::shared(options.era), limits)).await?;
     Ok(Ready { child, session })
 }
 
@@ -82,10 +89,13 @@ impl Ready {
     }
 
     pub(super) async fn begin(&self, body: &str) -> Call {
+        self.try_begin(body).await.unwrap()
+    }
+
+    pub(super) async fn try_begin(&self, body: &str) -> Result<Call, RpcError> {
         let link = Arc::clone(self.child.link());
-        within(link.begin(body.as_bytes(), self.era(), None))
-            .await
-            .unwrap()
+        let reading = Reading::of(body.as_bytes())?;
+        within(link.begin(&reading, reading.asked(), self.era(), None)).await
     }
 
     /// Makes a call to its end: its notifications, and its answer.
@@ -97,7 +107,7 @@ impl Ready {
 pub(super) async fn finish(call: Call) -> (Vec<String>, Value) {
     let mut parts = Vec::new();
     loop {
-        match within(call.next()).await {
+        match within(call.message()).await {
             Step::Part(body) => parts.push(String::from_utf8(body.to_vec()).unwrap()),
             Step::Answer(outcome) => return (parts, json(&outcome)),
         }

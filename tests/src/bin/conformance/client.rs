@@ -13,5 +13,6 @@ pub(crate) async fn run(url: &str) -> anyhow::Result<()> {
         Ok(text) => serde_json::from_str(&text).with_context(|| format!("{CONTEXT} is no JSON"))?,
         Err(_) => Value::Null,
     };
-    client::play(url, &context).await
+    client::play(url, &context).await;
+    Ok(())
 }

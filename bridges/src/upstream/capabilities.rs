@@ -1,0 +1,202 @@
+//! What a caller can be asked for, as each of its requests declares it, and how a legacy handshake says the same.
+
+use bus_schema::{RpcError, mcp::meta};
+use serde_json::{json, value::RawValue};
+
+use super::{
+    canonical::canonical,
+    edit::{Members, Object, is_key},
+};
+
+/// Tasks of the legacy era mean something else than the extension of this name; neither crosses.
+pub(super) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+const EXTENSIONS: &str = "extensions";
+
+/// What one caller declares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Declared {
+    pub(super) roots: bool,
+    pub(super) sampling: Option<Sampling>,
+    pub(super) elicitation: Option<Elicitation>,
+    /// Any extension at all.
+    pub(super) extensions: bool,
+    /// The extension for tasks.
+    pub(super) tasks: bool,
+    /// The members of the capabilities that a legacy handshake declares for it, in one spelling.
+    members: String,
+}
+
+/// The finer points of sampling.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sampling {
+    pub(super) tools: bool,
+    pub(super) context: bool,
+}
+
+/// How a user can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Elicitation {
+    pub(super) form: bool,
+    pub(super) url: bool,
+}
+
+impl Declared {
+    /// Reads `clientCapabilities`. What is no object declares nothing.
+    pub(super) fn of(raw: Option<&RawValue>) -> Self {
+        let Some(members) = raw.and_then(Members::of) else {
+            return Self::default();
+        };
+        let object = |name: &str| members.get(name).filter(|raw| meta::is_object(raw));
+        let extensions = object(EXTENSIONS).and_then(Members::of);
+        let names = |name: &str| extensions.as_ref().is_some_and(|all| all.get(name).is_some());
+        Self {
+            roots: object("roots").is_some(),
+            sampling: object("sampling").map(|raw| Sampling {
+                tools: has(raw, "tools"),
+                context: has(raw, "context"),
+            }),
+            elicitation: object("elicitation").map(|raw| {
+                let url = has(raw, "url");
+                Elicitation {
+                    // An empty one is from before there were modes.
+                    form: has(raw, "form") || !url,
+                    url,
+                }
+            }),
+            extensions: extensions.as_ref().is_some_and(|all| all.iter().next().is_some()),
+            tasks: names(TASKS_EXTENSION),
+            members: legacy_members(&members),
+        }
+    }
+
+    /// Whether a server may ask this caller anything.
+    pub(super) fn can_be_asked(&self) -> bool {
+        self.roots || self.sampling.is_some() || self.elicitation.is_some()
+    }
+
+    /// Whether a server cannot tell it from a caller that declares nothing.
+    pub(super) fn is_plain(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// The capabilities for a legacy handshake; the same text for callers that declare the same.
+    pub(super) fn for_handshake(&self) -> Box<RawValue> {
+        RawValue::from_string(format!("{{{}}}", self.members)).expect("JSON was put together from JSON")
+    }
+
+    /// Tells callers apart that a server could tell apart.
+    pub(super) fn fingerprint(&self) -> &str {
+        &self.members
+    }
+
+    pub(super) fn takes_urls(&self) -> bool {
+        self.elicitation.is_some_and(|elicitation| elicitation.url)
+    }
+}
+
+/// For a caller to whom no URL can be shown, and whose request needs that.
+pub(super) fn urls_are_needed() -> RpcError {
+    RpcError::missing_capability(
+        "the server needs its user to open a page first, and the request does not declare `elicitation.url`",
+        json!({ "elicitation": { "url": {} } }),
+    )
+}
+
+fn has(object: &RawValue, name: &str) -> bool {
+    Members::of(object)
+        .and_then(|members| members.get(name))
+        .is_some_and(meta::is_object)
+}
+
+/// Everything that both eras have; the era's own tasks and what nobody knows stay out, so that callers who are alike share.
+fn legacy_members(declared: &Members<'_>) -> String {
+    let mut legacy = Object::default();
+    for name in ["elicitation", "experimental", EXTENSIONS, "roots", "sampling"] {
+        let Some(raw) = declared.get(name).filter(|raw| meta::is_object(raw)) else {
+            continue;
+        };
+        let value = match name {
+            // Changes of roots are not told in the modern era.
+            "roots" => "{}".to_owned(),
+            EXTENSIONS => without_tasks(raw),
+            _ => canonical(raw),
+        };
+        let says_something = value != "{}" || matches!(name, "elicitation" | "roots" | "sampling");
+        if says_something {
+            legacy.push(&bus_schema::rpc::quote(name), &value);
+        }
+    }
+    legacy.members().to_owned()
+}
+
+fn without_tasks(extensions: &RawValue) -> String {
+    let members = Members::of(extensions);
+    let mut kept: Vec<_> = members
+        .iter()
+        .flat_map(Members::iter)
+        .filter(|(key, _)| !is_key(key, TASKS_EXTENSION))
+        .map(|(key, value)| (canonical(key), canonical(value)))
+        .collect();
+    kept.sort();
+    let mut object = Object::default();
+    for (key, value) in kept {
+        object.push(&key, &value);
+    }
+    object.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn declared(text: &str) -> Declared {
+        Declared::of(Some(serde_json::from_str(text).unwrap()))
+    }
+
+    #[test]
+    fn a_handshake_declares_what_the_caller_does_and_never_tasks() {
+        for (text, expected) in [
+            ("{}", "{}"),
+            ("7", "{}"),
+            (r#"{"elicitation":{}}"#, r#"{"elicitation":{}}"#),
+            (r#"{"roots":{"listChanged":true}}"#, r#"{"roots":{}}"#),
+            (
+                r#"{"tasks":{"list":{}},"sampling":{"tools":{},"context":{}},"elicitation":{"url":{},"form":{}},"mine":{}}"#,
+                r#"{"elicitation":{"form":{},"url":{}},"sampling":{"context":{},"tools":{}}}"#,
+            ),
+            (
+                r#"{"extensions":{"b/x":{"n":1.0},"io.modelcontextprotocol/tasks":{},"a/y":{}}}"#,
+                r#"{"extensions":{"a/y":{},"b/x":{"n":1.0}}}"#,
+            ),
+            (r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#, "{}"),
+            (r#"{"experimental":{},"roots":null}"#, "{}"),
+        ] {
+            let declared = declared(text);
+            assert_eq!(declared.for_handshake().get(), expected, "{text}");
+            assert_eq!(declared.is_plain(), expected == "{}", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_caller_can_be_asked_is_read_with_its_finer_points() {
+        let none = declared(r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#);
+        assert!(!none.can_be_asked() && none.tasks && none.extensions);
+        let modes = |text: &str| {
+            let elicitation = declared(text).elicitation.unwrap();
+            (elicitation.form, elicitation.url)
+        };
+        assert_eq!(modes(r#"{"elicitation":{}}"#), (true, false));
+        assert_eq!(modes(r#"{"elicitation":{"form":{}}}"#), (true, false));
+        assert_eq!(modes(r#"{"elicitation":{"url":{}}}"#), (false, true));
+        assert_eq!(modes(r#"{"elicitation":{"url":{},"form":{}}}"#), (true, true));
+        let sampling = declared(r#"{"sampling":{"tools":{}}}"#).sampling.unwrap();
+        assert_eq!((sampling.tools, sampling.context), (true, false));
+    }
+
+    #[test]
+    fn callers_that_declare_the_same_are_alike_however_they_spell_it() {
+        let one = declared(r#"{"elicitation":{"form":{},"url":{}},"roots":{}}"#);
+        let other = declared(r#"{ "roots" : {"listChanged":true}, "elicitation": {"url":{}, "form":{}} }"#);
+        assert_eq!(one.fingerprint(), other.fingerprint());
+    }
+}

@@ -1,0 +1,116 @@
+//! An open conversation with a server, whatever carries it, and how one is made.
+//!
+//! A child process is one way to have a conversation. What runs the calls knows only what stands here.
+
+use std::sync::Arc;
+
+use bus_schema::mcp::{Era, ProtocolVersion};
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+use super::{capabilities::Declared, error::UpstreamError, link::Link, options::EraKnob};
+
+/// An open conversation.
+pub(super) struct Connection {
+    pub(super) link: Arc<Link>,
+    pub(super) session: Session,
+    pub(super) carrier: Box<dyn Carrier>,
+}
+
+impl Connection {
+    pub(super) fn new(link: Arc<Link>, session: Session, carrier: Box<dyn Carrier>) -> Self {
+        if session.offers.logging && session.version.era() == Era::Legacy {
+            link.levels.open();
+        }
+        Self {
+            link,
+            session,
+            carrier,
+        }
+    }
+}
+
+/// How a server wants to be spoken with, as its handshake found out.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) version: ProtocolVersion,
+    /// The answer to `server/discover`, for a server that does not know the question.
+    pub(super) discovered: Option<String>,
+    pub(super) offers: Offers,
+}
+
+/// What a server says that it can do, as far as it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Offers {
+    /// It writes log lines, from a level on.
+    pub(super) logging: bool,
+    /// It tells of changed resources.
+    pub(super) subscribe: bool,
+}
+
+impl Offers {
+    /// Reads a server's capabilities.
+    pub(super) fn of(capabilities: &Value) -> Self {
+        Self {
+            logging: capabilities["logging"].is_object(),
+            subscribe: capabilities["resources"]["subscribe"] == true,
+        }
+    }
+}
+
+/// How a conversation is begun.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    pub(super) era: EraKnob,
+    /// The version that a legacy handshake asks for.
+    pub(super) version: ProtocolVersion,
+    /// What a legacy handshake says that the client can be asked for.
+    pub(super) declared: Declared,
+}
+
+impl Opening {
+    /// The conversation that everybody shares who can be asked nothing.
+    pub(super) fn shared(era: EraKnob) -> Self {
+        Self {
+            era,
+            version: ProtocolVersion::NEWEST_LEGACY,
+            declared: Declared::default(),
+        }
+    }
+
+    /// A further conversation with a legacy server whose version is known.
+    pub(super) fn lane(version: ProtocolVersion, declared: Declared) -> Self {
+        Self {
+            era: EraKnob::Legacy,
+            version,
+            declared,
+        }
+    }
+}
+
+/// Makes conversations with one server.
+pub(super) trait Connector: Send + Sync + 'static {
+    /// Opens one.
+    fn connect(&self, opening: Opening) -> BoxFuture<'_, Result<Connection, UpstreamError>>;
+
+    /// Whether the transport tells which call a message of the server belongs to.
+    fn association(&self) -> Association;
+}
+
+/// What a transport tells of the messages that name no call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Association {
+    /// Nothing: all messages come the same way.
+    None,
+    /// They come on the stream of their call. [`super::inbound::take`] is told its number.
+    Streams,
+}
+
+/// What carries a conversation. Dropped, it ends, and its calls are answered with an error.
+pub(super) trait Carrier: Send + 'static {
+    /// Waits until the conversation cannot go on. Then its calls are answered.
+    fn ended(&mut self) -> BoxFuture<'_, UpstreamError>;
+
+    /// Ends it in order.
+    fn shut_down(self: Box<Self>) -> BoxFuture<'static, ()>;
+}
