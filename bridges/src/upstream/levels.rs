@@ -52,8 +52,9 @@ impl LogLevel {
 pub(super) struct Levels {
     /// How many calls want each. Held only to count.
     wanted: Arc<Mutex<[u32; LogLevel::NAMES.len()]>>,
-    /// What the server was told last. Held while it is told, so that it hears of one level after the other.
-    told: AsyncMutex<Option<LogLevel>>,
+    /// What the server was told last, and in which of its sessions. Held while it is told, so that it hears of one level after the
+    /// other.
+    told: AsyncMutex<Option<(LogLevel, u64)>>,
     /// Whether the server lets its level be set.
     taken: AtomicBool,
     /// The server knows nothing any more of what it was told.
@@ -111,15 +112,15 @@ impl Levels {
 
     async fn tell(&self, link: &Arc<Link>) {
         let mut told = self.told.lock().await;
-        if self.forgotten.swap(false, Ordering::Relaxed) {
-            *told = None;
-        }
-        let needed = self.most_verbose();
-        let Some(level) = needed.filter(|_| needed != *told) else {
+        let session = link.gaps.borrow().forgotten;
+        let Some(level) = self
+            .most_verbose()
+            .filter(|level| *told != Some((*level, session)))
+        else {
             return;
         };
         // Said once, whether or not the answer is waited for.
-        *told = needed;
+        *told = Some((level, session));
         let params = serde_json::json!({ "level": level.name() });
         if let Err(error) = link.ask(method::SET_LEVEL, &params).await {
             debug!(%error, server.id = %link.server, "the server takes no log level");

@@ -65,6 +65,8 @@ pub(super) struct Link {
     pub(super) list_changed: Notify,
     /// Counts the changes that the host is to hear of.
     pub(super) list_changes: watch::Sender<u64>,
+    /// Counts the times that the server may have said what nobody heard, or has forgotten what it was told.
+    pub(super) gaps: watch::Sender<Gaps>,
     numbers: AtomicU64,
     to_child: mpsc::Sender<Outgoing>,
     /// In KiB, as one permit a byte would be too many for a semaphore.
@@ -77,6 +79,15 @@ pub(super) struct Link {
     closing: CancellationToken,
     /// Cancelled when the conversation cannot go on, whatever the process does.
     broken: CancellationToken,
+}
+
+/// How often a conversation had a gap.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Gaps {
+    /// Notifications may be lost.
+    pub(super) unheard: u64,
+    /// The server knows nothing any more of what it was told before.
+    pub(super) forgotten: u64,
 }
 
 /// A message on its way to the child.
@@ -111,6 +122,7 @@ impl Link {
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
             list_changes: watch::Sender::new(0),
+            gaps: watch::Sender::default(),
             numbers: AtomicU64::new(1),
             to_child,
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
@@ -247,6 +259,18 @@ impl Link {
     /// Waits until the conversation cannot go on.
     pub(super) async fn broken(&self) {
         self.broken.cancelled().await;
+    }
+
+    /// What the server has said for a while may not have been heard.
+    pub(super) fn missed_something(&self) {
+        self.gaps.send_modify(|gaps| gaps.unheard += 1);
+        self.list_changed.notify_one();
+    }
+
+    /// The server has begun a new session, and knows nothing of what it was told in the old one.
+    pub(super) fn was_forgotten(&self) {
+        self.gaps.send_modify(|gaps| gaps.forgotten += 1);
+        self.missed_something();
     }
 
     /// Why nobody reads any more what the child writes, if that is the child's fault.

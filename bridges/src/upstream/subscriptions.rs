@@ -102,24 +102,36 @@ impl Subscriptions {
         }
     }
 
-    /// Listens again when the server has ended a listen call, for as long as it is waited for.
-    pub(super) async fn keep(&self) -> Infallible {
+    /// Listens again when the server has ended a listen call, and subscribes again when it has forgotten that, for as long as it
+    /// is waited for.
+    pub(super) async fn keep(&self) {
         match &self.how {
             How::Modern(listening) => listening.keep(&self.link).await,
-            How::Legacy(standing) => loop {
-                self.link.forgotten.notified().await;
-                self.subscribe_again(&mut *standing.lock().await).await;
-            },
+            How::Legacy(standing) => self.mend(standing).await,
             How::No => std::future::pending().await,
         }
     }
 
-    /// The server has forgotten what it was subscribed to.
-    async fn subscribe_again(&self, standing: &mut BTreeMap<String, Standing>) {
-        let wanted = std::mem::take(standing).into_keys().collect();
-        // What has changed in between nobody has told.
-        for uri in self.subscribe(standing, wanted).await {
-            let _ = self.link.updates.send(uri.into());
+    async fn mend(&self, standing: &AsyncMutex<BTreeMap<String, Standing>>) {
+        let mut gaps = self.link.gaps.subscribe();
+        let mut seen = *gaps.borrow_and_update();
+        while gaps.changed().await.is_ok() {
+            let now = *gaps.borrow_and_update();
+            let mut standing = standing.lock().await;
+            if now.forgotten != seen.forgotten {
+                debug!(server.id = %self.link.server, "the server has forgotten its subscriptions; asking for them again");
+                let wanted: BTreeSet<String> = standing.keys().cloned().collect();
+                standing.clear();
+                self.subscribe(&mut standing, wanted).await;
+            }
+            seen = now;
+            // What has changed in between nobody has told.
+            for uri in standing
+                .iter()
+                .filter(|(_, stands)| **stands == Standing::Honoured)
+            {
+                let _ = self.link.updates.send(uri.0.as_str().into());
+            }
         }
     }
 

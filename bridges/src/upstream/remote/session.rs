@@ -58,6 +58,8 @@ pub(super) struct Legacy {
 pub(super) struct Opened {
     id: Option<HeaderValue>,
     pub(super) session: Session,
+    /// It stands in place of one that has ended.
+    is_renewed: bool,
     /// The session after it; made once, by whoever first finds this one ended.
     next: OnceCell<Arc<Opened>>,
 }
@@ -209,11 +211,12 @@ impl Legacy {
                 {
                     return Err(RemoteError::Changed("it describes itself otherwise"));
                 }
-                let next = Arc::new(next);
+                let next = Arc::new(Opened {
+                    is_renewed: true,
+                    ..next
+                });
                 self.open.send_replace(Arc::clone(&next));
-                // What it offers may have changed with it, and what it was told is forgotten.
-                self.exchange.link.list_changed.notify_one();
-                self.exchange.link.reopened();
+                self.exchange.link.was_forgotten();
                 Ok(next)
             })
             .await;
@@ -247,6 +250,8 @@ impl Legacy {
 
     async fn listen_in(&self, opened: &Opened) {
         let mut last_id: Option<String> = None;
+        // Between the handshake and the first stream something may have been said as well.
+        let mut unheard = opened.is_renewed;
         let mut pause = RETRY;
         loop {
             let mut headers = opened.headers();
@@ -259,16 +264,17 @@ impl Legacy {
                     ..
                 }) => {
                     let opened_at = Instant::now();
+                    if std::mem::take(&mut unheard) {
+                        self.exchange.link.missed_something();
+                    }
                     while let Ok(Some(event)) = events.next().await {
                         self.exchange.take_event(event);
                     }
                     if let Some(id) = events.last_id() {
                         last_id = Some(id.to_owned());
                     }
-                    if last_id.is_none() {
-                        // What was said while nobody listened is not said again.
-                        self.exchange.link.list_changed.notify_one();
-                    }
+                    // What is said from now on is not said again, unless the server knows where this ended.
+                    unheard = last_id.is_none();
                     pause = match events.retry() {
                         Some(retry) => retry.clamp(SHORTEST_RETRY, LONGEST_RETRY),
                         None if opened_at.elapsed() >= STEADY => RETRY,
@@ -430,6 +436,7 @@ pub(super) async fn initialize(exchange: &Exchange, declared: &Declared) -> Resu
     let opened = Opened {
         id,
         session,
+        is_renewed: false,
         next: OnceCell::new(),
     };
     let initialized = json!({ "jsonrpc": "2.0", "method": method::INITIALIZED }).to_string();

@@ -27,6 +27,14 @@ const MAX_TOOLS: usize = 10_000;
 /// What a schema with annotations has in it, spelled in either way.
 const SIGNS: [&str; 2] = ["x-mcp-header", "\\u"];
 
+/// Methods of a session that leave the same behind, however often they are called.
+const SETTING: [&str; 4] = [
+    method::PING,
+    method::SET_LEVEL,
+    method::SUBSCRIBE,
+    method::UNSUBSCRIBE,
+];
+
 /// The tools of one server.
 #[derive(Default)]
 pub(super) struct Tools(Mutex<Memory>);
@@ -135,10 +143,10 @@ impl Tools {
         true
     }
 
-    /// Whether a call may be made twice: methods that read, and tools that say so.
+    /// Whether a call may be made twice: methods that read or set, and tools that say so.
     pub(super) fn may_repeat(&self, call: &Asking) -> bool {
         method::is_read_only(&call.method)
-            || call.method == method::PING
+            || SETTING.contains(&call.method.as_str())
             || call.method == method::TOOLS_CALL
                 && call
                     .name

@@ -1,8 +1,11 @@
 //! Streamable HTTP of the legacy era: sessions that end, streams that break and are resumed, and a stream of the server's own.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -16,6 +19,8 @@ use tests::{
     http::text,
     remote::local,
     scripted::{Asked, Events, Scripted, message, status, typed},
+    session::messages,
+    stream::Stream,
     within,
 };
 use tokio::time::{Duration, Instant};
@@ -184,7 +189,9 @@ async fn a_stream_that_cannot_be_resumed_is_one_error_and_the_call_is_not_made_a
         let (server, _) = in_pieces(vec![piece]).await;
         let platform = platform_that_knows(&local("there", &server.url(), LEGACY), &["there"]).await;
         let client = platform.client("there");
-        let answer = within("an error", client.call("reads", json!({}))).await;
+        let params = json!({ "name": "reads", "arguments": {} });
+        let told = messages(client.modern(method::TOOLS_CALL, params)).await;
+        let answer = told.last().expect("an error");
         assert_eq!(answer["error"]["code"], -32603, "{answer}");
         assert_eq!(server.asked(method::TOOLS_CALL).len(), 1);
         assert!(
@@ -373,4 +380,179 @@ async fn a_server_of_the_second_version_may_answer_in_a_batch() {
     assert_eq!(answer["result"]["content"], json!([]), "{answer}");
     platform.stop().await;
     assert!(server.asked("DELETE").is_empty(), "there is no session to end");
+}
+
+/// A server that forgets its session when the test says so, and has a resource that can be subscribed to and log levels.
+async fn watched() -> (Scripted, Arc<AtomicUsize>, Arc<Mutex<Vec<Events>>>) {
+    let (generation, streams) = (
+        Arc::new(AtomicUsize::new(0)),
+        Arc::<Mutex<Vec<Events>>>::default(),
+    );
+    let (now, opened) = (Arc::clone(&generation), Arc::clone(&streams));
+    let server = Scripted::start(move |asked: Asked| {
+        let session = format!("session-{}", now.load(Ordering::SeqCst));
+        let shown = asked.header(header::SESSION_ID);
+        let answer = match asked.called() {
+            _ if !shown.is_empty() && shown != session => status(404),
+            method::INITIALIZE => {
+                let capabilities = json!({ "tools": {}, "logging": {}, "resources": { "subscribe": true } });
+                let info = json!({ "name": "scripted", "version": "1" });
+                let mut answer = asked.result(&json!({ "protocolVersion": "2025-06-18", "capabilities": capabilities, "serverInfo": info }));
+                answer.headers_mut().insert(header::SESSION_ID, session.parse().expect("visible ASCII"));
+                answer
+            }
+            method::SUBSCRIBE | method::UNSUBSCRIBE | method::SET_LEVEL => asked.result(&json!({})),
+            method::RESOURCES_LIST => asked.result(&json!({ "resources": [{ "uri": "test://a", "name": "a" }] })),
+            method::TEMPLATES_LIST => asked.result(&json!({ "resourceTemplates": [] })),
+            "GET" => {
+                let (events, answer) = Events::open();
+                opened.lock().expect("no panic").push(events);
+                answer
+            }
+            _ => asked.legacy(&session, &two_tools()),
+        };
+        async move { answer }
+    })
+    .await;
+    (server, generation, streams)
+}
+
+#[tokio::test]
+async fn a_new_session_is_told_what_the_old_one_knew() {
+    let (server, generation, streams) = watched().await;
+    let platform = platform_that_knows(&local("there", &server.url(), LEGACY), &["there"]).await;
+    let client = platform.client("there");
+    let wanted = json!({ "notifications": { "resourceSubscriptions": ["test://a"] } });
+    let listening = within("a stream", client.modern(method::LISTEN, wanted).send()).await;
+    let mut told = Stream::of(listening.expect("an answer"));
+    assert_eq!(told.message().await["method"], method::ACKNOWLEDGED);
+    let subscribed = server.was_asked(method::SUBSCRIBE, 1).await;
+    assert_eq!(subscribed[0].header(header::SESSION_ID), "session-0");
+    server.was_asked("GET", 1).await;
+    let with_log =
+        json!({ "name": "reads", "arguments": {}, "_meta": { "io.modelcontextprotocol/logLevel": "info" } });
+    messages(client.modern(method::TOOLS_CALL, with_log.clone())).await;
+    assert_eq!(server.asked(method::SET_LEVEL).len(), 1);
+    generation.store(1, Ordering::SeqCst);
+    let answer = messages(client.modern(method::TOOLS_CALL, with_log)).await;
+    assert!(answer[0]["result"].is_object(), "{answer:?}");
+    let subscribed = server.was_asked(method::SUBSCRIBE, 2).await;
+    let last = subscribed.last().expect("it was asked");
+    assert_eq!(last.header(header::SESSION_ID), "session-1");
+    assert_eq!(last.body["params"]["uri"], "test://a");
+    // What has changed in between nobody has told, so it counts as changed.
+    let update = told.message().await;
+    assert_eq!(
+        (&update["method"], &update["params"]["uri"]),
+        (&json!(method::UPDATED), &json!("test://a"))
+    );
+    // The new session has a stream of its own, and what comes there is told.
+    server.was_asked("GET", 2).await;
+    let stream = streams
+        .lock()
+        .expect("no panic")
+        .last()
+        .cloned()
+        .expect("a stream");
+    stream
+        .send(&json!({ "jsonrpc": "2.0", "method": method::UPDATED, "params": { "uri": "test://a/part" } }))
+        .await;
+    while told.message().await["params"]["uri"] != "test://a/part" {}
+    let with_log =
+        json!({ "name": "reads", "arguments": {}, "_meta": { "io.modelcontextprotocol/logLevel": "info" } });
+    messages(client.modern(method::TOOLS_CALL, with_log)).await;
+    let levels = server.asked(method::SET_LEVEL);
+    assert_eq!(
+        levels.last().expect("a level").header(header::SESSION_ID),
+        "session-1"
+    );
+    platform.stop().await;
+}
+
+/// A server that asks its client for a name in the course of every call, on the stream of that call.
+async fn curious() -> Scripted {
+    let calls: Arc<Mutex<HashMap<String, (Asked, Events)>>> = Arc::default();
+    Scripted::start(move |asked: Asked| {
+        let calls = Arc::clone(&calls);
+        async move {
+            if asked.called() == method::TOOLS_CALL {
+                let (events, answer) = Events::open();
+                let question = format!("question-{}", asked.body["id"]);
+                let schema = json!({ "type": "object", "properties": { "name": { "type": "string" } } });
+                let params = json!({ "message": asked.body["params"]["arguments"]["n"].to_string(), "requestedSchema": schema });
+                events.send(&json!({ "jsonrpc": "2.0", "id": question, "method": "elicitation/create", "params": params })).await;
+                calls.lock().expect("no panic").insert(question, (asked, events));
+                return answer;
+            }
+            if asked.body["method"].is_null() && asked.body["result"].is_object() {
+                let question = asked.body["id"].as_str().unwrap_or_default();
+                let (call, events) = calls.lock().expect("no panic").remove(question).expect("a question that was put");
+                let said = json!({ "name": asked.body["result"]["content"]["name"], "n": call.body["params"]["arguments"]["n"],
+                    "session": asked.header(header::SESSION_ID) });
+                let text = json!({ "content": [{ "type": "text", "text": said.to_string() }] });
+                events.send(&call.result_message(&text)).await;
+                return status(202);
+            }
+            // Each session has its own name, made of what its client can be asked.
+            let asks = asked.body["params"]["capabilities"]["elicitation"].is_object();
+            let session = match (asked.called(), asked.header(header::SESSION_ID)) {
+                (method::INITIALIZE, _) if asks => "asking",
+                (method::INITIALIZE, _) => "plain",
+                (_, shown) => shown,
+            };
+            asked.legacy(session, &two_tools())
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn calls_of_one_session_are_asked_each_on_its_own_stream_at_the_same_time() {
+    let server = curious().await;
+    let platform = platform_that_knows(&local("there", &server.url(), LEGACY), &["there"]).await;
+    let client = platform.client("there");
+    let params = |n: u32| {
+        let meta = json!({ "io.modelcontextprotocol/clientCapabilities": { "elicitation": {} } });
+        json!({ "name": "writes", "arguments": { "n": n }, "_meta": meta })
+    };
+    // All are asked before any of them is answered.
+    let mut asked = Vec::new();
+    for n in 0..3 {
+        let answer = messages(client.modern(method::TOOLS_CALL, params(n))).await;
+        let result = answer.last().expect("an answer")["result"].clone();
+        assert_eq!(result["resultType"], "input_required", "{answer:?}");
+        let (key, request) = result["inputRequests"]
+            .as_object()
+            .expect("a question")
+            .iter()
+            .next()
+            .expect("one");
+        assert_eq!(request["params"]["message"], n.to_string());
+        asked.push((n, key.clone(), result["requestState"].clone()));
+    }
+    for (n, key, state) in asked.into_iter().rev() {
+        let mut again = params(n);
+        again["inputResponses"] =
+            json!({ key: { "action": "accept", "content": { "name": format!("name-{n}") } } });
+        again["requestState"] = state;
+        let answer = messages(client.modern(method::TOOLS_CALL, again)).await;
+        let said: Value = serde_json::from_str(text(answer.last().expect("an answer"))).expect("JSON");
+        assert_eq!(
+            said,
+            json!({ "name": format!("name-{n}"), "n": n, "session": "asking" })
+        );
+    }
+    assert_eq!(
+        server.asked(method::TOOLS_CALL).len(),
+        3,
+        "no call was made twice"
+    );
+    assert_eq!(
+        server.asked(method::INITIALIZE).len(),
+        2,
+        "one session for all, and one for this caller"
+    );
+    platform.stop().await;
+    // Both sessions are ended.
+    assert_eq!(server.asked("DELETE").len(), 2);
 }
