@@ -57,8 +57,6 @@ pub(super) struct Levels {
     told: AsyncMutex<Option<(LogLevel, u64)>>,
     /// Whether the server lets its level be set.
     taken: AtomicBool,
-    /// The server knows nothing any more of what it was told.
-    forgotten: AtomicBool,
 }
 
 /// One call's wish; taken back when this is dropped.
@@ -90,11 +88,6 @@ impl Levels {
             debug!(server.id = %link.server, "the server does not say whether it has taken a log level");
         }
         wish
-    }
-
-    /// What the server was told is worth nothing any more.
-    pub(super) fn forget(&self) {
-        self.forgotten.store(true, Ordering::Relaxed);
     }
 
     fn note(&self, level: LogLevel) -> Wish {

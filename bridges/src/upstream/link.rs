@@ -57,8 +57,6 @@ pub(super) struct Link {
     pub(super) declared: Declared,
     pub(super) pending: Pending,
     pub(super) levels: Levels,
-    /// Rung when what the server was told must be told again.
-    pub(super) forgotten: Notify,
     /// The URIs of resources that have changed.
     pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
@@ -118,7 +116,6 @@ impl Link {
             declared,
             pending: Pending::default(),
             levels: Levels::default(),
-            forgotten: Notify::new(),
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
             list_changes: watch::Sender::new(0),
@@ -233,12 +230,6 @@ impl Link {
     /// A number that no other call has.
     pub(super) fn next_number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The same server is spoken with in another session, which knows nothing of what was asked for in the one before.
-    pub(super) fn reopened(&self) {
-        self.levels.forget();
-        self.forgotten.notify_one();
     }
 
     /// Waits until no more calls will be made.

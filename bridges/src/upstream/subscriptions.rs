@@ -104,7 +104,7 @@ impl Subscriptions {
 
     /// Listens again when the server has ended a listen call, and subscribes again when it has forgotten that, for as long as it
     /// is waited for.
-    pub(super) async fn keep(&self) {
+    pub(super) async fn keep(&self) -> Infallible {
         match &self.how {
             How::Modern(listening) => listening.keep(&self.link).await,
             How::Legacy(standing) => self.mend(standing).await,
@@ -112,7 +112,7 @@ impl Subscriptions {
         }
     }
 
-    async fn mend(&self, standing: &AsyncMutex<BTreeMap<String, Standing>>) {
+    async fn mend(&self, standing: &AsyncMutex<BTreeMap<String, Standing>>) -> Infallible {
         let mut gaps = self.link.gaps.subscribe();
         let mut seen = *gaps.borrow_and_update();
         while gaps.changed().await.is_ok() {
@@ -133,6 +133,7 @@ impl Subscriptions {
                 let _ = self.link.updates.send(uri.0.as_str().into());
             }
         }
+        std::future::pending().await
     }
 
     async fn subscribe(
