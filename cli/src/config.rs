@@ -276,6 +276,7 @@ mod tests {
                 "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = \"many\"",
                 ["line 4", "max_children", "expected"],
             ),
+            ("max_connections = 0", ["max_connections", "0", "1 or more"]),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (
                 "[tool_timeouts_ms]\nsearch = 5",
