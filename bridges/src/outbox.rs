@@ -28,11 +28,6 @@ pub(crate) const MAX_PARTS_BYTES: usize = 1024 * 1024;
 /// How long a reader that keeps up may leave a full outbox alone. Then it is behind.
 pub(crate) const GRACE: Duration = Duration::from_millis(100);
 
-/// The first word on a subscription, without which the others mean nothing.
-const ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
-/// A resource has changed.
-const UPDATED: &str = "notifications/resources/updated";
-
 /// What waits for one reader. `A` is the form of the answer.
 pub(crate) struct Outbox<A> {
     /// Held only to put or take.
@@ -367,10 +362,11 @@ impl Kind {
         let method = message.method.as_deref().unwrap_or_default();
         let about = match method {
             method::PROGRESS => params.progress_token,
-            UPDATED => params.uri,
+            method::UPDATED => params.uri,
             method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => None,
             method::MESSAGE => return Self::Log,
-            ACKNOWLEDGED => return Self::Kept,
+            // Without it the other words of a subscription mean nothing.
+            method::ACKNOWLEDGED => return Self::Kept,
             _ => return Self::Other,
         };
         Self::Newest(format!("{method} {}", about.map_or("", |raw| raw.get())))
@@ -454,16 +450,16 @@ mod tests {
     #[test]
     fn a_change_is_told_once_and_the_acknowledgement_always() {
         let outbox = Outbox::default();
-        outbox.put(notification(ACKNOWLEDGED, ""));
+        outbox.put(notification(method::ACKNOWLEDGED, ""));
         for _ in 0..1000 {
             outbox.put(notification(method::TOOLS_CHANGED, ""));
-            outbox.put(notification(UPDATED, r#""uri":"a://1""#));
+            outbox.put(notification(method::UPDATED, r#""uri":"a://1""#));
         }
-        outbox.put(notification(UPDATED, r#""uri":"a://2""#));
+        outbox.put(notification(method::UPDATED, r#""uri":"a://2""#));
         let parts = drain(&outbox);
-        assert_eq!(parts[0], notification(ACKNOWLEDGED, ""));
+        assert_eq!(parts[0], notification(method::ACKNOWLEDGED, ""));
         assert_eq!(parts.len(), 1 + MAX_PARTS);
-        assert!(parts.contains(&notification(UPDATED, r#""uri":"a://1""#)));
+        assert!(parts.contains(&notification(method::UPDATED, r#""uri":"a://1""#)));
         assert!(parts.contains(&notification(method::TOOLS_CHANGED, "")));
     }
 

@@ -251,6 +251,23 @@ mod tests {
                 "[[servers]]\nid = \"a\"\nera = \"old\"\ncommand = [\"x\"]",
                 ["line 3", "old", "legacy"],
             ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 0",
+                ["server `a`", "input_ttl_secs = 0", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = 0",
+                ["server `a`", "max_children = 0", "1 to 1000"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nidle_secs = 100000",
+                ["server `a`", "idle_secs = 100000", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = \"many\"",
+                ["line 4", "max_children", "expected"],
+            ),
+            ("max_connections = 0", ["max_connections", "0", "1 or more"]),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (
                 "[tool_timeouts_ms]\nsearch = 5",

@@ -173,7 +173,7 @@ async fn a_bad_line_in_the_file_is_shown_with_what_would_be_right() {
         ("listen = \"8080\"", ["line 1", "listen", "socket address"]),
         (
             "[[servers]]\nid = \"a\"",
-            ["command", "missing", "trunkline.toml"],
+            ["neither a command nor a url", "write command", "url ="],
         ),
         (
             "[[servers]]\nid = \"A b\"\ncommand = [\"x\"]",
