@@ -17,7 +17,7 @@ with_nats = nats=$$(deploy/fetch/nats-server.sh) && export TRUNKLINE_NATS_SERVER
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build test conformance lint fmt clippy doc ci bench fuzz nats test-deps clean
+.PHONY: help run build test matrix conformance lint fmt clippy doc ci bench fuzz nats test-deps clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -33,6 +33,14 @@ test: test-deps ## Run all tests (ARGS: what `cargo test` takes, such as a name 
 	@# The tests start the programs, and `cargo test` alone does not build every one of them.
 	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --workspace --bins && \
 		$(CARGO) test $(CARGO_FLAGS) --workspace $(ARGS)
+	@# Only a run of all tests has seen the whole matrix.
+	@case "$(strip $(ARGS))" in ""|--no-fail-fast) python3 tests/support/matrix.py --check ;; esac
+
+matrix: test-deps ## Write docs/support-matrix.md from what the tests of the matrix see
+	@rm -rf target/support-matrix
+	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --workspace --bins && \
+		$(CARGO) test $(CARGO_FLAGS) --workspace --test suite matrix:: && \
+		python3 tests/support/matrix.py
 
 conformance: test-deps ## Play the official conformance suite with the platform in between (ARGS: its options)
 	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --workspace --bins && \

@@ -20,7 +20,7 @@ use tracing::debug;
 
 use crate::{
     front::{Caller, Endpoint, Front, Step, Teardown},
-    legacy::{Session, batch, notices::Changing, questions::Questions},
+    legacy::{Ledger, Session, batch, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
 };
@@ -41,6 +41,7 @@ pub(crate) struct Conversation {
     session: Option<Arc<Session>>,
     /// What the client was asked, and has yet to answer.
     questions: Arc<Questions>,
+    ledger: Arc<Ledger>,
     /// The way to tell what the client wants to hear of, once it is told anything.
     notices: Option<Changing>,
     slots: Arc<Semaphore>,
@@ -62,6 +63,7 @@ impl Conversation {
     ) -> (Self, mpsc::Receiver<Bytes>) {
         let (out, messages) = mpsc::channel(MESSAGES_AHEAD);
         let questions = Questions::new(front.bus().instance());
+        let ledger = Arc::new(Ledger::new(front.bus().clone()));
         let conversation = Self {
             front,
             endpoint,
@@ -70,6 +72,7 @@ impl Conversation {
             out,
             session: None,
             questions,
+            ledger,
             notices: None,
             slots: Arc::new(Semaphore::new(MAX_CALLS)),
             calls: Arc::default(),

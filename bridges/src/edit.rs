@@ -279,6 +279,9 @@ impl<'de> Visitor<'de> for InResponse {
         let mut result = None;
         while let Some(key) = map.next_key::<&RawValue>()? {
             if is_key(key, "result") {
+                if result.is_some() {
+                    return Err(A::Error::duplicate_field("result"));
+                }
                 result = Some(map.next_value_seed(InResult(self.0))?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -313,6 +316,10 @@ impl<'de> Visitor<'de> for InResult {
         };
         while let Some(key) = map.next_key::<&RawValue>()? {
             let value = if self.0.is_some_and(|name| is_key(key, name)) {
+                // Which of two arrays the items came from could not be told.
+                if opened.slots.iter().any(|(_, value)| value.is_none()) {
+                    return Err(A::Error::custom("the member to open is there twice"));
+                }
                 opened.items = map.next_value()?;
                 None
             } else {
@@ -424,6 +431,8 @@ mod tests {
             assert_eq!(opened.get("list").unwrap().get(), list);
             assert!(opened.items.is_empty());
         }
+        let twice = Opened::result_of(r#"{"result":{"list":[{}],"list":[]}}"#, Some("list")).unwrap();
+        assert!(twice.get("list").is_some() && twice.items.is_empty());
         for text in [
             "{}",
             r#"{"result":7}"#,
@@ -431,6 +440,7 @@ mod tests {
             "[]",
             "",
             r#"{"error":{}}"#,
+            r#"{"result":{},"result":{}}"#,
         ] {
             assert!(Opened::result_of(text, Some("list")).is_none(), "{text}");
         }

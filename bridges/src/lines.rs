@@ -80,7 +80,17 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 }
 
 impl Skipped {
-    fn begin(line: &mut Vec<u8>) -> Self {
+    /// What is kept of a message that was read and is too long all the same.
+    pub(crate) fn of(message: &[u8]) -> Self {
+        Self {
+            bytes: message.len() as u64,
+            head: message[..END_BYTES.min(message.len())].to_vec(),
+            tail: message[message.len().saturating_sub(END_BYTES)..].to_vec(),
+        }
+    }
+
+    /// Begins to skip what has grown too long, and leaves only the end of it in `line`.
+    pub(crate) fn begin(line: &mut Vec<u8>) -> Self {
         let skipped = Self {
             bytes: line.len() as u64,
             head: line[..END_BYTES.min(line.len())].to_vec(),
@@ -92,7 +102,7 @@ impl Skipped {
     }
 
     /// Counts what came, and keeps only the end of it in `line`.
-    fn go_on(&mut self, line: &mut Vec<u8>, taken: usize) -> io::Result<()> {
+    pub(crate) fn go_on(&mut self, line: &mut Vec<u8>, taken: usize) -> io::Result<()> {
         self.bytes += taken as u64;
         line.drain(..line.len().saturating_sub(END_BYTES));
         if self.bytes > MAX_SKIPPED_BYTES {

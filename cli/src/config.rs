@@ -1,22 +1,23 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod servers;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    fs, io,
+    env, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use bridges::{
-    http::MAX_CONNECTIONS,
-    upstream::{AskingOptions, ChildOptions, EraKnob},
-};
+use bridges::http::MAX_CONNECTIONS;
 use bus_schema::ServerId;
 use serde::Deserialize;
 
 use crate::args::Common;
+
+pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
 /// The folder for everything that is kept, unless somebody says otherwise.
@@ -24,11 +25,6 @@ pub const DEFAULT_DATA_DIR: &str = ".trunkline";
 const DEFAULT_CALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// What a host gives a call at most.
 const LONGEST_CALL: Duration = Duration::from_secs(24 * 60 * 60);
-const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
-/// Nobody is asked for input for longer than a day.
-const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
-/// More processes of one server than this are a mistake of the one who wrote it.
-const MOST_CHILDREN: usize = 1_000;
 
 /// The settings of one process. Not `Debug`, as URLs and variables may hold secrets.
 #[derive(Clone)]
@@ -81,99 +77,6 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Products {
     database_url: Option<String>,
-}
-
-/// An external server in the file.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServerLine {
-    /// Its id on the bus.
-    pub id: ServerId,
-    /// The program and its arguments.
-    pub command: Vec<String>,
-    /// Variables beside the inherited ones.
-    #[serde(default)]
-    pub env: BTreeMap<String, String>,
-    /// The folder it runs in.
-    #[serde(default)]
-    pub cwd: Option<PathBuf>,
-    /// Which era it speaks.
-    #[serde(default)]
-    pub era: EraKnob,
-    /// Labels to find it by.
-    #[serde(default)]
-    pub tags: Vec<String>,
-    /// How many calls it takes at once.
-    #[serde(default = "default_max_in_flight")]
-    pub max_in_flight: u32,
-    /// How long a call waits for input that its caller was asked for.
-    pub input_ttl_secs: Option<u64>,
-    /// How many processes it may have for callers that can be asked for input, beside the one that all others share.
-    pub max_children: Option<usize>,
-    /// How long such a process runs on that nobody uses.
-    pub idle_secs: Option<u64>,
-}
-
-fn default_max_in_flight() -> u32 {
-    DEFAULT_MAX_IN_FLIGHT
-}
-
-impl ServerLine {
-    /// The line as the upstream bridge takes it.
-    #[must_use]
-    pub fn to_options(&self, tool_timeouts: HashMap<String, Duration>) -> ChildOptions {
-        ChildOptions {
-            id: self.id.clone(),
-            command: self.command.clone(),
-            env: self.env.clone(),
-            cwd: self.cwd.clone(),
-            era: self.era,
-            tags: self.tags.clone(),
-            max_in_flight: self.max_in_flight,
-            tool_timeouts,
-            asking: self.asking(),
-        }
-    }
-
-    fn asking(&self) -> AskingOptions {
-        let usual = AskingOptions::default();
-        AskingOptions {
-            input_ttl: self.input_ttl_secs.map_or(usual.input_ttl, Duration::from_secs),
-            max_children: self.max_children.unwrap_or(usual.max_children),
-            idle: self.idle_secs.map_or(usual.idle, Duration::from_secs),
-        }
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        let id = &self.id;
-        if self.command.is_empty() {
-            bail!("server `{id}` has an empty command; write command = [\"program\", \"argument\"]");
-        }
-        if self.max_in_flight == 0 {
-            bail!("server `{id}` has max_in_flight = 0; use 1 or more");
-        }
-        if let Some(secs) = self
-            .input_ttl_secs
-            .filter(|secs| !(1..=LONGEST_INPUT_SECS).contains(secs))
-        {
-            bail!("server `{id}` has input_ttl_secs = {secs}; use 1 to {LONGEST_INPUT_SECS} (a day)");
-        }
-        if let Some(children) = self
-            .max_children
-            .filter(|children| !(1..=MOST_CHILDREN).contains(children))
-        {
-            bail!(
-                "server `{id}` has max_children = {children}; use 1 to {MOST_CHILDREN}, as every caller that can be asked needs one"
-            );
-        }
-        if let Some(secs) = self
-            .idle_secs
-            .filter(|secs| !(1..=LONGEST_INPUT_SECS).contains(secs))
-        {
-            bail!("server `{id}` has idle_secs = {secs}; use 1 to {LONGEST_INPUT_SECS} (a day)");
-        }
-        Ok(())
-    }
 }
 
 impl Config {
@@ -263,6 +166,12 @@ impl Config {
     }
 }
 
+/// A variable of the environment that is there and says something.
+fn variable(name: &str) -> Option<String> {
+    let value = env::var(name).ok()?.trim().to_owned();
+    (!value.is_empty()).then_some(value)
+}
+
 fn read(path: &Path) -> anyhow::Result<File> {
     let text = fs::read_to_string(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
@@ -278,9 +187,12 @@ fn read(path: &Path) -> anyhow::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use bridges::upstream::EraKnob;
 
-    fn load(text: &str) -> anyhow::Result<Config> {
+    use super::*;
+    use bridges::upstream::AskingOptions;
+
+    pub(super) fn load(text: &str) -> anyhow::Result<Config> {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("trunkline.toml");
         fs::write(&path, text).expect("write");
@@ -374,10 +286,14 @@ mod tests {
                 ["tool_timeouts_ms", "a.b", "1 or more"],
             ),
         ] {
-            let error = format!("{:#}", load(text).err().expect(text));
-            for word in words {
-                assert!(error.contains(word), "{text}: `{word}` is not in: {error}");
-            }
+            expect_refusal(text, words);
+        }
+    }
+
+    pub(super) fn expect_refusal(text: &str, words: [&str; 3]) {
+        let error = format!("{:#}", load(text).err().expect(text));
+        for word in words {
+            assert!(error.contains(word), "{text}: `{word}` is not in: {error}");
         }
     }
 

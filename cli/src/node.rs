@@ -10,7 +10,7 @@ use bridges::{
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
     nats::{Identity, NatsDoor},
-    upstream::ChildUpstream,
+    upstream::Upstream,
 };
 use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
@@ -24,7 +24,7 @@ use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::Config;
+use crate::config::{Config, ServerLine, ServerOptions};
 
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
@@ -219,10 +219,7 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return Ok(Arc::new(ChildUpstream::new(
-                self.bus.clone(),
-                line.to_options(config.timeouts_of(&line.id)),
-            )));
+            return self.external(line, config.timeouts_of(&line.id));
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
@@ -247,6 +244,21 @@ impl Node {
             database,
             tool_timeouts: config.timeouts_of(&id),
         }))
+    }
+
+    fn external(
+        &self,
+        line: &ServerLine,
+        tool_timeouts: HashMap<String, Duration>,
+    ) -> anyhow::Result<Arc<dyn Part>> {
+        let bus = self.bus.clone();
+        Ok(match line.to_options(tool_timeouts)? {
+            ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
+            ServerOptions::Remote(options) => Arc::new(
+                Upstream::remote(bus, options)
+                    .with_context(|| format!("server `{}` cannot be used", line.id))?,
+            ),
+        })
     }
 
     /// Opens the HTTP and WebSocket doors.

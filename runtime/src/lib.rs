@@ -2,13 +2,14 @@
 //!
 //! [`Bus`] is one process's connection. [`host`] serves an MCP server on it, [`call`] asks one, [`directory`] knows
 //! who is there and [`catalogue`] what they offer. [`rmcp_host`] turns a server written with rmcp's macros into one that
-//! [`host`] can serve; [`store`] holds what outlives a process, and [`supervise`] keeps what may fail running. What is said on the bus stands in `bus-schema`.
+//! [`host`] can serve, and [`elicit`] asks the user behind its calls; [`store`] holds what outlives a process, and [`supervise`] keeps what may fail running. What is said on the bus stands in `bus-schema`.
 
 pub mod bus;
 pub mod call;
 pub mod catalogue;
 pub mod directory;
 pub mod doors;
+pub mod elicit;
 pub mod host;
 mod inbox;
 pub mod nats_server;
@@ -17,6 +18,8 @@ pub mod rmcp_host;
 pub mod store;
 pub mod supervise;
 pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod watch;
 
 pub use bus::{Bus, BusError, BusOptions};

@@ -3,6 +3,9 @@
 //! The request is decoded once and handed to the handler directly, without a transport or a service task for each request. What
 //! rmcp needs all the same, a peer for notifications, is kept in slots that calls take in turn.
 
+mod mark;
+mod version;
+
 use std::{
     borrow::Cow,
     collections::BTreeSet,
@@ -17,7 +20,7 @@ use bus_schema::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use rmcp::{
-    RoleServer, ServerHandler, Service,
+    RoleServer, ServerHandler,
     model::{
         ClientJsonRpcMessage, ClientRequest, GetExtensions as _, GetMeta as _, JsonRpcMessage, ProgressToken,
         ServerNotification,
@@ -30,6 +33,9 @@ use tokio_util::sync::DropGuard;
 use tracing::{debug, warn};
 
 use crate::host::{McpServer, Outcome, Parts};
+
+pub use mark::{deprecated, version as tool_version};
+pub use version::VERSION_URI;
 
 /// How many changes of resources may wait for a listener; one that misses some is told of all that it listens for.
 const UPDATES_AHEAD: usize = 1_024;
@@ -123,7 +129,7 @@ impl<H: ServerHandler + Clone> RmcpServer<H> {
         });
         // Work that the handler has spawned hears of the end of a call that is dropped.
         let guard: DropGuard = context.ct.clone().drop_guard();
-        let result = slot.service.service().handle_request(decoded.1, context).await;
+        let result = version::handle(slot.service.service(), decoded.1, context).await;
         guard.disarm();
         slot.outlet.close();
         // A slot whose call was dropped never comes here: what it still has to say must not reach the next call.

@@ -84,6 +84,7 @@ struct Meters {
     busy: Counter<u64>,
     refused: Counter<u64>,
     restarts: Counter<u64>,
+    deprecated: Counter<u64>,
     /// Held only to look up or insert.
     totals: AllTotals,
 }
@@ -137,6 +138,10 @@ impl Metrics {
                 "trunkline.part.restarts",
                 "Restarts of servers and bridges after a failure",
             ),
+            deprecated: counter(
+                "trunkline.tools.deprecated_calls",
+                "Calls to tools that are marked as deprecated",
+            ),
             totals,
             registry,
             _provider: provider,
@@ -174,6 +179,14 @@ impl Metrics {
     /// Counts a restart of a supervised part.
     pub fn restarted(&self, part: &str) {
         self.0.restarts.add(1, &[KeyValue::new("part", part.to_owned())]);
+    }
+
+    pub(crate) fn deprecated(&self, server: &str, tool: &str) {
+        let attributes = [
+            KeyValue::new("server.id", server.to_owned()),
+            KeyValue::new("gen_ai.tool.name", tool.to_owned()),
+        ];
+        self.0.deprecated.add(1, &attributes);
     }
 
     pub(crate) fn handled(&self, end: &CallEnd<'_>) {

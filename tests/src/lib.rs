@@ -1,5 +1,6 @@
 //! What the tests share: a NATS on a free port, a platform in process, servers to call, and clients to call them with.
 
+pub mod asking;
 pub mod changing;
 pub mod children;
 pub mod conformance;
@@ -13,6 +14,8 @@ pub mod platform;
 pub mod postgres;
 pub mod program;
 pub mod raw;
+pub mod remote;
+pub mod scripted;
 pub mod session;
 pub mod stream;
 pub mod wire;

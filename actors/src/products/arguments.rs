@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ProductsError;
 use super::product::{self, Changes, Draft, MAX_AMOUNT, Sku};
+use super::search::DEFAULT_LIMIT;
 
 /// Arguments of `search`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -39,7 +40,15 @@ pub(super) struct SearchArguments {
 }
 
 fn default_limit() -> i64 {
-    20
+    DEFAULT_LIMIT
+}
+
+/// Arguments of `find_products`, the older form of `search`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct FindArguments {
+    /// Words that must all occur in the product.
+    pub(super) text: String,
 }
 
 /// The order of search results; the SKU decides between equals.
@@ -128,6 +137,17 @@ impl TryFrom<CreateArguments> for Draft {
             tags: product::tags(&given.tags)?,
         })
     }
+}
+
+/// Arguments of `delete`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteArguments {
+    /// The product's SKU.
+    pub(super) sku: String,
+    /// Only for clients that cannot ask their user: `true` once the user has agreed. Others are asked whatever stands here.
+    #[serde(default)]
+    pub(super) confirm: bool,
 }
 
 /// Arguments of `update`.

@@ -76,6 +76,20 @@ pub enum ProductsError {
         /// The version there is.
         actual: i64,
     },
+    /// The client cannot ask its user for a confirmation.
+    #[error(
+        "this deletes {what} for good, and your client cannot ask the user: once the user has agreed, call delete again with `confirm`: true"
+    )]
+    NeedsConfirmation {
+        /// What would be deleted.
+        what: String,
+    },
+    /// The user did not agree.
+    #[error("the user did not agree: {sku} was not deleted")]
+    NotConfirmed {
+        /// The product.
+        sku: String,
+    },
     /// Another rebuild of the search index started while this one was running.
     #[error("another reindex started and takes over: nothing is left to do")]
     Superseded,

@@ -40,6 +40,20 @@ pub(super) struct Product {
     pub(super) updated_at: String,
 }
 
+impl Product {
+    /// Names the product and its present state, for whoever is to decide about it.
+    pub(super) fn described(&self) -> String {
+        let Self {
+            sku,
+            name,
+            stock,
+            version,
+            ..
+        } = self;
+        format!("{sku} “{name}” with {stock} in stock (version {version})")
+    }
+}
+
 impl FromRow<'_, AnyRow> for Product {
     fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
         let tags: String = row.try_get("tags")?;

@@ -13,6 +13,8 @@ use super::index;
 use super::product::{self, Product};
 use super::store::Store;
 
+/// How many items a page has unless the caller says otherwise.
+pub(super) const DEFAULT_LIMIT: i64 = 20;
 /// More words than this are no search any more.
 const MAX_QUERY_WORDS: usize = 12;
 

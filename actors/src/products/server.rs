@@ -6,33 +6,36 @@ use std::time::Duration;
 
 use rmcp::handler::server::router::prompt::PromptRouter;
 use rmcp::handler::server::router::tool::ToolRouter;
+use rmcp::handler::server::tool::{IntoCallToolResult as _, schema_for_output};
 use rmcp::handler::server::wrapper::{Json, Parameters};
 use rmcp::model::{
-    CompleteRequestParams, CompleteResult, Implementation, ListResourceTemplatesResult, ListResourcesResult,
-    PaginatedRequestParams, ProgressNotificationParam, ReadResourceRequestParams, ReadResourceResponse,
-    ServerCapabilities, ServerConfig,
+    CallToolResponse, CompleteRequestParams, CompleteResult, Implementation, ListResourceTemplatesResult,
+    ListResourcesResult, PaginatedRequestParams, ProgressNotificationParam, ReadResourceRequestParams,
+    ReadResourceResponse, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use rmcp::{prompt_handler, tool, tool_handler, tool_router};
+use runtime::elicit::{Confirmation, User, yes_or_no};
+use runtime::rmcp_host::{deprecated, tool_version};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::arguments::{
-    AdjustStockArguments, CreateArguments, GetArguments, NoArguments, ReindexArguments, SearchArguments,
-    UpdateArguments,
+    AdjustStockArguments, CreateArguments, DeleteArguments, FindArguments, GetArguments, NoArguments,
+    ReindexArguments, SearchArguments, UpdateArguments,
 };
 use super::error::ProductsError;
 use super::index::{Progress, Rebuild, RebuildReport};
 use super::product::{self, Category, MAX_AMOUNT, Product, ProductDetails, Sku};
-use super::search::Page;
+use super::search::{self, Page};
 use super::store::Store;
 use super::{completion, resources};
 
 const INSTRUCTIONS: &str = "\
 A product catalogue with stock. Find products with `search` (start with `list_categories` when you do not know what \
 there is), read one with `get`, and name it by its SKU everywhere. Prices are in minor units: 1999 is 19.99. Change \
-products with `update`, and stock only with `adjust_stock`. `reindex` is maintenance: searches never need it.";
+products with `update`, and stock only with `adjust_stock`; `delete` asks the user first. `reindex` is maintenance: searches never need it.";
 
 /// The products server: tools, resources, prompts and completions over one catalogue. Cloning it is cheap.
 #[derive(Clone)]
@@ -73,6 +76,7 @@ impl Products {
             Combine words with filters for category, price and availability; without arguments it \
             lists everything. Products just created or changed are found at once. For the next page, \
             call again with the same arguments and the `next_cursor` as `cursor`.",
+        meta = tool_version("2.0"),
         annotations(
             read_only_hint = true,
             destructive_hint = false,
@@ -85,6 +89,34 @@ impl Products {
         Parameters(wanted): Parameters<SearchArguments>,
     ) -> Result<Json<Page>, ProductsError> {
         self.store.search(&wanted).await.map(Json)
+    }
+
+    #[tool(
+        title = "Find products",
+        description = "Returns the first 20 products that contain all the words, and how many there are.",
+        meta = deprecated("0.1.0", "search", "0.3.0"),
+        annotations(
+            read_only_hint = true,
+            destructive_hint = false,
+            idempotent_hint = true,
+            open_world_hint = false
+        )
+    )]
+    async fn find_products(
+        &self,
+        Parameters(wanted): Parameters<FindArguments>,
+    ) -> Result<Json<Page>, ProductsError> {
+        let wanted = SearchArguments {
+            query: Some(wanted.text),
+            limit: search::DEFAULT_LIMIT,
+            ..SearchArguments::default()
+        };
+        let page = self.store.search(&wanted).await?;
+        // It never had pages, and its callers know no cursor.
+        Ok(Json(Page {
+            next_cursor: None,
+            ..page
+        }))
     }
 
     #[tool(
@@ -194,6 +226,37 @@ impl Products {
             .adjust_stock(&sku, wanted.delta, reason)
             .await
             .map(Json)
+    }
+
+    #[tool(
+        title = "Delete a product",
+        description = "Takes a product out of the catalogue for good, with its movements of stock, and returns it as it \
+            was. The user is asked first; where the client cannot ask, send `confirm`: true once the user has agreed.",
+        output_schema = schema_for_output::<Product>(),
+        annotations(
+            read_only_hint = false,
+            destructive_hint = true,
+            idempotent_hint = false,
+            open_world_hint = false
+        )
+    )]
+    async fn delete(
+        &self,
+        Parameters(wanted): Parameters<DeleteArguments>,
+        user: User,
+    ) -> Result<CallToolResponse, ProductsError> {
+        let product = self.store.get(&Sku::parse(&wanted.sku)?).await?;
+        let what = product.described();
+        match user.confirm(&format!("Delete {what} for good?"), yes_or_no("Delete it")) {
+            Confirmation::Ask(question) => return Ok(question.into()),
+            Confirmation::Declined => return Err(ProductsError::NotConfirmed { sku: product.sku }),
+            Confirmation::CannotAsk if !wanted.confirm => {
+                return Err(ProductsError::NeedsConfirmation { what });
+            }
+            Confirmation::CannotAsk | Confirmation::Confirmed(_) => {}
+        }
+        self.store.delete(&product).await?;
+        Ok(Json(product).into_call_tool_result().expect("a product is JSON"))
     }
 
     #[tool(

@@ -138,6 +138,34 @@ impl Store {
         Ok(updated)
     }
 
+    /// Takes a product out of the catalogue, its ledger and its index, if it is still as the caller has seen it.
+    pub(super) async fn delete(&self, seen: &Product) -> Result<(), ProductsError> {
+        let mut tx = self.database.begin().await?;
+        index::lock(&mut tx).await?;
+        // Locks the row before its ledger is touched, in the order of whoever sells.
+        let locked = query("UPDATE products SET version = version WHERE sku = $1 AND version = $2")
+            .bind(seen.sku.clone())
+            .bind(seen.version)
+            .execute(&mut *tx)
+            .await?;
+        if locked.rows_affected() == 0 {
+            return Err(ProductsError::VersionConflict {
+                sku: seen.sku.clone(),
+                expected: seen.version,
+                actual: find(&mut tx, &Sku::parse(&seen.sku)?).await?.version,
+            });
+        }
+        for statement in [
+            "DELETE FROM product_words WHERE sku = $1",
+            "DELETE FROM product_stock_changes WHERE sku = $1",
+            "DELETE FROM products WHERE sku = $1",
+        ] {
+            query(statement).bind(seen.sku.clone()).execute(&mut *tx).await?;
+        }
+        tx.commit().await?;
+        Ok(())
+    }
+
     /// Adds `delta` to the stock and writes it into the ledger. One statement checks and changes, so that no two callers
     /// can sell the same piece.
     pub(super) async fn adjust_stock(

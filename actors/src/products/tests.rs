@@ -161,6 +161,39 @@ async fn a_created_or_updated_product_is_found_at_once_by_its_words_alone() {
 }
 
 #[tokio::test]
+async fn a_product_is_deleted_with_all_that_belongs_to_it_and_only_as_it_was_seen() {
+    let (url, _folder) = fresh_url();
+    let store = Store::open(&url).await.unwrap();
+    let seen = store.create(draft("Glimmerfoil", 3)).await.unwrap();
+    let sku = sku(&seen.sku);
+    let mut rebuild = Rebuild::start(&store, 1000).await.unwrap();
+    rebuild.next_batch().await.unwrap();
+    let sold = store.adjust_stock(&sku, -1, "sold".to_owned()).await.unwrap();
+    let conflict = store.delete(&seen).await.unwrap_err();
+    assert!(matches!(
+        conflict,
+        ProductsError::VersionConflict {
+            expected: 1,
+            actual: 2,
+            ..
+        }
+    ));
+    store.delete(&sold).await.unwrap();
+    assert!(matches!(
+        store.delete(&sold).await,
+        Err(ProductsError::UnknownSku { .. })
+    ));
+    assert!(found(&store, "glimmerfoil").await.is_empty());
+    while rebuild.next_batch().await.unwrap().is_some() {}
+    assert_eq!(rebuild.finish().await.unwrap().products, 421);
+    assert!(found(&store, "glimmerfoil").await.is_empty());
+    let again = store.create(draft("Glimmerfoil", 1)).await.unwrap();
+    assert_ne!(again.sku, seen.sku, "a number is given out once");
+    let details = store.details(&self::sku(&again.sku)).await.unwrap();
+    assert!(details.stock_changes.is_empty());
+}
+
+#[tokio::test]
 async fn pages_show_every_product_exactly_once_in_every_order() {
     let (url, _folder) = fresh_url();
     let store = Store::open(&url).await.unwrap();
@@ -327,6 +360,8 @@ async fn every_tool_says_what_it_takes_returns_and_does() {
     let expected = [
         "adjust_stock",
         "create",
+        "delete",
+        "find_products",
         "get",
         "list_categories",
         "reindex",
@@ -391,6 +426,7 @@ async fn a_failed_call_is_a_result_that_says_what_to_do() {
             "must not be 0",
         ),
         ("reindex", json!({ "batch_size": 0 }), "between 1 and 500"),
+        ("delete", json!({ "sku": "OFF-0001" }), "`confirm`: true"),
     ];
     for (tool, arguments, expected) in cases {
         let answer = session.call(tool, arguments).await;

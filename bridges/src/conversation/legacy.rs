@@ -13,7 +13,7 @@ use tracing::debug;
 use super::{Conversation, forward, lock};
 use crate::{
     legacy::{
-        Driving, Local, Said, Session, Subscription, answer_locally,
+        Driving, Local, Parties, Said, Session, Subscription, answer_locally,
         batch::{self, Batch},
         done,
         notices::{Notices, changing},
@@ -207,16 +207,21 @@ impl Conversation {
             Ok(slot) => slot,
             Err(error) => return self.reply(joint.as_ref(), error).await,
         };
-        let caller = self.caller(session.version);
-        let (front, out, calls) = (self.front.clone(), self.out.clone(), Arc::clone(&self.calls));
-        let questions = Arc::clone(&self.questions);
+        let parties = Parties {
+            front: self.front.clone(),
+            caller: self.caller(session.version),
+            session,
+            questions: Arc::clone(&self.questions),
+            ledger: Arc::clone(&self.ledger),
+        };
+        let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
         let id = incoming.id.clone().unwrap_or_default();
         let cancelled = self.ended.child_token();
         lock(&calls).insert(id.clone(), cancelled.clone());
         self.running.spawn(async move {
             let _slot = slot;
             let work = forward(&out, async |sender| {
-                let mut call = Driving::begin(front, caller, session, questions, incoming).await;
+                let mut call = Driving::begin(parties, incoming).await;
                 loop {
                     match call.next().await {
                         Said::Part(message) | Said::Question(message) => sender.offer(message).await,

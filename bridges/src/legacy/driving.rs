@@ -5,7 +5,7 @@
 //! legacy client is asked by requests on the stream of its call instead, and sees one call. HTTP and the doors that hold a
 //! conversation use this alike; they differ in where a client's responses come in.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bus_schema::{
     RpcError,
@@ -17,11 +17,13 @@ use tokio::time::{Instant, sleep, timeout_at};
 use uuid::Uuid;
 
 use super::{
-    Answered, Session,
+    Session,
     asking::{self, Askable, ClientRequest, InputRequest, InputRequired},
-    downgrade,
+    ledger::Ledger,
     questions::{Question, Questions},
-    upgrade,
+    task::client::Augmentation,
+    tasks,
+    translate::{Answered, Declares, downgrade, unwanted_task, upgrade},
 };
 use crate::{
     front::{Answering, Caller, Front, Step},
@@ -36,14 +38,23 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60 * 60);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Who has to do with a call.
+#[derive(Clone)]
+pub(crate) struct Parties {
+    pub(crate) front: Front,
+    pub(crate) caller: Caller,
+    pub(crate) session: Arc<Session>,
+    pub(crate) questions: Arc<Questions>,
+    pub(crate) ledger: Arc<Ledger>,
+}
+
 /// A call of a legacy client.
 pub(crate) struct Driving {
-    front: Front,
-    caller: Caller,
-    session: Arc<Session>,
-    questions: Arc<Questions>,
+    parties: Parties,
     /// The request in modern form, as it was made first.
     request: Incoming,
+    /// How the client wants it to be a task, if it does.
+    wanted: Option<Augmentation>,
     state: State,
     rounds: u32,
     pause: Duration,
@@ -65,15 +76,17 @@ enum State {
     Running(Box<Answering>),
     /// The client is asked.
     Gathering(Round),
+    /// It is about a task.
+    Task(tasks::Asking),
     /// It is over.
     Ended,
 }
 
 /// One round of questions.
 #[derive(Default)]
-struct Round {
-    /// What the client has yet to be sent, the first one last.
-    unsent: Vec<Bytes>,
+pub(super) struct Round {
+    /// What the client has yet to be sent.
+    unsent: VecDeque<Bytes>,
     open: Vec<Open>,
     /// Answers by what they are filed under, both as JSON.
     answers: Vec<(String, String)>,
@@ -91,22 +104,23 @@ struct Open {
 
 impl Driving {
     /// Makes the call.
-    pub(crate) async fn begin(
-        front: Front,
-        caller: Caller,
-        session: Arc<Session>,
-        questions: Arc<Questions>,
-        incoming: Incoming,
-    ) -> Self {
-        let request = upgrade(&session, incoming);
-        let answering = Box::new(front.ask(&caller, &request).await);
+    pub(crate) async fn begin(parties: Parties, incoming: Incoming) -> Self {
+        let session = &parties.session;
+        let wanted = tasks::wanted(session, &incoming);
+        let (request, state) = if tasks::is_about(session, &incoming.method) {
+            let asking = tasks::Asking::begin(parties.clone(), incoming.clone());
+            (incoming, State::Task(asking))
+        } else {
+            let declares = wanted.as_ref().map_or(Declares::Plain, |_| Declares::Tasks);
+            let request = upgrade(session, incoming, declares);
+            let answering = parties.front.ask(&parties.caller, &request).await;
+            (request, State::Running(Box::new(answering)))
+        };
         Self {
-            front,
-            caller,
-            session,
-            questions,
+            parties,
             request,
-            state: State::Running(answering),
+            wanted,
+            state,
             rounds: 0,
             pause: FIRST_PAUSE,
         }
@@ -124,8 +138,10 @@ impl Driving {
                         Step::Part(part) => return Said::Part(part),
                         Step::Final(last) => last,
                     };
-                    match downgrade(self.session.dialect(), &self.request.method, &last) {
-                        Answered::Finally(body) => return self.end(body),
+                    match downgrade(self.parties.session.dialect(), &self.request.method, &last) {
+                        Answered::Finally(body) => return self.end_as_wanted(body).await,
+                        Answered::Task(body) if self.wanted.is_some() => return self.end(body),
+                        Answered::Task(_) => return self.end(self.request.error(&unwanted_task())),
                         Answered::InputRequired(required) => match self.begin_round(required) {
                             Ok(round) => self.state = State::Gathering(round),
                             Err(error) => return self.end(self.request.error(&error)),
@@ -133,7 +149,7 @@ impl Driving {
                     }
                 }
                 State::Gathering(round) => {
-                    if let Some(question) = round.unsent.pop() {
+                    if let Some(question) = round.next_unsent() {
                         return Said::Question(question);
                     }
                     match round.gather().await {
@@ -144,11 +160,18 @@ impl Driving {
                     self.pause = round.pause(self.pause).await;
                     match again {
                         Ok(again) => {
-                            let answering = self.front.ask(&self.caller, &again).await;
+                            let answering = self.parties.front.ask(&self.parties.caller, &again).await;
                             self.state = State::Running(Box::new(answering));
                         }
                         Err(error) => return self.end(self.request.error(&error)),
                     }
+                }
+                State::Task(asking) => {
+                    let said = asking.next().await;
+                    if matches!(said, Said::Answer(_)) {
+                        self.state = State::Ended;
+                    }
+                    return said;
                 }
                 State::Ended => panic!("a call is not asked again after its answer"),
             }
@@ -158,6 +181,16 @@ impl Driving {
     fn end(&mut self, body: Bytes) -> Said {
         self.state = State::Ended;
         Said::Answer(body)
+    }
+
+    /// Ends with an answer that is no task; a client that wants one is told of it as one.
+    async fn end_as_wanted(&mut self, body: Bytes) -> Said {
+        let Parties { session, ledger, .. } = &self.parties;
+        let body = match &self.wanted {
+            Some(wanted) => tasks::keep(ledger, session, wanted, body).await,
+            None => body,
+        };
+        self.end(body)
     }
 
     /// Makes of what the server wants to know the requests that the client gets.
@@ -172,38 +205,52 @@ impl Driving {
             state: required.state,
             ..Round::default()
         };
-        let askable = Askable::of(&self.session.capabilities);
+        let Parties {
+            session, questions, ..
+        } = &self.parties;
+        let askable = Askable::of(&session.capabilities);
         for request in required.requests {
-            self.put(request, askable, &mut round)?;
+            round.put(questions, session, askable, request)?;
         }
-        round.unsent.reverse();
         Ok(round)
     }
+}
 
-    fn put(&self, request: InputRequest, askable: Askable, round: &mut Round) -> Result<(), RpcError> {
+impl Round {
+    /// Adds a question to the client; one that it cannot be asked has its answer at once.
+    pub(super) fn put(
+        &mut self,
+        questions: &Arc<Questions>,
+        session: &Session,
+        askable: Askable,
+        request: InputRequest,
+    ) -> Result<(), RpcError> {
         let InputRequest { key, method, params } = request;
         let elicitation_id = Uuid::now_v7().to_string();
-        match asking::client_request(self.session.version, askable, &method, &params, &elicitation_id) {
+        match asking::client_request(session.version, askable, &method, &params, &elicitation_id) {
             ClientRequest::Send(params) => {
-                let question = self.questions.ask(&self.session.key);
+                let question = questions.ask(&session.key);
                 let (id, asked) = (rpc::quote(&question.id), rpc::quote(&method));
                 let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"method":{asked},"params":{params}}}"#);
-                round.unsent.push(text.into());
-                round.open.push(Open {
+                self.unsent.push_back(text.into());
+                self.open.push(Open {
                     key,
                     asked: method,
                     question,
                 });
             }
-            ClientRequest::Cannot(answer) => round.answers.push((key, answer?)),
+            ClientRequest::Cannot(answer) => self.answers.push((key, answer?)),
         }
         Ok(())
     }
-}
 
-impl Round {
+    /// Takes the next request that the client has yet to be sent.
+    pub(super) fn next_unsent(&mut self) -> Option<Bytes> {
+        self.unsent.pop_front()
+    }
+
     /// Waits for all answers, or for the first that ends the call.
-    async fn gather(&mut self) -> Result<(), RpcError> {
+    pub(super) async fn gather(&mut self) -> Result<(), RpcError> {
         let limit = Instant::now() + ANSWER_LIMIT;
         let mut open: FuturesUnordered<_> = self.open.drain(..).map(Open::answer).collect();
         while let Some(answer) = timeout_at(limit, open.next()).await.map_err(|_| silent())? {
@@ -212,13 +259,15 @@ impl Round {
         Ok(())
     }
 
+    /// The answers as `inputResponses`, which is JSON.
+    pub(super) fn responses(&self) -> String {
+        let answers = self.answers.iter();
+        asking::input_responses(answers.map(|(key, answer)| (key.as_str(), answer.as_str())))
+    }
+
     /// The request of the next round: the first one, with the answers and what the server wants back.
     fn again(&self, request: &Incoming) -> Result<Incoming, RpcError> {
-        let answers = self
-            .answers
-            .iter()
-            .map(|(key, answer)| (key.as_str(), answer.as_str()));
-        let responses = (!self.answers.is_empty()).then(|| asking::input_responses(answers));
+        let responses = (!self.answers.is_empty()).then(|| self.responses());
         let again = asking::retry(&request.body, responses.as_deref(), self.state.as_deref());
         let again = again.ok_or_else(|| RpcError::internal("the call cannot be made again"))?;
         Incoming::read(again).map_err(|refused| refused.error)

@@ -1,7 +1,8 @@
 //! The one room that knows the legacy era: handshakes, sessions, and the translation of single messages.
 //!
 //! Everything behind it is modern. Without it a complete modern platform is left. `session` and `store` hold what a client has said,
-//! `driving` takes its calls to their answers, `stream` and `streams` keep what they say, `notices` tell it of changes, and `room` is what
+//! `driving` takes its calls to their answers, `tasks` and `ledger` what it asks
+//! about tasks, `stream` and `streams` keep what they say, `notices` tell it of changes, and `room` is what
 //! the legacy doors of one process share, with the way to those of the others (`desk`). The rest translates.
 
 pub mod asking;
@@ -15,6 +16,7 @@ mod dialect;
 mod driving;
 pub mod error;
 mod form;
+pub(crate) mod ledger;
 pub(crate) mod listeners;
 mod listing;
 pub(crate) mod notices;
@@ -28,15 +30,17 @@ mod store;
 pub(crate) mod stream;
 pub(crate) mod streams;
 pub mod task;
+mod tasks;
 mod translate;
 
 pub use dialect::{Dialect, Tasks};
-pub(crate) use driving::{Driving, Said};
+pub(crate) use driving::{Driving, Parties, Said};
+pub(crate) use ledger::Ledger;
 pub use room::Doors;
 pub(crate) use room::{Room, Subscription};
 pub(crate) use session::Session;
 pub(crate) use store::{SessionError, key};
-pub(crate) use translate::{Answered, Local, answer_locally, done, downgrade, upgrade};
+pub(crate) use translate::{Local, answer_locally, done};
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use super::{
     calls::Calls,
     channels::{Channels, Handed},
     desk::{self, Desk},
+    ledger::Ledger,
     listeners::Listeners,
     questions::{self, Questions, Taken},
     session::Session,
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) front: Front,
     pub(crate) sessions: Sessions,
     pub(crate) questions: Arc<Questions>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) streams: Streams,
     pub(crate) listeners: Listeners,
@@ -86,6 +88,7 @@ impl Doors {
         let room = Room(Arc::new(Shared {
             sessions: Sessions::new(bus.clone()),
             questions: Questions::new(bus.instance()),
+            ledger: Arc::new(Ledger::new(bus.clone())),
             calls: Arc::default(),
             streams: Streams::default(),
             listeners: Listeners::default(),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
 use super::{
-    Dialect,
+    Dialect, Tasks,
     capabilities::{self, Asks},
     notices::promised,
 };
@@ -46,6 +46,8 @@ pub(crate) struct Session {
     pub(crate) principal: Principal,
     /// The negotiated version.
     pub(crate) version: ProtocolVersion,
+    /// What the client was offered of tasks.
+    pub(crate) tasks: Tasks,
     /// Which endpoint it is on.
     pub(crate) endpoint: Endpoint,
     /// The client's capabilities in modern form, as JSON.
@@ -68,6 +70,9 @@ pub(crate) struct Session {
 #[derive(Deserialize, Serialize)]
 struct Record {
     version: String,
+    /// Absent when the client was offered no tasks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tasks: Option<OfferedTasks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server: Option<ServerId>,
     capabilities: Box<RawValue>,
@@ -82,6 +87,13 @@ struct Record {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     listener: Option<String>,
     used_ms: u64,
+}
+
+/// That tasks were offered.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum OfferedTasks {
+    Calls,
 }
 
 impl Session {
@@ -123,9 +135,19 @@ impl Session {
             RpcError::invalid_params(format!("the parameters of `initialize` are wrong: {error}"))
         })?;
         let version = negotiate(&asked.protocol_version);
+        let dialect = Dialect {
+            version,
+            tasks: Tasks::Offered,
+        };
+        let offered = capabilities::of_server(dialect, front.capabilities(&endpoint));
+        // Only one server by itself keeps tasks, and only if it has the extension.
+        let tasks = match offered.contains_key("tasks") {
+            true => Tasks::Offered,
+            false => Tasks::Hidden,
+        };
         let mut result = json!({
             "protocolVersion": version.as_str(),
-            "capabilities": capabilities::of_server(Dialect::plain(version), front.capabilities(&endpoint)),
+            "capabilities": offered,
             "serverInfo": capabilities::server_info(version, front.server_info(&endpoint)),
         });
         if let Some(instructions) = front.instructions(&endpoint) {
@@ -135,6 +157,7 @@ impl Session {
             key: String::new(),
             principal,
             version,
+            tasks,
             endpoint,
             capabilities: capabilities::of_client(version, asked.capabilities, Asks::Declared),
             client_info: asked.client_info.map(|raw| raw.get().to_owned()),
@@ -149,7 +172,10 @@ impl Session {
 
     /// How to speak with the client.
     pub(crate) fn dialect(&self) -> Dialect {
-        Dialect::plain(self.version)
+        Dialect {
+            version: self.version,
+            tasks: self.tasks,
+        }
     }
 
     /// The session as it is stored.
@@ -160,6 +186,7 @@ impl Session {
         let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("it was read from JSON");
         let record = Record {
             version: self.version.to_string(),
+            tasks: (self.tasks != Tasks::Hidden).then_some(OfferedTasks::Calls),
             server: match &self.endpoint {
                 Endpoint::All => None,
                 Endpoint::Server(id) => Some(id.clone()),
@@ -189,6 +216,7 @@ impl Session {
             key: key.to_owned(),
             principal: principal.clone(),
             version: record.version.parse().ok()?,
+            tasks: record.tasks.map_or(Tasks::Hidden, |_| Tasks::Offered),
             endpoint: record.server.map_or(Endpoint::All, Endpoint::Server),
             capabilities: record.capabilities.get().to_owned(),
             client_info: record.client_info.map(|raw| raw.get().to_owned()),
@@ -244,7 +272,8 @@ mod tests {
         Session {
             key: "default.00".to_owned(),
             principal: Principal::developer(),
-            version: ProtocolVersion::V2025_06_18,
+            version: ProtocolVersion::V2025_11_25,
+            tasks: Tasks::Offered,
             endpoint: Endpoint::Server("products".parse().expect("an id")),
             capabilities: r#"{"roots":{},"x":1e400}"#.to_owned(),
             client_info: Some(r#"{ "name":"n","version":"1" }"#.to_owned()),

@@ -227,6 +227,111 @@ proptest! {
     }
 }
 
+/// Words that translations look for, in all the wrong places.
+const WORDS: [&str; 34] = [
+    "result",
+    "resultType",
+    "content",
+    "tools",
+    "prompts",
+    "messages",
+    "arguments",
+    "structuredContent",
+    "outputSchema",
+    "annotations",
+    "title",
+    "icons",
+    "execution",
+    "name",
+    "type",
+    "text",
+    "data",
+    "_meta",
+    "io.modelcontextprotocol/serverInfo",
+    "io.modelcontextprotocol/related-task",
+    "requestedSchema",
+    "properties",
+    "oneOf",
+    "const",
+    "mode",
+    "task",
+    "tit\\u006ce",
+    "status",
+    "ttlMs",
+    "ttl",
+    "code",
+    "message",
+    "uri",
+    "taskId",
+];
+
+/// JSON of known words, in no order that makes sense.
+fn nonsense() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec![
+        "7",
+        "null",
+        r#""complete""#,
+        r#""resource_link""#,
+        r#""audio""#,
+        r#""object""#,
+        r#""array""#,
+        r#""url""#,
+        r#""completed""#,
+        "[]",
+        "{}",
+    ]);
+    leaf.prop_map(str::to_owned).prop_recursive(5, 60, 6, |inner| {
+        let member = (prop::sample::select(WORDS.to_vec()), inner.clone());
+        prop_oneof![
+            1 => prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(", "))),
+            3 => prop::collection::vec(member, 1..6).prop_map(|members| {
+                let members: Vec<_> = members.into_iter().map(|(key, value)| format!("\"{key}\" :{value}")).collect();
+                format!("{{ {}}}", members.join(" ,"))
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn nonsense_in_is_json_out(inner in nonsense(), member in prop::sample::select(WORDS.to_vec())) {
+        let object = format!(r#"{{"{member}":[{inner}],"z":{inner}}}"#);
+        for value in [&inner, &object] {
+            let body = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","result":{value}}}"#));
+            let wrong = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":1,"error":{value}}}"#));
+            let call = Bytes::from(format!(r#"{{"jsonrpc":"2.0","id":1,"method":"m","params":{value}}}"#));
+            for version in LEGACY {
+                for called in METHODS {
+                    let dialect = Dialect { version, tasks: Tasks::Offered };
+                    if let Downgraded::Complete(body) = result::downgrade(dialect, called, &body) {
+                        text(&body);
+                    }
+                }
+                for asked in [method::ELICIT, method::SAMPLE] {
+                    if let ClientRequest::Send(sent) = asking::client_request(version, ALL, asked, value, "e") {
+                        text(sent.as_bytes());
+                    }
+                }
+                text(capabilities::of_client(version, Some(raw(value)), Asks::Declared).as_bytes());
+                text(&request::for_server(version, method::TOOLS_CALL, &call));
+            }
+            text(&error::downgrade(method::RESOURCES_READ, code::INVALID_PARAMS, &wrong));
+            text(&error::downgrade(method::TOOLS_CALL, code::MISSING_CAPABILITY, &wrong));
+            for again in [asking::retry(&call, Some("{}"), Some("7")), server::augment(&call, None)] {
+                again.iter().for_each(|body| drop(text(body)));
+            }
+            let value = raw(value);
+            let tasks = [client::created(value), client::task(value, client::Standing::Cancelled)];
+            let more = [server::created(value).ok(), server::task(value, server::Detail::Nothing).ok()];
+            for task in tasks.into_iter().chain(more).flatten() {
+                text(task.as_bytes());
+            }
+            text(task::with_related(value.get(), "7").as_bytes());
+            text(server::input_request("m", Some(value)).as_bytes());
+        }
+    }
+}
+
 #[test]
 fn server_capabilities_keep_what_is_unknown() {
     let modern = serde_json::json!({

@@ -1,9 +1,11 @@
 //! Single messages between the eras: a legacy request becomes a modern one, a modern answer a legacy one.
 
+use std::borrow::Cow;
+
 use bus_schema::{
     RpcError,
     mcp::{meta, method},
-    rpc,
+    rpc::{self, Message},
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -12,9 +14,11 @@ use tracing::error;
 use super::{
     Dialect, Session, Subscription,
     asking::InputRequired,
+    capabilities::with_tasks,
     error,
     result::{self, Downgraded},
     task::client,
+    tasks,
 };
 use crate::{
     front::{Final, Front},
@@ -58,6 +62,7 @@ pub(crate) fn answer_locally(front: &Front, session: &Session, incoming: &Incomi
         method::INITIALIZE => Err(RpcError::invalid_request(
             "the session is open already; `initialize` opens a new one without a session id",
         )),
+        called if tasks::is_about(session, called) => Ok(Local::Forward),
         called => {
             let is_modern = [method::DISCOVER, method::LISTEN].contains(&called);
             if !is_modern && (method::SERVED.contains(&called) || method::is_custom(called)) {
@@ -101,14 +106,27 @@ fn parameter(incoming: &Incoming, key: &str) -> Option<String> {
     params.get(key)?.as_str().map(str::to_owned)
 }
 
+/// What a request declares beyond what its client did in the handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Declares {
+    /// Nothing.
+    Plain,
+    /// The tasks extension: a task is wanted, or spoken of.
+    Tasks,
+}
+
 /// Adds the metadata that a modern request carries itself, taken from the session. Every other byte stays.
-pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
+pub(super) fn upgrade(session: &Session, incoming: Incoming, declares: Declares) -> Incoming {
+    let capabilities = match declares {
+        Declares::Plain => Cow::Borrowed(&session.capabilities),
+        Declares::Tasks => Cow::Owned(with_tasks(&session.capabilities)),
+    };
     let mut keys = format!(
         r#""{}":"{}","{}":{}"#,
         meta::PROTOCOL_VERSION,
         bus_schema::ProtocolVersion::MODERN,
         meta::CLIENT_CAPABILITIES,
-        session.capabilities
+        capabilities
     );
     if let Some(info) = &session.client_info {
         keys.push_str(&format!(r#","{}":{info}"#, meta::CLIENT_INFO));
@@ -129,15 +147,17 @@ pub(crate) fn upgrade(session: &Session, incoming: Incoming) -> Incoming {
 
 /// What a modern answer means for a legacy client.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Answered {
+pub(super) enum Answered {
     /// This is the client's answer.
     Finally(Bytes),
     /// The server wants to know something first.
     InputRequired(InputRequired),
+    /// The server made a task of the call; this is the answer for a client that wanted one.
+    Task(Bytes),
 }
 
 /// Makes of a modern answer the one that a legacy client gets.
-pub(crate) fn downgrade(dialect: Dialect, called: &str, last: &Final) -> Answered {
+pub(super) fn downgrade(dialect: Dialect, called: &str, last: &Final) -> Answered {
     if let Some(code) = last.code {
         if error::is_own_fault(code) {
             error!(
@@ -157,11 +177,26 @@ pub(crate) fn downgrade(dialect: Dialect, called: &str, last: &Final) -> Answere
         Downgraded::InputRequired(_) => RpcError::internal(format!(
             "the server asks for input, which it cannot for `{called}`"
         )),
-        Downgraded::Task(_) => RpcError::internal(
-            "the server made a task of the call, which was not offered to it for this client",
-        ),
+        Downgraded::Task(body) if dialect.has_tasks() && called == method::TOOLS_CALL => {
+            return match created(&body) {
+                Some(created) => Answered::Task(created),
+                None => Answered::Finally(result::refused(&body, &unwanted_task())),
+            };
+        }
+        Downgraded::Task(_) => unwanted_task(),
     };
     Answered::Finally(result::refused(&last.body, &error))
+}
+
+fn created(body: &[u8]) -> Option<Bytes> {
+    let message = Message::parse(body).ok()?;
+    let task = client::created(message.result?)?;
+    Some(rpc::result_response(message.id?.get(), task.as_bytes()).into())
+}
+
+/// The error for a task that nobody asked for.
+pub(super) fn unwanted_task() -> RpcError {
+    RpcError::internal("the server made a task of the call, which was not offered to it for this client")
 }
 
 #[cfg(test)]

@@ -209,7 +209,7 @@ async fn log_lines(server: ServerId, stderr: impl AsyncRead + Unpin) {
 }
 
 /// Tells the host of changed lists: of the first at once, and of more that come in quick succession together.
-async fn pass_on_changes(link: Arc<Link>) {
+pub(super) async fn pass_on_changes(link: Arc<Link>) {
     let mut every = pace(CHANGES_EVERY);
     loop {
         link.list_changed.notified().await;

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use bus_schema::ProtocolVersion;
+use bus_schema::mcp::{Era, ProtocolVersion};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
@@ -24,6 +24,15 @@ pub(super) struct Session {
     /// The answer to `server/discover`, for a server that does not know the question.
     pub(super) discovered: Option<String>,
     pub(super) offers: Offers,
+}
+
+impl Session {
+    /// Readies the conversation for what the server offers.
+    pub(super) fn prepare(&self, link: &Link) {
+        if self.offers.logging && self.version.era() == Era::Legacy {
+            link.levels.open();
+        }
+    }
 }
 
 /// What a server says that it can do, as far as it matters here.

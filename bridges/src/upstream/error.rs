@@ -65,6 +65,9 @@ pub enum UpstreamError {
     /// It does not take what is written to it.
     #[error("it does not read its input")]
     Unread,
+    /// It is at a URL, and cannot be used there.
+    #[error(transparent)]
+    Remote(#[from] super::remote::RemoteError),
     /// It is well, and the bus does not take it.
     #[error("it could not be put on the bus")]
     Host(#[from] runtime::host::HostError),

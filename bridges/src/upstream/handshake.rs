@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::debug;
 
 use super::{
+    capabilities::Declared,
     child::Child,
     connection::{Offers, Opening, Session},
     error::UpstreamError,
@@ -58,13 +59,7 @@ async fn open(
     deadline: Instant,
 ) -> Result<Session, UpstreamError> {
     let link = Arc::clone(child.link());
-    let opened = async {
-        match opening.era {
-            EraKnob::Modern => discover(&link).await,
-            EraKnob::Legacy => initialize(&link, opening).await.map(|session| (session, None)),
-            EraKnob::Auto => find_out(&link, opening, limits).await,
-        }
-    };
+    let opened = converse(&link, opening, limits);
     // The child's own end comes first: it explains whatever else went wrong.
     let (session, listen) = tokio::select! {
         biased;
@@ -75,9 +70,6 @@ async fn open(
             garbage: link.garbage(),
         }),
     };
-    if session.offers.logging && session.version.era() == Era::Legacy {
-        link.levels.open();
-    }
     if let Some(wanted) = listen {
         child.accompany(listen_to(link, wanted));
     }
@@ -85,7 +77,27 @@ async fn open(
 }
 
 /// A session, and the changes of lists that a modern child must be asked to tell of.
-type Opened = (Session, Option<Value>);
+pub(super) type Opened = (Session, Option<Value>);
+
+/// Makes the handshake.
+///
+/// # Errors
+/// [`UpstreamError`] when the server refuses, or answers what cannot be used.
+pub(super) async fn converse(
+    link: &Arc<Link>,
+    opening: &Opening,
+    limits: Limits,
+) -> Result<Opened, UpstreamError> {
+    let opened = match opening.era {
+        EraKnob::Modern => discover(link).await,
+        EraKnob::Legacy => initialize(link, opening).await.map(|session| (session, None)),
+        EraKnob::Auto => find_out(link, opening, limits).await,
+    };
+    if let Ok((session, _)) = &opened {
+        session.prepare(link);
+    }
+    opened
+}
 
 async fn find_out(link: &Arc<Link>, opening: &Opening, limits: Limits) -> Result<Opened, UpstreamError> {
     let mut probe = std::pin::pin!(discover(link));
@@ -148,6 +160,14 @@ async fn discover(link: &Arc<Link>) -> Result<Opened, UpstreamError> {
         method: method::DISCOVER,
         source,
     })?;
+    read_discovered(&result)
+}
+
+/// Reads the answer to `server/discover`.
+///
+/// # Errors
+/// [`UpstreamError`] when it describes no server that can be spoken with in the modern way.
+pub(super) fn read_discovered(result: &RawValue) -> Result<Opened, UpstreamError> {
     let result: Value = serde_json::from_str(result.get()).map_err(|error| UpstreamError::Unusable {
         method: method::DISCOVER,
         why: error.to_string(),
@@ -162,15 +182,18 @@ async fn discover(link: &Arc<Link>) -> Result<Opened, UpstreamError> {
     Ok((session, changes_of(&result["capabilities"])))
 }
 
+/// Whether an error is one that only servers of the modern era give.
+pub(super) fn is_modern(refusal: &RpcError) -> bool {
+    matches!(
+        refusal.code,
+        error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION
+    )
+}
+
 /// A version of the era that a refusal offers: a child that gives one of the modern era's own errors may be asked again.
-fn named_in(refusal: &RpcError, era: Era) -> Option<ProtocolVersion> {
-    let modern = [
-        error::HEADER_MISMATCH,
-        error::MISSING_CAPABILITY,
-        error::UNSUPPORTED_VERSION,
-    ];
+pub(super) fn named_in(refusal: &RpcError, era: Era) -> Option<ProtocolVersion> {
     let supported = refusal.data.as_ref()?.get("supported")?;
-    newest(supported, era).filter(|_| era == Era::Legacy || modern.contains(&refusal.code))
+    newest(supported, era).filter(|_| era == Era::Legacy || is_modern(refusal))
 }
 
 /// The newest version of the era in a list, among those spoken here.
@@ -183,20 +206,27 @@ fn newest(versions: &Value, era: Era) -> Option<ProtocolVersion> {
         .max()
 }
 
+/// What `initialize` is asked with.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct InitializeParams {
+pub(super) struct InitializeParams {
     protocol_version: &'static str,
     capabilities: Box<RawValue>,
     client_info: Value,
 }
 
+impl InitializeParams {
+    pub(super) fn new(version: ProtocolVersion, declared: &Declared) -> Self {
+        Self {
+            protocol_version: version.as_str(),
+            capabilities: declared.for_handshake(),
+            client_info: own_name(),
+        }
+    }
+}
+
 async fn initialize(link: &Arc<Link>, opening: &Opening) -> Result<Session, UpstreamError> {
-    let params = |version: ProtocolVersion| InitializeParams {
-        protocol_version: version.as_str(),
-        capabilities: opening.declared.for_handshake(),
-        client_info: own_name(),
-    };
+    let params = |version: ProtocolVersion| InitializeParams::new(version, &opening.declared);
     let mut answer = link.ask(method::INITIALIZE, &params(opening.version)).await;
     if let Err(refusal) = &answer
         && let Some(version) = named_in(refusal, Era::Legacy)
@@ -207,7 +237,19 @@ async fn initialize(link: &Arc<Link>, opening: &Opening) -> Result<Session, Upst
         method: method::INITIALIZE,
         source,
     })?;
-    let result = InitializeResult::deserialize(&*result).map_err(|error| UpstreamError::Unusable {
+    let session = read_initialized(&result)?;
+    link.notify(method::INITIALIZED)
+        .await
+        .map_err(|_| UpstreamError::Unread)?;
+    Ok(session)
+}
+
+/// Reads the answer to `initialize`.
+///
+/// # Errors
+/// [`UpstreamError`] when no session can be made of it.
+pub(super) fn read_initialized(result: &RawValue) -> Result<Session, UpstreamError> {
+    let result = InitializeResult::deserialize(result).map_err(|error| UpstreamError::Unusable {
         method: method::INITIALIZE,
         why: error.to_string(),
     })?;
@@ -217,9 +259,6 @@ async fn initialize(link: &Arc<Link>, opening: &Opening) -> Result<Session, Upst
         .ok_or_else(|| {
             UpstreamError::UnknownVersion(result.protocol_version.get().trim_matches('"').to_owned())
         })?;
-    link.notify(method::INITIALIZED)
-        .await
-        .map_err(|_| UpstreamError::Unread)?;
     Ok(Session {
         version,
         discovered: Some(result.discovered(version)),
@@ -243,7 +282,7 @@ fn changes_of(capabilities: &Value) -> Option<Value> {
 }
 
 /// A modern child tells of changed lists only for as long as somebody has asked it to.
-async fn listen_to(link: Arc<Link>, wanted: Value) {
+pub(super) async fn listen_to(link: Arc<Link>, wanted: Value) {
     let params = json!({ "notifications": wanted, "_meta": own_meta(ProtocolVersion::MODERN) });
     let ended = link.ask(method::LISTEN, &params).await;
     debug!(server.id = %link.server, error = ?ended.err(), "the server no longer tells of changed lists");

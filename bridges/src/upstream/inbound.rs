@@ -25,7 +25,7 @@ use super::{
     pending::Origin,
 };
 
-/// Takes one line; an empty one says nothing. `stream` is the number of the call on whose stream it came.
+/// Takes one line; an empty one says nothing. `stream` is the call whose own stream it came on, where the transport can tell.
 ///
 /// # Errors
 /// What is wrong with a line that is no message.
@@ -118,7 +118,8 @@ fn take_progress(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> 
     Some(())
 }
 
-/// A log line names no call: it can only belong to one that asked for such lines.
+/// A log line names no call: it belongs to the one whose stream it came on, or else to the only call that there is. In either
+/// case the call must have asked for such lines.
 fn take_log_line(link: &Link, line: &[u8], message: &Message<'_>, stream: Option<u64>) -> Option<()> {
     #[derive(Deserialize)]
     struct Peek<'a> {

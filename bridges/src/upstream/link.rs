@@ -11,6 +11,7 @@ use std::{
 };
 
 use bus_schema::{RpcError, ServerId, TraceContext, mcp::Era, rpc::Message};
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::{
@@ -18,7 +19,7 @@ use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, warn};
 
 use crate::{
@@ -80,7 +81,15 @@ pub(super) struct Link {
 pub(super) struct Outgoing {
     line: Vec<u8>,
     /// Given back when the message is written.
-    _room: Option<OwnedSemaphorePermit>,
+    room: Option<OwnedSemaphorePermit>,
+}
+
+impl Outgoing {
+    /// The message without the end of its line, and the room that it takes for as long as it is held.
+    pub(super) fn into_message(mut self) -> (Bytes, Option<OwnedSemaphorePermit>) {
+        self.line.truncate(self.line.trim_ascii_end().len());
+        (self.line.into(), self.room)
+    }
 }
 
 impl Link {
@@ -153,6 +162,11 @@ impl Link {
         Ok(call)
     }
 
+    /// A number that no other call has.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
     /// Makes a call of this room's own.
     ///
     /// # Errors
@@ -185,15 +199,11 @@ impl Link {
         self.send(end_line(line.into_bytes())).await
     }
 
-    fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// Sends a small message if there is room for it at once.
     pub(super) fn try_send(&self, message: Vec<u8>) {
         let outgoing = Outgoing {
             line: end_line(message),
-            _room: None,
+            room: None,
         };
         if self.to_child.try_send(outgoing).is_err() {
             debug!(server.id = %self.server, "dropped a message to a server that does not read");
@@ -208,6 +218,21 @@ impl Link {
     /// Lets the child read what is queued, and then closes its stdin.
     pub(super) fn close_input(&self) {
         self.closing.cancel();
+    }
+
+    /// Waits until no more calls will be made.
+    pub(super) async fn closed(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Ends the conversation, as it cannot go on.
+    pub(super) fn break_off(&self) {
+        self.broken.cancel();
+    }
+
+    /// Ends the conversation when whoever carries it ends.
+    pub(super) fn break_guard(&self) -> DropGuard {
+        self.broken.clone().drop_guard()
     }
 
     /// Waits until the conversation cannot go on.
@@ -236,7 +261,7 @@ impl Link {
             .min(QUEUE_KIB);
         let queue = async {
             let room = Arc::clone(&self.room).acquire_many_owned(kib).await.ok();
-            let outgoing = Outgoing { line, _room: room };
+            let outgoing = Outgoing { line, room };
             self.to_child.send(outgoing).await.is_ok()
         };
         match timeout(self.unread, queue).await {
@@ -275,7 +300,7 @@ impl Link {
 
     /// Reads what the child writes to its stdout, until it ends or makes no sense.
     pub(super) async fn read(self: Arc<Self>, stdout: impl AsyncRead + Unpin) {
-        let _broken = self.broken.clone().drop_guard();
+        let _broken = self.break_guard();
         let mut lines = Lines::new(stdout, MAX_LINE_BYTES);
         let mut garbage_in_a_row = 0;
         while garbage_in_a_row < MAX_GARBAGE {
@@ -299,8 +324,11 @@ impl Link {
         let _ = self.nonsense.set(why);
     }
 
-    /// Takes one message of the server; `stream` is the number of the call on whose stream it came, if it came on one.
-    fn take(&self, line: &[u8], stream: Option<u64>) -> Result<(), RpcError> {
+    /// Takes what the server has said. `stream` is the call whose own stream it came on, where the transport can tell.
+    ///
+    /// # Errors
+    /// What is wrong with what is no message; the log has it already.
+    pub(super) fn take(&self, line: &[u8], stream: Option<u64>) -> Result<(), RpcError> {
         let taken = inbound::take(self, line, stream);
         if let Err(error) = &taken {
             let count = self.garbage.fetch_add(1, Ordering::Relaxed) + 1;

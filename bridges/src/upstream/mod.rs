@@ -1,7 +1,7 @@
 //! A foreign MCP server becomes an actor on the bus.
 //!
-//! [`ChildUpstream`] runs a command and speaks MCP with it over its stdin and stdout, in whichever era the command knows. Inside,
-//! `process` owns the operating system's side, `link` the conversation, `handshake` finds out the era, and `request`, `answer`
+//! [`Upstream`] runs a command and speaks MCP with it over its stdin and stdout, in whichever era the command knows, or does the
+//! same with a server at a URL ([`remote`]). Inside, `process` owns the operating system's side, `link` the conversation, `handshake` finds out the era, and `request`, `answer`
 //! and `legacy` translate. `server` chooses the conversation of a call: callers that a legacy server may ask have `lanes` of their
 //! own, and `rounds`, `ask` and `park` carry what it asks. Restarting belongs to [`runtime::supervise`], and serving on the bus to
 //! [`runtime::host`].
@@ -28,6 +28,7 @@ mod park;
 mod part;
 mod pending;
 mod process;
+pub mod remote;
 mod request;
 mod rounds;
 mod seal;
@@ -38,7 +39,7 @@ use crate::edit;
 
 pub use error::UpstreamError;
 pub use options::{AskingOptions, ChildOptions, EraKnob};
-pub use part::ChildUpstream;
+pub use part::Upstream;
 
 #[cfg(test)]
 mod tests;

@@ -20,18 +20,20 @@ use super::{
     connection::{Carrier, Connection, Connector, Opening},
     error::UpstreamError,
     lanes::Lanes,
-    options::{ChildOptions, EraKnob, Limits},
+    options::{AskingOptions, ChildOptions, EraKnob, Limits},
     park::Parks,
+    remote::{RemoteConnector, RemoteError, RemoteOptions},
     server::UpstreamServer,
 };
 
 /// How long the host of a server that has ended may take to hand out its last answers before a new one starts.
 const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
-/// A server that is a child process, for [`runtime::supervise::keep`] to run.
-pub struct ChildUpstream {
+/// A foreign server, for [`runtime::supervise::keep`] to run.
+pub struct Upstream {
     bus: Bus,
-    options: ChildOptions,
+    host: HostOptions,
+    knob: EraKnob,
     connector: Arc<dyn Connector>,
     /// What belongs to single callers outlives the connection that all share.
     lanes: Arc<Lanes>,
@@ -40,28 +42,63 @@ pub struct ChildUpstream {
     era: Mutex<Option<Era>>,
 }
 
-impl ChildUpstream {
-    /// A child that is not started yet.
+impl Upstream {
+    /// A server that is a child process; it is not started yet.
     #[must_use]
-    pub fn new(bus: Bus, options: ChildOptions) -> Self {
-        let parks = Parks::new(
-            options.id.clone(),
-            bus.instance().to_owned(),
-            options.asking.input_ttl,
-        );
-        let connector = Arc::new(ChildConnector {
-            options: options.clone(),
+    pub fn child(bus: Bus, options: ChildOptions) -> Self {
+        let host = HostOptions {
+            tags: options.tags.clone(),
+            max_in_flight: options.max_in_flight,
+            tool_timeouts: options.tool_timeouts.clone(),
+            ..HostOptions::new(options.id.clone())
+        };
+        let (knob, asking) = (options.era, options.asking);
+        let connector = ChildConnector {
+            options,
             limits: Limits::default(),
-        });
+        };
+        Self::new(bus, host, knob, asking, Arc::new(connector))
+    }
+
+    /// A server at a URL; it is not connected to yet.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names the setting that cannot be used.
+    pub fn remote(bus: Bus, options: RemoteOptions) -> Result<Self, RemoteError> {
+        let connector = RemoteConnector::new(&options, Limits::default())?;
+        let host = HostOptions {
+            tags: options.tags,
+            max_in_flight: options.max_in_flight,
+            tool_timeouts: options.tool_timeouts,
+            ..HostOptions::new(options.id)
+        };
+        Ok(Self::new(
+            bus,
+            host,
+            options.era,
+            options.asking,
+            Arc::new(connector),
+        ))
+    }
+
+    fn new(
+        bus: Bus,
+        host: HostOptions,
+        knob: EraKnob,
+        asking: AskingOptions,
+        connector: Arc<dyn Connector>,
+    ) -> Self {
+        let parks = Parks::new(host.id.clone(), bus.instance().to_owned(), asking.input_ttl);
         let lanes = Lanes::new(
-            options.id.clone(),
-            connector.clone(),
-            options.asking.into(),
+            host.id.clone(),
+            Arc::clone(&connector),
+            asking.into(),
             Arc::clone(&parks),
         );
         Self {
             bus,
-            options,
+            host,
+            knob,
             connector,
             lanes,
             parks,
@@ -69,7 +106,7 @@ impl ChildUpstream {
         }
     }
 
-    async fn start_child(&self, stop: CancellationToken) -> Result<RunningPart, UpstreamError> {
+    async fn start_server(&self, stop: CancellationToken) -> Result<RunningPart, UpstreamError> {
         let connected = self.connector.connect(Opening::shared(self.knob())).await;
         self.remember(
             connected
@@ -82,13 +119,7 @@ impl ChildUpstream {
             session,
             mut carrier,
         } = connected?;
-        info!(server.id = %self.options.id, version = %session.version, "the child process is ready");
-        let options = HostOptions {
-            tags: self.options.tags.clone(),
-            max_in_flight: self.options.max_in_flight,
-            tool_timeouts: self.options.tool_timeouts.clone(),
-            ..HostOptions::new(self.options.id.clone())
-        };
+        info!(server.id = %self.host.id, version = %session.version, "the server is ready");
         let server = Arc::new(UpstreamServer::new(
             link,
             session,
@@ -96,7 +127,7 @@ impl ChildUpstream {
             Arc::clone(&self.parks),
         ));
         let host = tokio::select! {
-            host = Host::start(self.bus.clone(), Arc::clone(&server) as _, options) => host?,
+            host = Host::start(self.bus.clone(), Arc::clone(&server) as _, self.host.clone()) => host?,
             error = carrier.ended() => return Err(error),
         };
         Ok(run(server, carrier, host, stop).boxed())
@@ -104,7 +135,7 @@ impl ChildUpstream {
 
     fn knob(&self) -> EraKnob {
         let known = *self.era.lock().unwrap_or_else(PoisonError::into_inner);
-        match (self.options.era, known) {
+        match (self.knob, known) {
             (EraKnob::Auto, Some(Era::Legacy)) => EraKnob::Legacy,
             (EraKnob::Auto, Some(Era::Modern)) => EraKnob::Modern,
             (knob, _) => knob,
@@ -116,7 +147,7 @@ impl ChildUpstream {
     }
 }
 
-impl Drop for ChildUpstream {
+impl Drop for Upstream {
     fn drop(&mut self) {
         // Told to stop while it was down, it has not ended them.
         self.parks.clear();
@@ -157,12 +188,12 @@ async fn run(
     Ok(())
 }
 
-impl Part for ChildUpstream {
+impl Part for Upstream {
     fn name(&self) -> &str {
-        self.options.id.as_str()
+        self.host.id.as_str()
     }
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
-        async move { Ok(self.start_child(stop).await?) }.boxed()
+        async move { Ok(self.start_server(stop).await?) }.boxed()
     }
 }

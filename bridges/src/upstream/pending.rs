@@ -187,6 +187,11 @@ impl Pending {
         self.table().entries.remove(&id)
     }
 
+    /// Whether a call still waits for its answer.
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.table().entries.contains_key(&id)
+    }
+
     /// The call from the bus that a message of the server demonstrably belongs to: the one on whose stream it came, or the only one.
     pub(super) fn only_one(&self, stream: Option<u64>) -> Option<Arc<Entry>> {
         self.one(stream, |_| true)

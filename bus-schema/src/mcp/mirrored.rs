@@ -23,6 +23,14 @@ pub struct Mirrored {
 #[error("`{KEYWORD}` {0}")]
 pub struct BadAnnotation(String);
 
+impl BadAnnotation {
+    /// The schema around it cannot be read.
+    #[must_use]
+    pub fn unreadable() -> Self {
+        Self("stands in a schema that cannot be read".to_owned())
+    }
+}
+
 /// Finds the annotated properties of a tool's input schema.
 ///
 /// # Errors

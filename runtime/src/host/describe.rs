@@ -1,6 +1,10 @@
 //! Asks a server to describe itself, and makes its card of the answers.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::{
     Principal, Request, ServerCard,
@@ -15,7 +19,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{HostError, HostOptions, McpServer, Parts};
+use tracing::warn;
+
+use super::{HostError, HostOptions, McpServer, Parts, deprecated, tool_list};
 use crate::{
     bus::Bus,
     catalogue::{Listed, MAX_PAGES, list_request},
@@ -29,6 +35,8 @@ pub(super) struct Description {
     pub(super) card: ServerCard,
     /// How long calls of single tools may take, where they say so.
     pub(super) tool_timeouts: HashMap<String, Duration>,
+    /// The tools that are marked as deprecated.
+    pub(super) deprecated: HashSet<String>,
 }
 
 /// Asks a server to describe itself, through the same requests that any client makes.
@@ -74,7 +82,11 @@ pub(super) async fn describe(
     let mut tool_timeouts = lists.tool_timeouts;
     // What an operator says wins over what the tool says.
     tool_timeouts.extend(options.tool_timeouts.clone());
-    Ok(Description { card, tool_timeouts })
+    Ok(Description {
+        card,
+        tool_timeouts,
+        deprecated: lists.deprecated,
+    })
 }
 
 /// What a description takes of a server's lists.
@@ -83,6 +95,7 @@ struct Lists {
     /// How long each of [`Listed::ALL`] is.
     counts: [u32; 4],
     tool_timeouts: HashMap<String, Duration>,
+    deprecated: HashSet<String>,
 }
 
 impl Lists {
@@ -95,6 +108,7 @@ impl Lists {
         let mut counts = [0; 4];
         let mut digests: [String; 4] = Default::default();
         let mut tool_timeouts = HashMap::new();
+        let mut marked = HashSet::new();
         for (at, list) in Listed::ALL.into_iter().enumerate() {
             if !capabilities.contains_key(list.capability()) {
                 continue;
@@ -106,6 +120,7 @@ impl Lists {
             digests[at] = short_digest(digest);
             if list == Listed::Tools {
                 tool_timeouts.extend(items.iter().filter_map(own_timeout));
+                marked = deprecated::names(&items);
             }
         }
         let [tools, prompts, resources, templates] = digests;
@@ -119,6 +134,7 @@ impl Lists {
             digests,
             counts,
             tool_timeouts,
+            deprecated: marked,
         })
     }
 }
@@ -188,10 +204,10 @@ async fn ask(
     bus: &Bus,
     server: &Arc<dyn McpServer>,
     options: &HostOptions,
-    method: &'static str,
+    called: &'static str,
     cursor: Option<&str>,
 ) -> Result<Value, HostError> {
-    let wrong = |why: String| HostError::Description { method, why };
+    let wrong = |why: String| HostError::Description { method: called, why };
     let principal = Principal {
         subject: "host".to_owned(),
         tenant: options.tenant.clone(),
@@ -199,7 +215,7 @@ async fn ask(
     };
     let request = Request {
         caller: bus.instance().to_owned(),
-        ..list_request(options.id.as_str(), method, cursor, principal)
+        ..list_request(options.id.as_str(), called, cursor, principal)
     };
     // Nobody listens for notifications here: without a receiver they are dropped.
     let (parts, _) = mpsc::channel(1);
@@ -208,6 +224,14 @@ async fn ask(
     let outcome = timeout_at(limit, asked)
         .await
         .map_err(|_| wrong("none within 30 s".to_owned()))?;
+    // A description is of what goes out.
+    let outcome = if called == method::TOOLS_LIST {
+        tool_list::edit(outcome, |tool, why| {
+            warn!(server.id = %options.id, tool.name = tool, "left a tool out, as HTTP clients have to: {why}");
+        })
+    } else {
+        outcome
+    };
     let message = rpc::Message::parse(&outcome.body).map_err(|error| wrong(error.message))?;
     match (message.result, message.error) {
         (Some(result), _) => serde_json::from_str(result.get()).map_err(|error| wrong(error.to_string())),

@@ -4,19 +4,24 @@
 //! notifications and its one answer in order, a deadline, heartbeats, and a handler that is dropped when nobody waits any more.
 //! The host reads eagerly and never waits inside its loop, so that it can say "busy" at any time.
 
+mod deprecated;
 mod describe;
 mod frames;
 mod listen;
 mod run;
 mod server;
 mod services;
+mod tool_list;
 mod work;
 
 use std::time::Duration;
 
+pub(crate) use deprecated::KEY as DEPRECATED_KEY;
 pub use run::Host;
 pub use server::{HostOptions, McpServer, Outcome, Parts, Visibility};
 pub(crate) use services::CARD_KEY;
+#[cfg(feature = "testing")]
+pub(crate) use tool_list::edit as edit_tool_list;
 
 /// How long a call works in silence before its host tells the caller that it does.
 pub(crate) const ACCEPT_AFTER: Duration = Duration::from_millis(100);

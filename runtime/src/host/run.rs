@@ -1,7 +1,7 @@
 //! The host's loop: takes calls, words about calls and questions from the bus, and stops in order.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
-    HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
+    HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility, deprecated,
     describe::{Description, bare_card, describe},
     listen::Listeners,
     services::{self, Questions},
@@ -58,6 +58,8 @@ pub(super) struct Shared {
     pub(super) running: TaskTracker,
     /// What the server said of itself last. Held only to read or replace it.
     description: Mutex<Description>,
+    /// Calls to deprecated tools, as the log tells of them.
+    deprecated_calls: deprecated::Calls,
     /// Who wants to hear of changed resources.
     pub(super) listeners: Listeners,
     /// Cancelled when the host takes no more calls.
@@ -88,6 +90,7 @@ impl Host {
             Visibility::Hidden => Description {
                 card: bare_card(&bus, &options),
                 tool_timeouts: options.tool_timeouts.clone(),
+                deprecated: HashSet::new(),
             },
         };
         let subscriptions = subscribe(&bus, &options).await?;
@@ -98,6 +101,7 @@ impl Host {
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
             description: Mutex::new(description),
+            deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
             draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
@@ -399,5 +403,22 @@ impl Shared {
     pub(super) fn tool_timeout(&self, called: &str, name: Option<&str>) -> Option<Duration> {
         let name = name.filter(|_| called == method::TOOLS_CALL)?;
         self.description().tool_timeouts.get(name).copied()
+    }
+
+    /// Counts a call to a tool, if that is marked as deprecated.
+    pub(super) fn count_deprecated(&self, tool: &str) {
+        if !self.description().deprecated.contains(tool) {
+            return;
+        }
+        let server = self.options.id.as_str();
+        self.bus.metrics().deprecated(server, tool);
+        if let Some(calls) = self.deprecated_calls.count(tool) {
+            warn!(
+                server.id = server,
+                tool.name = tool,
+                calls,
+                "a deprecated tool is still called"
+            );
+        }
     }
 }

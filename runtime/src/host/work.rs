@@ -23,6 +23,7 @@ use super::{
     listen,
     run::Shared,
     server::{Outcome, Parts},
+    tool_list,
 };
 use crate::{
     bus::BusError,
@@ -281,6 +282,10 @@ impl Running {
             .name
             .clone()
             .filter(|_| request.method == method::TOOLS_CALL);
+        if let Some(tool) = &self.tool {
+            self.shared.count_deprecated(tool);
+        }
+        let lists_tools = request.method == method::TOOLS_LIST;
         let body = request.body.0.clone();
         let parts_in = Parts::new(parts_in);
         let handler = match request.method.as_str() {
@@ -311,13 +316,18 @@ impl Running {
                 return end;
             }
         }
-        End::Answered(outcome.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             error!("a handler panicked; its call was answered with an error");
             Outcome::error_for(
                 &body,
                 &RpcError::internal("the server failed while it handled the call"),
             )
-        }))
+        });
+        if lists_tools {
+            // What is left out was told when the server described itself.
+            return End::Answered(tool_list::edit(outcome, |_, _| {}));
+        }
+        End::Answered(outcome)
     }
 
     async fn send_part(

@@ -155,10 +155,11 @@ impl fmt::Display for News {
             } = fault;
             writeln!(f, "  {status:?} {scenario}:{check}: {message}")?;
         }
-        for entry in &self.gone {
+        if !self.gone.is_empty() {
+            let gone = self.gone.join(", ");
             writeln!(
                 f,
-                "  {entry} is right now; take it out of tests/conformance/baseline.toml"
+                "  right now, and to be taken out of tests/conformance/baseline.toml: {gone}"
             )?;
         }
         Ok(())

@@ -71,6 +71,24 @@ pub async fn play(upstream: Upstream, through: Through, wires: &[Wire]) -> Vec<(
         .collect()
 }
 
+/// The row of the cells in which the suite is the server.
+pub const CLIENT: &str = "client";
+
+/// Plays the cells in which the suite is the server, with a program that is the platform as its client.
+pub async fn play_client(program: &str, wires: &[Wire]) -> Vec<(Cell, Outcome)> {
+    let mut outcomes = Vec::new();
+    for wire in wires {
+        let cell = Cell {
+            upstream: CLIENT.to_owned(),
+            through: Through::Platform,
+            wire: *wire,
+        };
+        let found = suite::run_client(program, *wire).await;
+        outcomes.push((cell, found.map_err(|error| format!("{error:#}"))));
+    }
+    outcomes
+}
+
 async fn play_behind(upstream: Upstream, wires: &[Wire]) -> anyhow::Result<Vec<(Wire, Outcome)>> {
     let behind = upstream.start().await?;
     let outcomes = look(&behind.url(), wires).await;

@@ -5,10 +5,13 @@
 //! in it is news, and so is one of it that is gone. [`fixture`] is our own server for that; those on the other SDKs are in
 //! `tests/npm/fixtures` and `tests/python/conformance.py`.
 //!
+//! The suite can also be the server, and the platform its [`client`].
+//!
 //! The suite itself is an npm package, which `make test-deps` brings in.
 
 pub mod baseline;
 pub mod cell;
+pub mod client;
 pub mod fixture;
 pub mod report;
 pub mod suite;

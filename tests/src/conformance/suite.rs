@@ -15,6 +15,11 @@ use crate::parts;
 /// A set takes some ten seconds; each scenario that hangs costs up to half a minute.
 const RUN_LIMIT: Duration = Duration::from_mins(10);
 const LIST_LIMIT: Duration = Duration::from_secs(30);
+/// How much of what a client says when it fails is shown.
+const CLIENT_LINES: usize = 6;
+
+/// How the names of scenarios about OAuth begin.
+const OAUTH: &str = "auth/";
 
 /// The revision that the suite speaks, and of which it runs the scenarios.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ValueEnum)]
@@ -45,7 +50,16 @@ impl fmt::Display for Wire {
     }
 }
 
-/// The scenarios of a revision that are played with a server.
+/// Whom the scenarios judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// A server.
+    Server,
+    /// A client.
+    Client,
+}
+
+/// The scenarios of a revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scenarios {
     /// Those that an implementation of the revision has to pass.
@@ -101,17 +115,17 @@ struct Check {
 }
 
 impl Scenarios {
-    /// Asks the suite for the scenarios of a revision.
+    /// Asks the suite for the scenarios of a revision. Those of OAuth, which are for clients only, are left out.
     ///
     /// # Errors
     /// When the suite does not run, or says something else than expected.
-    pub async fn of(wire: Wire) -> anyhow::Result<Self> {
+    pub async fn of(wire: Wire, judged: Judged) -> anyhow::Result<Self> {
         let mut command = suite();
         command.args(["list", "--requirements", wire.revision()]);
         let output = timeout(LIST_LIMIT, command.output())
             .await
             .context("the suite did not list its scenarios in time")??;
-        let scenarios = Self::read(&String::from_utf8_lossy(&output.stdout));
+        let scenarios = Self::read(&String::from_utf8_lossy(&output.stdout), judged);
         if scenarios.scored.is_empty() {
             bail!(
                 "the suite lists no scenarios of {wire}: {}",
@@ -121,19 +135,26 @@ impl Scenarios {
         Ok(scenarios)
     }
 
-    fn read(listing: &str) -> Self {
+    fn read(listing: &str, judged: Judged) -> Self {
+        let (heading, suffix) = match judged {
+            Judged::Server => ("Server scenarios", " [server]"),
+            Judged::Client => ("Client scenarios", " [client]"),
+        };
         let mut found = Self::default();
         let mut scored = false;
         for line in listing.lines() {
             let Some(name) = line.trim().strip_prefix("- ") else {
                 if !line.trim().is_empty() {
-                    scored = line.starts_with("Server scenarios");
+                    scored = line.starts_with(heading);
                 }
                 continue;
             };
+            if name.starts_with(OAUTH) {
+                continue;
+            }
             if scored {
                 found.scored.push(name.to_owned());
-            } else if let Some(name) = name.strip_suffix(" [server]") {
+            } else if let Some(name) = name.strip_suffix(suffix) {
                 found.others.push(name.to_owned());
             }
         }
@@ -145,12 +166,56 @@ impl Scenarios {
     }
 }
 
-/// Runs all scenarios of a revision against an endpoint.
+/// Plays all scenarios for clients of a revision, one after the other, with a program that takes the server's URL as its last
+/// argument.
+///
+/// # Errors
+/// When the suite cannot be run.
+pub async fn run_client(program: &str, wire: Wire) -> anyhow::Result<Findings> {
+    let scenarios = Scenarios::of(wire, Judged::Client).await?;
+    let folder = tempfile::tempdir().context("cannot make a folder for the suite's findings")?;
+    let mut broken = Vec::new();
+    for scenario in scenarios.all() {
+        let mut command = suite();
+        command
+            .args(["client", "--command", program, "--scenario", scenario])
+            .args(["--spec-version", wire.revision(), "-o"])
+            .arg(folder.path());
+        let ran = timeout(RUN_LIMIT, command.output())
+            .await
+            .with_context(|| format!("{scenario} did not end within {RUN_LIMIT:?}"))?
+            .context("the suite does not start")?;
+        broken.extend(broken_client(scenario, &String::from_utf8_lossy(&ran.stderr)));
+    }
+    let mut found = findings(scenarios, read(folder.path(), "")?);
+    found.faults.extend(broken);
+    Ok(found)
+}
+
+/// A client that has failed passes a scenario which only looks for what must not arrive.
+fn broken_client(scenario: &str, said: &str) -> Option<Fault> {
+    let at = said
+        .find("Client exited with code")
+        .or_else(|| said.find("Client timed out"))?;
+    let message: Vec<&str> = said[at..]
+        .lines()
+        .filter(|line| !line.is_empty())
+        .take(CLIENT_LINES)
+        .collect();
+    Some(Fault {
+        scenario: scenario.to_owned(),
+        check: "client".to_owned(),
+        status: Status::Failure,
+        message: message.join(" "),
+    })
+}
+
+/// Runs all scenarios for servers of a revision against an endpoint.
 ///
 /// # Errors
 /// When the suite cannot be run.
 pub async fn run(url: &str, wire: Wire) -> anyhow::Result<Findings> {
-    let scenarios = Scenarios::of(wire).await?;
+    let scenarios = Scenarios::of(wire, Judged::Server).await?;
     let folder = tempfile::tempdir().context("cannot make a folder for the suite's findings")?;
     let mut command = suite();
     command
@@ -160,13 +225,17 @@ pub async fn run(url: &str, wire: Wire) -> anyhow::Result<Findings> {
         .await
         .with_context(|| format!("the suite did not end within {RUN_LIMIT:?}"))?
         .context("the suite does not start")?;
-    let mut checks = read(folder.path())?;
+    let checks = read(folder.path(), "server-")?;
     if checks.is_empty() {
         bail!(
             "the suite found nothing: {}",
             String::from_utf8_lossy(&ran.stderr)
         );
     }
+    Ok(findings(scenarios, checks))
+}
+
+fn findings(scenarios: Scenarios, mut checks: BTreeMap<String, Vec<Check>>) -> Findings {
     let mut faults = Vec::new();
     for scenario in scenarios.all() {
         match checks.remove(scenario) {
@@ -184,7 +253,7 @@ pub async fn run(url: &str, wire: Wire) -> anyhow::Result<Findings> {
     faults.reverse();
     faults.dedup_by(|later, kept| later.scenario == kept.scenario && later.check == kept.check);
     faults.reverse();
-    Ok(Findings { scenarios, faults })
+    Findings { scenarios, faults }
 }
 
 impl Check {
@@ -220,13 +289,13 @@ fn suite() -> Command {
     command
 }
 
-/// The checks by scenario. The suite makes a folder `server-<scenario>-<time>` for each.
-fn read(folder: &Path) -> anyhow::Result<BTreeMap<String, Vec<Check>>> {
+/// The checks by scenario. The suite makes a folder `<prefix><scenario>-<time>` for each.
+fn read(folder: &Path, prefix: &str) -> anyhow::Result<BTreeMap<String, Vec<Check>>> {
     let mut found = BTreeMap::new();
     for entry in folder.read_dir().context("the suite's findings cannot be read")? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(scenario) = scenario_of(&name) else {
+        let Some(scenario) = scenario_of(&name, prefix) else {
             continue;
         };
         let path = entry.path().join("checks.json");
@@ -242,10 +311,10 @@ fn read(folder: &Path) -> anyhow::Result<BTreeMap<String, Vec<Check>>> {
     Ok(found)
 }
 
-fn scenario_of(folder: &str) -> Option<&str> {
+fn scenario_of<'a>(folder: &'a str, prefix: &str) -> Option<&'a str> {
     /// As in `-2026-07-28T01-02-03-004Z`.
     const TIME: usize = 25;
-    let rest = folder.strip_prefix("server-")?;
+    let rest = folder.strip_prefix(prefix)?;
     rest.get(..rest.len().checked_sub(TIME)?)
 }
 
@@ -256,13 +325,41 @@ mod tests {
     #[test]
     fn the_listing_of_the_suite_is_read() {
         let listing = "Required for X (3 scenarios):\n\nServer scenarios (test against a server):\n  - ping\n  - tools-list\n\n\
-                       Client scenarios (test against a client):\n  - initialize\n\nRun and reported, but never scored:\n  \
-                       extension (2):\n    - tasks-lifecycle [server]\n    - auth/dpop [client]\n";
-        let expected = Scenarios {
-            scored: vec!["ping".to_owned(), "tools-list".to_owned()],
-            others: vec!["tasks-lifecycle".to_owned()],
-        };
-        assert_eq!(Scenarios::read(listing), expected);
+                       Client scenarios (test against a client):\n  - initialize\n  - auth/scope\n\nRun and reported, but never \
+                       scored:\n  extension (3):\n    - tasks-lifecycle [server]\n    - auth/dpop [client]\n    - \
+                       preservation [client]\n";
+        for (judged, scored, others) in [
+            (
+                Judged::Server,
+                vec!["ping", "tools-list"],
+                vec!["tasks-lifecycle"],
+            ),
+            (Judged::Client, vec!["initialize"], vec!["preservation"]),
+        ] {
+            let expected = Scenarios {
+                scored: scored.into_iter().map(str::to_owned).collect(),
+                others: others.into_iter().map(str::to_owned).collect(),
+            };
+            assert_eq!(Scenarios::read(listing, judged), expected);
+        }
+    }
+
+    #[test]
+    fn a_client_that_fails_is_a_fault() {
+        for (said, expected) in [
+            (
+                "Executing client: x\n\nClient exited with code 1\n\nStderr:\nerror: no\n",
+                Some("Client exited with code 1 Stderr: error: no"),
+            ),
+            (
+                "\nClient timed out after 30000ms\n",
+                Some("Client timed out after 30000ms"),
+            ),
+            ("Executing client: x\nChecks: none\n", None),
+        ] {
+            let fault = broken_client("s", said);
+            assert_eq!(fault.map(|fault| fault.message).as_deref(), expected);
+        }
     }
 
     #[test]
@@ -276,7 +373,7 @@ mod tests {
             ("client-ping-2026-11-23T00-04-09-990Z", None),
             ("server-x", None),
         ] {
-            assert_eq!(scenario_of(folder), expected, "{folder}");
+            assert_eq!(scenario_of(folder, "server-"), expected, "{folder}");
         }
     }
 }

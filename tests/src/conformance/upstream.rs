@@ -54,7 +54,7 @@ enum Way {
 /// A server that runs, and whatever keeps it running.
 enum Running {
     Here(Serving),
-    Process { url: String, _process: Process },
+    Process { url: String, _process: Box<Process> },
 }
 
 struct Process {
@@ -132,7 +132,11 @@ impl Upstream {
             Way::Stdio => (Some(self.child_line()?), None),
             Way::Http => {
                 let server = self.start_http().await?;
-                let line = format!("[[servers]]\nid = {}\nurl = {}\n", json!(ID), json!(server.url()));
+                let line = format!(
+                    "[[servers]]\nid = {}\nurl = {}\nallow_private = true\n",
+                    json!(ID),
+                    json!(server.url())
+                );
                 (Some(line), Some(server))
             }
         };
@@ -232,7 +236,7 @@ impl Running {
         };
         Ok(Self::Process {
             url,
-            _process: process,
+            _process: Box::new(process),
         })
     }
 

@@ -6,6 +6,8 @@ use bridges::{front::Endpoint, stdio};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tests::{
+    asking,
+    changing::Changing,
     fixture::{self, Probe},
     http::modern_body,
     platform::Platform,
@@ -261,4 +263,106 @@ async fn a_foreign_origin_gets_no_websocket_and_binary_frames_close_it() {
         matches!(&frame, Message::Close(Some(close)) if close.code == CloseCode::Unsupported),
         "{frame:?}"
     );
+}
+
+/// Two channels, a WebSocket and a pipe, to one server, each with a session of a client that can be asked everything.
+async fn sessions(platform: &mut Platform, server: &str) -> [Channel; 2] {
+    let endpoint = Endpoint::Server(server.parse().expect("an id"));
+    let mut channels = [
+        Channel::socket(platform, &format!("/servers/{server}/ws")).await,
+        Channel::pipe(platform, endpoint).await,
+    ];
+    let params = json!({
+        "protocolVersion": "2025-11-25", "clientInfo": { "name": "t", "version": "1" },
+        "capabilities": { "elicitation": {}, "sampling": {}, "roots": {} },
+    });
+    for channel in &mut channels {
+        channel
+            .ask(&json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params }))
+            .await;
+        channel
+            .send(&json!({ "jsonrpc": "2.0", "method": "notifications/initialized" }))
+            .await;
+    }
+    channels
+}
+
+fn call(tool: &str) -> Value {
+    json!({ "jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": { "name": tool, "arguments": {} } })
+}
+
+#[tokio::test]
+async fn a_legacy_client_is_asked_on_its_own_channel() {
+    let mut platform = Platform::start("", &[]).await;
+    let host = asking::serve(platform.node.bus()).await;
+    platform.knows("asking").await;
+    let [mut one, mut other] = sessions(&mut platform, "asking").await;
+    for (mine, foreign) in [(0, 1), (1, 0)] {
+        let channels = [&mut one, &mut other];
+        let [a, b] = channels;
+        let (mine, foreign) = if mine < foreign { (a, b) } else { (b, a) };
+        let question = mine.ask(&call("two_rounds")).await;
+        assert_eq!(question["method"], "elicitation/create", "{question}");
+        let answer = |question: &Value, name: &str| {
+            let result = json!({ "action": "accept", "content": { "name": name } });
+            json!({ "jsonrpc": "2.0", "id": question["id"], "result": result })
+        };
+        // Another client's answer to the same id is none.
+        foreign.send(&answer(&question, "Eve")).await;
+        foreign
+            .ask(&json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" }))
+            .await;
+        let second = mine.ask(&answer(&question, "Ada")).await;
+        let last = mine.ask(&answer(&second, "Lovelace")).await;
+        assert_eq!(
+            (&last["id"], last["result"]["content"][0]["text"].as_str()),
+            (&json!(7), Some("Ada Lovelace"))
+        );
+        // A call that waits for its client is cancelled like any other, and answered nothing.
+        let question = mine.ask(&call("sample")).await;
+        assert_eq!(question["method"], "sampling/createMessage");
+        let cancel =
+            json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
+        mine.send(&cancel).await;
+        let pong = mine
+            .ask(&json!({ "jsonrpc": "2.0", "id": 8, "method": "ping" }))
+            .await;
+        assert_eq!(pong["id"], 8);
+    }
+    host.stop().await;
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_legacy_client_hears_of_changes_on_its_own_channel() {
+    let mut platform = Platform::start("", &[]).await;
+    let server = Arc::<Changing>::default();
+    let host = server.serve(platform.node.bus(), "changing").await;
+    platform.knows("changing").await;
+    let mut channels = sessions(&mut platform, "changing").await;
+    for channel in &mut channels {
+        for (method, uri) in [
+            ("resources/subscribe", "test://a"),
+            ("resources/subscribe", "test://b"),
+            ("resources/unsubscribe", "test://b"),
+        ] {
+            let request = json!({ "jsonrpc": "2.0", "id": uri, "method": method, "params": { "uri": uri } });
+            let answer = channel.ask(&request).await;
+            assert_eq!((&answer["id"], &answer["result"]), (&json!(uri), &json!({})));
+        }
+    }
+    server.touch("test://b");
+    server.touch("test://a");
+    for channel in &mut channels {
+        let notice = channel.receive().await;
+        assert_eq!(notice["method"], "notifications/resources/updated");
+        assert_eq!(notice["params"], json!({ "uri": "test://a" }));
+    }
+    server.add_tool();
+    for channel in &mut channels {
+        let notice = channel.receive().await;
+        assert_eq!(notice["method"], "notifications/tools/list_changed");
+    }
+    host.stop().await;
+    platform.stop().await;
 }

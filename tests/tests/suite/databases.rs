@@ -25,6 +25,7 @@ async fn promises(platform: &Platform) {
     what_was_created_is_found_changed_and_counted(&client).await;
     stock_never_falls_below_zero(&client).await;
     a_rebuilt_index_finds_the_same(&client).await;
+    a_deleted_product_is_gone_from_everywhere(&client).await;
     resources_prompts_and_completions_answer(&client).await;
     mistakes_say_what_to_do(&client).await;
 }
@@ -107,6 +108,29 @@ async fn a_rebuilt_index_finds_the_same(client: &Client) {
     let before = call(client, "search", json!({ "query": "desk" })).await;
     call(client, "reindex", json!({})).await;
     assert_eq!(before, call(client, "search", json!({ "query": "desk" })).await);
+}
+
+async fn a_deleted_product_is_gone_from_everywhere(client: &Client) {
+    let found = call(client, "search", json!({ "query": "quixotic" })).await;
+    let sku = found["items"][0]["sku"].clone();
+    // Its stock was moved above, so it has a ledger.
+    let arguments = json!({ "sku": sku, "confirm": true });
+    let deleted = call(client, "delete", arguments.clone()).await;
+    assert_eq!(deleted["sku"], sku);
+    for tool in ["delete", "get"] {
+        let arguments = if tool == "get" {
+            json!({ "sku": sku })
+        } else {
+            arguments.clone()
+        };
+        let answer = client.call(tool, arguments).await;
+        assert_eq!(answer["result"]["isError"], true, "{tool}: {answer}");
+    }
+    let found = call(client, "search", json!({ "query": "quixotic" })).await;
+    assert_eq!(found["total"], 0);
+    call(client, "reindex", json!({})).await;
+    let found = call(client, "search", json!({ "query": "quixotic" })).await;
+    assert_eq!(found["total"], 0);
 }
 
 async fn resources_prompts_and_completions_answer(client: &Client) {

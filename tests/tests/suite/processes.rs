@@ -6,7 +6,7 @@ mod refusals;
 mod replicas;
 mod stdio;
 mod stopping;
-mod up;
+pub(crate) mod up;
 
 use std::path::PathBuf;
 

@@ -24,7 +24,7 @@ use crate::{
         modern::Accepts,
     },
     legacy::{
-        Driving, Local, Room, Said, Session, SessionError, answer_locally,
+        Driving, Local, Parties, Room, Said, Session, SessionError, answer_locally,
         batch::{self, Batch},
         done,
         questions::Taken,
@@ -181,8 +181,14 @@ async fn run(
     let unasked = incoming.error(&RpcError::internal(
         "the server asks the client something in the course of this call, so the client has to accept text/event-stream",
     ));
-    let questions = Arc::clone(&room.questions);
-    let mut call = Driving::begin(room.front.clone(), caller, session, questions, incoming).await;
+    let parties = Parties {
+        front: room.front.clone(),
+        caller,
+        session,
+        questions: Arc::clone(&room.questions),
+        ledger: Arc::clone(&room.ledger),
+    };
+    let mut call = Driving::begin(parties, incoming).await;
     loop {
         let said = call.next().await;
         let Some(stream) = &due.0 else { return };

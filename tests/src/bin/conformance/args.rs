@@ -22,18 +22,24 @@ pub(crate) enum Command {
     Run(Run),
     /// Be the server that the suite calls, until standard input ends
     Fixture(Fixture),
+    /// Be the client of the suite's server, through a platform of its own; the suite starts it
+    Client {
+        /// Where the suite's server is
+        url: String,
+    },
 }
 
 const RUN_EXAMPLES: &str = "\
 Examples:
   make conformance
   make conformance ARGS=\"--only rmcp-bus,ts2-stdio --wire modern --all\"
-  make conformance ARGS=--direct         the servers alone, to see what the platform changes";
+  make conformance ARGS=--direct         the servers alone, to see what the platform changes
+  make conformance ARGS=\"--only client\"  the suite as the server, and the platform its client";
 
 /// `conformance run`
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// Play with these servers only
+    /// Play with these servers only; `client` is the platform as the suite's client
     #[arg(long, value_delimiter = ',', value_name = "SERVER,…")]
     pub(crate) only: Vec<String>,
     /// Let the suite speak this era only

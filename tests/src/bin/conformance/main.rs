@@ -1,6 +1,7 @@
 //! The official conformance suite against the platform, and the fixture that it calls as a program of its own.
 
 mod args;
+mod client;
 mod fixture;
 mod run;
 
@@ -39,5 +40,6 @@ async fn execute(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Run(options) => run::run(&options).await,
         Command::Fixture(options) => fixture::run(&options).await.map(|()| ExitCode::SUCCESS),
+        Command::Client { url } => client::run(&url).await.map(|()| ExitCode::SUCCESS),
     }
 }

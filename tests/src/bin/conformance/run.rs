@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use futures::{StreamExt as _, stream};
 use tests::conformance::{
     baseline::Baseline,
@@ -25,11 +25,17 @@ pub(crate) async fn run(options: &Run) -> anyhow::Result<ExitCode> {
     } else {
         Through::Platform
     };
-    let outcomes: Vec<_> = stream::iter(upstreams)
+    let mut outcomes: Vec<_> = stream::iter(upstreams)
         .map(|upstream| cell::play(upstream, through, &wires))
         .buffered(options.jobs.max(1))
         .collect()
         .await;
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    if wanted(cell::CLIENT) && !options.direct {
+        let own = std::env::current_exe().context("a program has a path")?;
+        let program = format!("{} client", own.display());
+        outcomes.push(cell::play_client(&program, &wires).await);
+    }
     let detail = if options.all {
         Detail::Everything
     } else {
@@ -46,8 +52,13 @@ pub(crate) async fn run(options: &Run) -> anyhow::Result<ExitCode> {
 fn chosen(names: &[String]) -> anyhow::Result<Vec<Upstream>> {
     let all = Upstream::all();
     let known: Vec<String> = all.iter().map(|upstream| upstream.name()).collect();
-    if let Some(wrong) = names.iter().find(|name| !known.contains(name)) {
-        bail!("there is no server `{wrong}`; there are: {}", known.join(", "));
+    let is_known = |name: &str| name == cell::CLIENT || known.iter().any(|known| known == name);
+    if let Some(wrong) = names.iter().find(|name| !is_known(name)) {
+        bail!(
+            "there is no server `{wrong}`; there are: {}, and {}",
+            known.join(", "),
+            cell::CLIENT
+        );
     }
     let wanted = |upstream: &Upstream| names.is_empty() || names.contains(&upstream.name());
     Ok(all.into_iter().filter(wanted).collect())

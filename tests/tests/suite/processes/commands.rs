@@ -43,7 +43,7 @@ async fn servers_and_tools_show_what_is_on_the_bus() {
     assert_eq!(
         shown,
         [
-            json!(["products", 7, [replica.instance], "2026-07-28", ["catalogue"]]),
+            json!(["products", 9, [replica.instance], "2026-07-28", ["catalogue"]]),
             json!(["scripted", 5, [replica.instance], "2025-11-25", ["small"]]),
         ]
     );
@@ -56,7 +56,7 @@ async fn servers_and_tools_show_what_is_on_the_bus() {
 
     let tools = cluster.json(&["tools", "--json"]).await;
     let tools = tools.as_array().expect("a list");
-    assert_eq!(tools.len(), 12);
+    assert_eq!(tools.len(), 14);
     let search = tools
         .iter()
         .find(|tool| tool["name"] == "search")

@@ -26,7 +26,7 @@ async fn up_says_what_is_there_when_it_is_ready() {
     assert!(up.text("natsVersion").starts_with("2."));
     let servers = up.ready["servers"].as_array().expect("servers");
     for (id, status, tools) in [
-        ("products", "up", json!(7)),
+        ("products", "up", json!(9)),
         ("scripted", "up", json!(5)),
         ("exits", "failed", Value::Null),
     ] {

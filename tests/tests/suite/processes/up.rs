@@ -8,15 +8,15 @@ use tests::{http::Client, program::Program, within};
 use super::ANY_PORT;
 
 /// A running `trunkline up` on free ports.
-pub(super) struct Up {
-    pub(super) program: Program,
+pub(crate) struct Up {
+    pub(crate) program: Program,
     /// What it said when it was ready.
-    pub(super) ready: Value,
+    pub(crate) ready: Value,
     pub(super) folder: tempfile::TempDir,
 }
 
 impl Up {
-    pub(super) async fn start(file: &str) -> Self {
+    pub(crate) async fn start(file: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         Self::start_in(folder, file, ANY_PORT).await
     }
@@ -34,12 +34,12 @@ impl Up {
         }
     }
 
-    pub(super) fn text(&self, key: &str) -> &str {
+    pub(crate) fn text(&self, key: &str) -> &str {
         let text = self.ready[key].as_str();
         text.unwrap_or_else(|| panic!("no {key}: {}", self.ready))
     }
 
-    pub(super) fn client(&self, server: &str) -> Client {
+    pub(crate) fn client(&self, server: &str) -> Client {
         Client::new(format!("{}/servers/{server}/mcp", self.text("http")))
     }
 

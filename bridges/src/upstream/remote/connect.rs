@@ -1,0 +1,438 @@
+//! Finds out how a remote server is spoken with, and opens a connection in that way.
+//!
+//! At an `http` URL the modern question goes first. An answer of the modern era settles it; a refusal that says nothing of that era
+//! leads to `initialize`, and a refusal of that to the stream of the first transport. What says nothing about eras, such as wrong
+//! credentials or a server that is down, ends the attempt. Source: MCP 2026-07-28, Streamable HTTP, backward compatibility.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::http::StatusCode;
+use bus_schema::{
+    ServerId,
+    mcp::{Era, ProtocolVersion, method},
+};
+use futures::{FutureExt as _, future::BoxFuture};
+use serde_json::json;
+use tokio::{sync::mpsc, time::timeout};
+use tracing::debug;
+use url::Url;
+
+use crate::upstream::{
+    connection::{Association, Connection, Connector, Opening, Session},
+    error::UpstreamError,
+    handshake::{Opened, converse, is_modern, named_in, own_meta, read_discovered},
+    link::{Link, Outgoing},
+    options::{EraKnob, Limits},
+};
+
+use super::{
+    client::Client,
+    connection::Remote,
+    credentials::Credentials,
+    dial::Dialer,
+    error::{RemoteError, chain},
+    exchange::Exchange,
+    guard::Reach,
+    http_sse::HttpSse,
+    modern::{self, Modern},
+    options::{RemoteOptions, TransportKnob, to_uri},
+    pump::pump,
+    session::{self, Legacy, NotOpened},
+    tls,
+    ws::Socket,
+};
+
+/// How long a server may take over the modern question; one that wakes up for it is slow.
+const PROBE_LIMIT: Duration = Duration::from_secs(15);
+/// How long everything up to the first call may take.
+const CONNECT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A server as all connections to it share it: its address, its connection pool, its credentials.
+pub(in crate::upstream) struct Server {
+    id: ServerId,
+    url: Url,
+    transport: TransportKnob,
+    era: EraKnob,
+    client: Arc<Client>,
+}
+
+/// What a server was found to speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream) struct Found {
+    transport: TransportKnob,
+    era: EraKnob,
+}
+
+impl Found {
+    /// The same, in an era that is known by now.
+    pub(super) fn in_era(self, era: Era) -> Self {
+        let era = match era {
+            Era::Legacy => EraKnob::Legacy,
+            Era::Modern => EraKnob::Modern,
+        };
+        Self { era, ..self }
+    }
+}
+
+impl Server {
+    /// Reads the settings of a server; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names what cannot be used.
+    pub(super) fn new(options: &RemoteOptions) -> Result<Self, RemoteError> {
+        let url = options.url()?;
+        let transport = options.transport_of(&url)?;
+        let dialer = Dialer::new(
+            Reach::of(options.allow_private),
+            tls::connector(options.ca_file.as_deref())?,
+        );
+        let client = Client::new(
+            dialer,
+            options.standing_headers()?,
+            Credentials::new(&options.bearer)?,
+        );
+        Ok(Self {
+            id: options.id.clone(),
+            url,
+            transport,
+            era: options.era,
+            client: Arc::new(client),
+        })
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// [`UpstreamError`] when the server is not there, or speaks in no way that is known here.
+    pub(in crate::upstream) async fn connect(
+        &self,
+        known: Option<Found>,
+        opening: &Opening,
+        limits: Limits,
+    ) -> Result<(Remote, Session), UpstreamError> {
+        let attempt = Attempt {
+            server: self,
+            opening,
+            limits,
+        };
+        let known = known.unwrap_or(Found {
+            transport: self.transport,
+            era: self.era,
+        });
+        let known = match opening.era {
+            EraKnob::Auto => known,
+            era => Found { era, ..known },
+        };
+        timeout(CONNECT_LIMIT, attempt.open(known))
+            .await
+            .unwrap_or(Err(RemoteError::Late(CONNECT_LIMIT).into()))
+    }
+}
+
+/// Connects to one server, and remembers how it is spoken with.
+pub(in crate::upstream) struct RemoteConnector {
+    server: Server,
+    limits: Limits,
+    /// What the last connection was found to speak, so that the next need not find out again. Held only to read or set it.
+    found: Mutex<Option<Found>>,
+}
+
+impl RemoteConnector {
+    /// Reads the settings of a server; nothing is connected yet.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names what cannot be used.
+    pub(in crate::upstream) fn new(options: &RemoteOptions, limits: Limits) -> Result<Self, RemoteError> {
+        Ok(Self {
+            server: Server::new(options)?,
+            limits,
+            found: Mutex::new(None),
+        })
+    }
+
+    fn found(&self) -> MutexGuard<'_, Option<Found>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connector for RemoteConnector {
+    fn connect(&self, opening: Opening) -> BoxFuture<'_, Result<Connection, UpstreamError>> {
+        async move {
+            let known = *self.found();
+            let connected = self.server.connect(known, &opening, self.limits).await;
+            // A server that cannot be connected to may have become another one.
+            *self.found() = connected.as_ref().ok().map(|(remote, _)| remote.found());
+            let (remote, session) = connected?;
+            Ok(Connection {
+                link: Arc::clone(remote.link()),
+                session,
+                carrier: Box::new(remote),
+            })
+        }
+        .boxed()
+    }
+
+    fn association(&self) -> Association {
+        match *self.found() {
+            Some(Found {
+                transport: TransportKnob::Http,
+                ..
+            }) => Association::Streams,
+            _ => Association::None,
+        }
+    }
+}
+
+/// One attempt to connect.
+struct Attempt<'a> {
+    server: &'a Server,
+    opening: &'a Opening,
+    limits: Limits,
+}
+
+type Connected = Result<(Remote, Session), UpstreamError>;
+
+impl Attempt<'_> {
+    async fn open(&self, known: Found) -> Connected {
+        match known.transport {
+            TransportKnob::Ws => self.web_socket(known.era).await,
+            TransportKnob::Sse => self.http_sse().await,
+            TransportKnob::Auto | TransportKnob::Http => self.http(known).await,
+        }
+    }
+
+    fn link(&self) -> (Arc<Link>, mpsc::Receiver<Outgoing>) {
+        Link::new(
+            self.server.id.clone(),
+            self.opening.declared.clone(),
+            self.limits.unread,
+        )
+    }
+
+    async fn http(&self, known: Found) -> Connected {
+        let (link, queue) = self.link();
+        let exchange = Exchange::new(link, Arc::clone(&self.server.client), to_uri(&self.server.url)?);
+        if known.era != EraKnob::Legacy {
+            match discover(&exchange).await {
+                Ok(opened) => return Ok(modern(exchange, queue, opened)),
+                Err(NotModern::Legacy(why)) if known.era == EraKnob::Auto => {
+                    debug!(server.id = %self.server.id, why, "the server is not modern");
+                }
+                Err(NotModern::Legacy(why)) => return Err(UpstreamError::NotModern(why)),
+                Err(NotModern::Failed(error)) => return Err(error),
+            }
+        }
+        let refused = match session::initialize(&exchange, &self.opening.declared).await {
+            Ok(opened) => return Ok(legacy(exchange, queue, self.opening, opened)),
+            Err(refused) => refused,
+        };
+        if known.transport == TransportKnob::Http || !refused.leaves_a_choice() {
+            return Err(refused.into());
+        }
+        let http = chain(&UpstreamError::from(refused));
+        self.http_sse().await.map_err(|error| match error {
+            error @ UpstreamError::Remote(RemoteError::Denied(_)) => error,
+            error => {
+                let sse = chain(&error);
+                RemoteError::NoTransport { http, sse }.into()
+            }
+        })
+    }
+
+    async fn http_sse(&self) -> Connected {
+        let (link, queue) = self.link();
+        let client = Arc::clone(&self.server.client);
+        let (sse, events) = HttpSse::open(Arc::clone(&link), client, &self.server.url).await?;
+        let sse = Arc::new(sse);
+        let health = Arc::clone(&sse.exchange.health);
+        let found = Found {
+            transport: TransportKnob::Sse,
+            era: EraKnob::Legacy,
+        };
+        let mut remote = Remote::new(Arc::clone(&link), Arc::clone(&health), found);
+        let reader = Arc::clone(&sse);
+        remote.accompany(async move { reader.read(events).await });
+        remote.carry(pump(link, Arc::clone(&sse), queue));
+        let (session, _) = self.converse(&mut remote, EraKnob::Legacy).await?;
+        remote.watch(health, sse);
+        Ok((remote, session))
+    }
+
+    async fn web_socket(&self, era: EraKnob) -> Connected {
+        match self.web_socket_in(era).await {
+            // Some servers hang up on any request that comes before `initialize`.
+            Err(UpstreamError::Remote(RemoteError::Gone(why))) if era == EraKnob::Auto => {
+                debug!(server.id = %self.server.id, why, "the server hung up on a modern question; asking a legacy one");
+                self.web_socket_in(EraKnob::Legacy).await
+            }
+            connected => connected,
+        }
+    }
+
+    async fn web_socket_in(&self, era: EraKnob) -> Connected {
+        let (link, queue) = self.link();
+        let socket = Socket::open(&self.server.client, &to_uri(&self.server.url)?).await?;
+        let health = Arc::default();
+        let found = Found {
+            transport: TransportKnob::Ws,
+            era,
+        };
+        let mut remote = Remote::new(Arc::clone(&link), Arc::clone(&health), found);
+        remote.carry(socket.talk(link, health, queue));
+        let (session, changes) = self.converse(&mut remote, era).await?;
+        remote.settle(session.version.era());
+        if let Some(wanted) = changes {
+            remote.listen(wanted);
+        }
+        Ok((remote, session))
+    }
+
+    /// Makes the handshake over the conversation itself. The end of the connection explains whatever else goes wrong.
+    async fn converse(&self, remote: &mut Remote, era: EraKnob) -> Result<Opened, UpstreamError> {
+        let link = Arc::clone(remote.link());
+        let opening = Opening {
+            era,
+            ..self.opening.clone()
+        };
+        tokio::select! {
+            biased;
+            error = remote.ended() => Err(error),
+            opened = converse(&link, &opening, self.limits) => opened,
+        }
+    }
+}
+
+fn modern(
+    exchange: Exchange,
+    queue: mpsc::Receiver<Outgoing>,
+    (session, changes): Opened,
+) -> (Remote, Session) {
+    exchange.tools.speak(Era::Modern);
+    let (link, health) = (Arc::clone(&exchange.link), Arc::clone(&exchange.health));
+    let server = Arc::new(Modern {
+        exchange,
+        version: session.version,
+    });
+    let found = Found {
+        transport: TransportKnob::Http,
+        era: EraKnob::Modern,
+    };
+    let mut remote = Remote::new(Arc::clone(&link), Arc::clone(&health), found);
+    remote.carry(pump(link, Arc::clone(&server), queue));
+    remote.watch(health, server);
+    if let Some(wanted) = changes {
+        remote.listen(wanted);
+    }
+    (remote, session)
+}
+
+fn legacy(
+    exchange: Exchange,
+    queue: mpsc::Receiver<Outgoing>,
+    opening: &Opening,
+    opened: session::Opened,
+) -> (Remote, Session) {
+    exchange.tools.speak(Era::Legacy);
+    let (link, health) = (Arc::clone(&exchange.link), Arc::clone(&exchange.health));
+    let session = opened.session.clone();
+    let server = Arc::new(Legacy::new(exchange, opening.declared.clone(), opened));
+    let found = Found {
+        transport: TransportKnob::Http,
+        era: EraKnob::Legacy,
+    };
+    let mut remote =
+        Remote::new(Arc::clone(&link), Arc::clone(&health), found).in_session(Arc::clone(&server));
+    remote.carry(pump(link, Arc::clone(&server), queue));
+    let listening = Arc::clone(&server);
+    remote.accompany(async move { listening.listen().await });
+    remote.watch(health, server);
+    (remote, session)
+}
+
+/// Why a server is not spoken with in the modern way.
+enum NotModern {
+    /// What it answered says that it does not know that way.
+    Legacy(String),
+    /// What happened says nothing about it, or says that it is modern and cannot be spoken with.
+    Failed(UpstreamError),
+}
+
+async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
+    let mut version = ProtocolVersion::MODERN;
+    // Asked again at most once, with a version that the server has named.
+    for attempt in 1..=2 {
+        let params = json!({ "_meta": own_meta(version) });
+        let told = modern::ask(exchange, version, method::DISCOVER, &params, PROBE_LIMIT).await;
+        let refusal = match told.map(|told| told.result) {
+            Ok(Ok(result)) => {
+                return read_discovered(&result).map_err(|error| NotModern::Legacy(error.to_string()));
+            }
+            Ok(Err(refusal)) if is_modern(&refusal) => refusal,
+            Ok(Err(refusal)) => return Err(NotModern::Legacy(refusal.to_string())),
+            Err(error) if says_legacy(&error) => return Err(NotModern::Legacy(error.to_string())),
+            Err(error) => return Err(NotModern::Failed(error.into())),
+        };
+        match named_in(&refusal, Era::Modern) {
+            Some(named) if attempt == 1 => version = named,
+            // It knows the modern way, and is set to older versions.
+            None if named_in(&refusal, Era::Legacy).is_some() => {
+                return Err(NotModern::Legacy(refusal.to_string()));
+            }
+            _ => {
+                return Err(NotModern::Failed(UpstreamError::Refused {
+                    method: method::DISCOVER,
+                    source: refusal,
+                }));
+            }
+        }
+    }
+    Err(NotModern::Failed(UpstreamError::NotModern(version.to_string())))
+}
+
+/// Whether this is how a server fails that does not know the modern way.
+fn says_legacy(error: &RemoteError) -> bool {
+    match error {
+        RemoteError::Status { status, .. } => is_choice(*status),
+        RemoteError::ContentType(_)
+        | RemoteError::Unusable(_)
+        | RemoteError::Unanswered
+        | RemoteError::Late(_) => true,
+        _ => false,
+    }
+}
+
+/// A refusal of the request itself, as against one of whoever sends it, or too often.
+fn is_choice(status: StatusCode) -> bool {
+    status.is_client_error()
+        && !matches!(
+            status,
+            StatusCode::UNAUTHORIZED
+                | StatusCode::FORBIDDEN
+                | StatusCode::REQUEST_TIMEOUT
+                | StatusCode::TOO_MANY_REQUESTS
+        )
+}
+
+impl NotOpened {
+    /// Whether the server may still speak the first transport.
+    fn leaves_a_choice(&self) -> bool {
+        match self {
+            Self::Remote(RemoteError::Status { status, .. }) | Self::Other { status, .. } => {
+                is_choice(*status)
+            }
+            Self::Remote(_) => false,
+        }
+    }
+}
+
+impl From<NotOpened> for UpstreamError {
+    fn from(refused: NotOpened) -> Self {
+        match refused {
+            NotOpened::Remote(error) => error.into(),
+            NotOpened::Other { error, .. } => error,
+        }
+    }
+}

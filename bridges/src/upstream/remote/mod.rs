@@ -1,0 +1,30 @@
+//! A foreign MCP server at a URL becomes an actor on the bus, in either era and over any transport of the protocol.
+//!
+//! `connect` finds out how a server is spoken with, `connection` is one conversation, and
+//! under it lie the ways that messages take: `modern` and `session` (Streamable HTTP of each era), `http_sse` (the first transport)
+//! and `ws`, moved by `pump`. `exchange`, `reply` and `sse` are HTTP with bounds, `client` and `dial` open connections, and `guard`
+//! judges where to. Numbers, translation and the calls themselves belong to the folder above, as for child processes.
+
+mod client;
+mod connect;
+mod connection;
+mod credentials;
+mod dial;
+mod error;
+mod exchange;
+mod guard;
+mod health;
+mod http_sse;
+mod modern;
+mod options;
+mod pump;
+mod reply;
+mod session;
+mod sse;
+mod tls;
+mod tools;
+mod ws;
+
+pub(super) use connect::RemoteConnector;
+pub use error::{ForbiddenKind, RemoteError};
+pub use options::{Bearer, RemoteOptions, Secret, TransportKnob};

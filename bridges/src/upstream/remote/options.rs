@@ -1,0 +1,344 @@
+//! What the platform must know of a remote server, as its operator writes it, and what of that cannot be used.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::PathBuf,
+    time::Duration,
+};
+
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
+use bus_schema::{ServerId, header};
+use serde::Deserialize;
+use url::{Host, Url};
+
+use crate::upstream::{AskingOptions, EraKnob};
+
+use super::{dial, error::RemoteError, guard::Reach};
+
+/// A server at a URL. Not `Debug`, as headers may hold secrets.
+#[derive(Clone)]
+pub struct RemoteOptions {
+    /// Its id on the bus.
+    pub id: ServerId,
+    /// Where it is: `https://` or `wss://`, and with `allow_private` also `http://` or `ws://`.
+    pub url: String,
+    /// How messages travel.
+    pub transport: TransportKnob,
+    /// The era that it speaks.
+    pub era: EraKnob,
+    /// Headers of every request to it.
+    pub headers: BTreeMap<String, String>,
+    /// What this platform shows it to be let in.
+    pub bearer: Bearer,
+    /// The certificates that it is checked against, in PEM form, instead of those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Whether it may be inside: at a loopback or private address, and without encryption.
+    pub allow_private: bool,
+    /// Labels to find it by.
+    pub tags: Vec<String>,
+    /// How many calls run at once; beyond, callers hear "busy".
+    pub max_in_flight: u32,
+    /// The longest that calls of single tools may take, by their names.
+    pub tool_timeouts: HashMap<String, Duration>,
+    /// For callers that it may ask for input.
+    pub asking: AskingOptions,
+}
+
+/// Whether the transport of a remote server is known beforehand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TransportKnob {
+    /// WebSocket for `ws` and `wss` URLs; for others Streamable HTTP, and HTTP+SSE when that is not understood.
+    #[default]
+    Auto,
+    /// Streamable HTTP.
+    Http,
+    /// HTTP+SSE, the transport of 2024-11-05.
+    Sse,
+    /// WebSocket.
+    Ws,
+}
+
+/// A token that the platform shows to a server.
+#[derive(Clone, Default)]
+pub enum Bearer {
+    /// None.
+    #[default]
+    None,
+    /// This one.
+    Token(Secret),
+    /// The one in a file, which is read again when the server refuses it.
+    File(PathBuf),
+}
+
+/// A text that no log shows.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Keeps a text.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    pub(super) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a secret")
+    }
+}
+
+/// Headers that belong to the protocol or the connection.
+const OWN_HEADERS: [HeaderName; 11] = [
+    http::ACCEPT,
+    http::ACCEPT_ENCODING,
+    http::CONNECTION,
+    http::CONTENT_LENGTH,
+    http::CONTENT_TYPE,
+    http::EXPECT,
+    http::HOST,
+    http::TE,
+    http::TRAILER,
+    http::TRANSFER_ENCODING,
+    http::UPGRADE,
+];
+const OWN_MCP_HEADERS: [&str; 5] = [
+    header::PROTOCOL_VERSION,
+    header::METHOD,
+    header::NAME,
+    header::SESSION_ID,
+    header::LAST_EVENT_ID,
+];
+
+impl RemoteOptions {
+    /// Finds what cannot work before anything is connected.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names the setting and what would be right.
+    pub fn check(&self) -> Result<(), RemoteError> {
+        let url = self.url()?;
+        self.transport_of(&url)?;
+        self.standing_headers()?;
+        Ok(())
+    }
+
+    /// The transport, when the settings leave no choice.
+    pub(super) fn transport_of(&self, url: &Url) -> Result<TransportKnob, RemoteError> {
+        let bad = |transport, other| Err(RemoteError::BadTransport { transport, other });
+        let socket = matches!(url.scheme(), "ws" | "wss");
+        match (self.transport, socket) {
+            (TransportKnob::Auto | TransportKnob::Ws, true) => Ok(TransportKnob::Ws),
+            (TransportKnob::Ws, false) => {
+                bad("ws", "this URL; write wss://, or ws:// with allow_private = true")
+            }
+            (TransportKnob::Http, true) => bad("http", "a WebSocket URL; write https://"),
+            (TransportKnob::Sse, true) => bad("sse", "a WebSocket URL; write https://"),
+            (TransportKnob::Sse, false) if self.era == EraKnob::Modern => bad(
+                "sse",
+                "era `modern`, which it never carried; leave one of the two out",
+            ),
+            (knob, false) => Ok(knob),
+        }
+    }
+
+    /// The URL, when it may be connected to as far as can be told without a resolver.
+    pub(super) fn url(&self) -> Result<Url, RemoteError> {
+        let bad = |why: &str| RemoteError::BadUrl {
+            url: shown(&self.url),
+            why: why.to_owned(),
+        };
+        let url = Url::parse(&self.url).map_err(|error| bad(&format!("{error}; write https://host/path")))?;
+        match url.scheme() {
+            "https" | "wss" => {}
+            "http" | "ws" if self.allow_private => {}
+            "http" | "ws" => {
+                return Err(bad(
+                    "it is not encrypted; write https:// or wss://, or set allow_private = true for a server in your own network",
+                ));
+            }
+            _ => return Err(bad("its scheme is none of https, wss, http and ws")),
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(bad(
+                "it holds credentials; give them with bearer_env, bearer_file or headers",
+            ));
+        }
+        if url.fragment().is_some() {
+            return Err(bad("a server never sees what follows the #; leave it out"));
+        }
+        let reach = Reach::of(self.allow_private);
+        match url.host() {
+            Some(Host::Ipv4(address)) => dial::check(reach, &address.to_string(), address.into())?,
+            Some(Host::Ipv6(address)) => dial::check(reach, &address.to_string(), address.into())?,
+            Some(Host::Domain(_)) => {}
+            None => return Err(bad("it has no host")),
+        }
+        Ok(url)
+    }
+
+    /// The headers that every request has.
+    pub(super) fn standing_headers(&self) -> Result<HeaderMap, RemoteError> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in &self.headers {
+            let bad = |why| RemoteError::BadHeader {
+                name: name.clone(),
+                why,
+            };
+            let parsed =
+                HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("that is no name of a header"))?;
+            let own = OWN_HEADERS.contains(&parsed)
+                || OWN_MCP_HEADERS.contains(&parsed.as_str())
+                || parsed.as_str().starts_with(header::PARAM_PREFIX);
+            if own {
+                return Err(bad("the transport sets it by itself"));
+            }
+            if parsed == http::AUTHORIZATION && !matches!(self.bearer, Bearer::None) {
+                return Err(bad("bearer_env or bearer_file sets it already"));
+            }
+            let mut value =
+                HeaderValue::from_str(value).map_err(|_| bad("its value is not visible ASCII"))?;
+            value.set_sensitive(true);
+            headers.insert(parsed, value);
+        }
+        Ok(headers)
+    }
+}
+
+/// A URL as a message may show it: without what may be secret in it.
+pub(super) fn shown(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url) else {
+        return crate::lines::excerpt(
+            url.split(['?', '#', '@']).next().unwrap_or_default().as_bytes(),
+            200,
+        );
+    };
+    // A URL that cannot hold them has none.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+/// A URL as hyper takes it.
+///
+/// # Errors
+/// [`RemoteError::BadUrl`] when hyper sees it otherwise.
+pub(super) fn to_uri(url: &Url) -> Result<Uri, RemoteError> {
+    url.as_str().parse().map_err(|error| RemoteError::BadUrl {
+        url: shown(url.as_str()),
+        why: format!("{error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(url: &str) -> RemoteOptions {
+        RemoteOptions {
+            id: "there".parse().unwrap(),
+            url: url.to_owned(),
+            transport: TransportKnob::Auto,
+            era: EraKnob::Auto,
+            headers: BTreeMap::new(),
+            bearer: Bearer::None,
+            ca_file: None,
+            allow_private: false,
+            tags: Vec::new(),
+            max_in_flight: 1,
+            tool_timeouts: HashMap::new(),
+            asking: AskingOptions::default(),
+        }
+    }
+
+    #[test]
+    fn what_cannot_work_is_told_with_what_would() {
+        for (url, words) in [
+            ("mcp.example.com/mcp", "https://host/path"),
+            ("ftp://example.com", "none of https"),
+            ("http://example.com/mcp", "allow_private = true"),
+            ("ws://example.com/mcp", "allow_private = true"),
+            ("https://me:secret@example.com/mcp", "bearer_env"),
+            ("https://example.com/mcp#x", "leave it out"),
+            ("https://10.0.0.1/mcp", "allow_private = true"),
+            ("https://0x7f.1/mcp", "a loopback address"),
+            ("https://[::ffff:10.0.0.1]/mcp", "a private address"),
+            ("https://169.254.169.254/latest", "metadata service"),
+        ] {
+            let error = options(url).check().expect_err(url).to_string();
+            assert!(error.contains(words), "{url}: {error}");
+            assert!(!error.contains("secret"), "{error}");
+        }
+        for url in [
+            "https://example.com/mcp?x=1",
+            "wss://example.com",
+            "https://8.8.8.8/mcp",
+        ] {
+            options(url).check().expect(url);
+        }
+        for url in [
+            "http://127.0.0.1:8080/mcp",
+            "ws://[::1]/",
+            "http://mcp.internal/mcp",
+        ] {
+            let inside = RemoteOptions {
+                allow_private: true,
+                ..options(url)
+            };
+            inside.check().expect(url);
+        }
+        let metadata = RemoteOptions {
+            allow_private: true,
+            ..options("http://169.254.169.254/")
+        };
+        assert!(metadata.check().is_err());
+    }
+
+    #[test]
+    fn transport_and_url_must_go_together() {
+        for (url, transport, era, fits) in [
+            ("https://a.example", TransportKnob::Sse, EraKnob::Auto, true),
+            ("https://a.example", TransportKnob::Sse, EraKnob::Modern, false),
+            ("https://a.example", TransportKnob::Ws, EraKnob::Auto, false),
+            ("wss://a.example", TransportKnob::Auto, EraKnob::Modern, true),
+            ("wss://a.example", TransportKnob::Http, EraKnob::Auto, false),
+        ] {
+            let options = RemoteOptions {
+                transport,
+                era,
+                ..options(url)
+            };
+            assert_eq!(options.check().is_ok(), fits, "{url} {transport:?} {era:?}");
+        }
+    }
+
+    #[test]
+    fn headers_of_the_protocol_are_not_the_operators() {
+        for (name, value, words) in [
+            ("X-Tenant", "a", None),
+            ("Authorization", "Basic eA==", None),
+            ("Mcp-Method", "tools/call", Some("by itself")),
+            ("mcp-param-x", "1", Some("by itself")),
+            ("Host", "other", Some("by itself")),
+            ("bad name", "1", Some("no name of a header")),
+            ("X-A", "a\nb", Some("visible ASCII")),
+        ] {
+            let mut options = options("https://a.example");
+            options.headers.insert(name.to_owned(), value.to_owned());
+            let error = options.check().err().map(|error| error.to_string());
+            assert_eq!(error.is_some(), words.is_some(), "{name}");
+            assert!(error.unwrap_or_default().contains(words.unwrap_or_default()));
+        }
+        let mut twice = options("https://a.example");
+        twice.headers.insert("authorization".to_owned(), "x".to_owned());
+        twice.bearer = Bearer::Token(Secret::new("t"));
+        assert!(twice.check().is_err());
+    }
+}

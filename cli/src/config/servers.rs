@@ -1,0 +1,301 @@
+//! The lines of external servers: a command that is run, or a URL that is connected to.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use bridges::upstream::{
+    AskingOptions, ChildOptions, EraKnob,
+    remote::{Bearer, RemoteOptions, Secret, TransportKnob},
+};
+use bus_schema::ServerId;
+use serde::Deserialize;
+
+const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
+/// Nobody is asked for input for longer than a day.
+const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
+/// More processes of one server than this are a mistake of the one who wrote it.
+const MOST_CHILDREN: usize = 1_000;
+
+/// An external server in the file: a command, or a URL.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServerLine {
+    /// Its id on the bus.
+    pub id: ServerId,
+    /// The program and its arguments.
+    pub command: Option<Vec<String>>,
+    /// Variables beside the inherited ones (commands only).
+    pub env: Option<BTreeMap<String, String>>,
+    /// The folder it runs in (commands only).
+    pub cwd: Option<PathBuf>,
+    /// Where it is.
+    pub url: Option<String>,
+    /// How messages travel (URLs only, as all that follows up to the era).
+    pub transport: Option<TransportKnob>,
+    /// Headers of every request to it.
+    pub headers: Option<BTreeMap<String, String>>,
+    /// The variable that holds the token which is shown to it.
+    pub bearer_env: Option<String>,
+    /// The file that holds the token.
+    pub bearer_file: Option<PathBuf>,
+    /// The certificates that it is checked against instead of the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether it may be at a private address, and without encryption.
+    pub allow_private: Option<bool>,
+    /// Which era it speaks.
+    #[serde(default)]
+    pub era: EraKnob,
+    /// Labels to find it by.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// How many calls it takes at once.
+    #[serde(default = "default_max_in_flight")]
+    pub max_in_flight: u32,
+    /// How long a call waits for input that its caller was asked for.
+    pub input_ttl_secs: Option<u64>,
+    /// How many connections it may have for callers that can be asked for input, beside the one that all others share; for a
+    /// command each is a process.
+    pub max_children: Option<usize>,
+    /// How long such a connection stays that nobody uses.
+    pub idle_secs: Option<u64>,
+}
+
+fn default_max_in_flight() -> u32 {
+    DEFAULT_MAX_IN_FLIGHT
+}
+
+/// An external server as the upstream bridge takes it.
+#[derive(Clone)]
+pub enum ServerOptions {
+    /// A command that is run.
+    Child(ChildOptions),
+    /// A URL that is connected to.
+    Remote(RemoteOptions),
+}
+
+impl ServerLine {
+    /// The line as the upstream bridge takes it, with the secrets that it names.
+    ///
+    /// # Errors
+    /// When a variable that it names is not there.
+    pub fn to_options(&self, tool_timeouts: HashMap<String, Duration>) -> anyhow::Result<ServerOptions> {
+        let Some(url) = &self.url else {
+            return Ok(ServerOptions::Child(ChildOptions {
+                id: self.id.clone(),
+                command: self.command.clone().unwrap_or_default(),
+                env: self.env.clone().unwrap_or_default(),
+                cwd: self.cwd.clone(),
+                era: self.era,
+                tags: self.tags.clone(),
+                max_in_flight: self.max_in_flight,
+                tool_timeouts,
+                asking: self.asking(),
+            }));
+        };
+        let bearer = match (&self.bearer_env, &self.bearer_file) {
+            (Some(name), _) => Bearer::Token(Secret::new(self.read_secret(name)?)),
+            (None, Some(path)) => Bearer::File(path.clone()),
+            (None, None) => Bearer::None,
+        };
+        Ok(ServerOptions::Remote(RemoteOptions {
+            tool_timeouts,
+            ..self.remote(url, bearer)
+        }))
+    }
+
+    fn remote(&self, url: &str, bearer: Bearer) -> RemoteOptions {
+        RemoteOptions {
+            id: self.id.clone(),
+            url: url.to_owned(),
+            transport: self.transport.unwrap_or_default(),
+            era: self.era,
+            headers: self.headers.clone().unwrap_or_default(),
+            bearer,
+            ca_file: self.ca_file.clone(),
+            allow_private: self.allow_private.unwrap_or_default(),
+            tags: self.tags.clone(),
+            max_in_flight: self.max_in_flight,
+            tool_timeouts: HashMap::new(),
+            asking: self.asking(),
+        }
+    }
+
+    fn read_secret(&self, name: &str) -> anyhow::Result<String> {
+        super::variable(name).with_context(|| {
+            format!(
+                "server `{}` has bearer_env = \"{name}\", but the environment has no such variable, or an empty one",
+                self.id
+            )
+        })
+    }
+
+    pub(super) fn asking(&self) -> AskingOptions {
+        let usual = AskingOptions::default();
+        AskingOptions {
+            input_ttl: self.input_ttl_secs.map_or(usual.input_ttl, Duration::from_secs),
+            max_children: self.max_children.unwrap_or(usual.max_children),
+            idle: self.idle_secs.map_or(usual.idle, Duration::from_secs),
+        }
+    }
+
+    fn check_asking(&self) -> anyhow::Result<()> {
+        let id = &self.id;
+        for (key, secs) in [
+            ("input_ttl_secs", self.input_ttl_secs),
+            ("idle_secs", self.idle_secs),
+        ] {
+            if let Some(secs) = secs.filter(|secs| !(1..=LONGEST_INPUT_SECS).contains(secs)) {
+                bail!("server `{id}` has {key} = {secs}; use 1 to {LONGEST_INPUT_SECS} (a day)");
+            }
+        }
+        if let Some(children) = self
+            .max_children
+            .filter(|children| !(1..=MOST_CHILDREN).contains(children))
+        {
+            bail!(
+                "server `{id}` has max_children = {children}; use 1 to {MOST_CHILDREN}, as every caller that can be asked needs one"
+            );
+        }
+        Ok(())
+    }
+
+    /// Finds what cannot work, without asking for secrets.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let id = &self.id;
+        if self.max_in_flight == 0 {
+            bail!("server `{id}` has max_in_flight = 0; use 1 or more");
+        }
+        self.check_asking()?;
+        match (&self.command, &self.url) {
+            (Some(_), Some(_)) => bail!("server `{id}` has both a command and a url; keep one"),
+            (None, None) => bail!(
+                "server `{id}` has neither a command nor a url; write command = [\"program\", \"argument\"] or url = \"https://host/mcp\""
+            ),
+            (Some(command), None) => {
+                if command.is_empty() {
+                    bail!("server `{id}` has an empty command; write command = [\"program\", \"argument\"]");
+                }
+                self.refuse(
+                    "a command",
+                    &[
+                        ("transport", self.transport.is_some()),
+                        ("headers", self.headers.is_some()),
+                        ("bearer_env", self.bearer_env.is_some()),
+                        ("bearer_file", self.bearer_file.is_some()),
+                        ("ca_file", self.ca_file.is_some()),
+                        ("allow_private", self.allow_private.is_some()),
+                    ],
+                )
+            }
+            (None, Some(url)) => {
+                self.refuse(
+                    "a url",
+                    &[("env", self.env.is_some()), ("cwd", self.cwd.is_some())],
+                )?;
+                if self.bearer_env.is_some() && self.bearer_file.is_some() {
+                    bail!("server `{id}` has both bearer_env and bearer_file; keep one");
+                }
+                // Which token it is makes no difference here, and commands that do not serve need none.
+                let any = self.bearer_env.is_some() || self.bearer_file.is_some();
+                let bearer = if any {
+                    Bearer::Token(Secret::new("any"))
+                } else {
+                    Bearer::None
+                };
+                self.remote(url, bearer)
+                    .check()
+                    .with_context(|| format!("server `{id}` cannot be used"))
+            }
+        }
+    }
+
+    /// Refuses settings that mean nothing beside the one that says what the server is.
+    fn refuse(&self, beside: &str, settings: &[(&str, bool)]) -> anyhow::Result<()> {
+        match settings.iter().find(|(_, is_set)| *is_set) {
+            Some((setting, _)) => bail!(
+                "server `{}` has {beside}, for which `{setting}` means nothing; leave it out",
+                self.id
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::tests::{expect_refusal, load},
+        *,
+    };
+
+    #[test]
+    fn a_server_is_a_command_or_a_url_with_what_belongs_to_it() {
+        for (text, words) in [
+            (
+                "[[servers]]\nid = \"a\"",
+                ["server `a`", "neither a command nor a url", "url = "],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nurl = \"https://a.example\"",
+                ["server `a`", "both a command and a url", "keep one"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nbearer_file = \"t\"",
+                ["server `a`", "bearer_file", "leave it out"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\ncwd = \"/\"",
+                ["server `a`", "cwd", "leave it out"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"http://a.example\"",
+                ["server `a`", "not encrypted", "allow_private = true"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://10.1.2.3/mcp\"",
+                ["server `a`", "a private address", "allow_private = true"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\ntransport = \"grpc\"",
+                ["line 4", "grpc", "`sse`"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nheaders = { Host = \"b\" }",
+                ["server `a`", "Host", "by itself"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nbearer_env = \"A\"\nbearer_file = \"b\"",
+                ["server `a`", "bearer_env and bearer_file", "keep one"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+    }
+
+    #[test]
+    fn a_remote_server_is_read_and_its_secret_is_asked_for_only_by_who_serves_it() {
+        let line = "[[servers]]\nid = \"there\"\nurl = \"http://127.0.0.1:1/mcp\"\nallow_private = true\ntransport = \"sse\"\n\
+            bearer_env = \"TRUNKLINE_TEST_NO_SUCH_VARIABLE\"\nheaders = { X-Team = \"a\" }\n";
+        let config = load(line).expect("loads");
+        let error = config.servers[0]
+            .to_options(HashMap::new())
+            .err()
+            .expect("no secret")
+            .to_string();
+        assert!(
+            error.contains("`there`") && error.contains("TRUNKLINE_TEST_NO_SUCH_VARIABLE"),
+            "{error}"
+        );
+        let config = load(&line.replace("TRUNKLINE_TEST_NO_SUCH_VARIABLE", "PATH")).expect("loads");
+        let Ok(ServerOptions::Remote(remote)) = config.servers[0].to_options(HashMap::new()) else {
+            panic!("it is a remote server");
+        };
+        assert_eq!(remote.transport, TransportKnob::Sse);
+        assert_eq!(remote.headers["X-Team"], "a");
+        assert!(matches!(remote.bearer, Bearer::Token(_)));
+    }
+}

@@ -1,0 +1,159 @@
+//! What a session is: opened at one bridge, served by all, ended once, and nobody else's.
+
+use bus_schema::{ProtocolVersion, header, mcp::method};
+use reqwest::header::RETRY_AFTER;
+use serde_json::{Value, json};
+use tests::{eventually, http::text, nats, program::Program, session::messages, wire::Cable, within};
+use tokio::process::Command;
+
+use super::{ANY_PORT, Bridge, Opened, Stage, sent};
+
+#[tokio::test]
+async fn a_session_that_one_bridge_has_opened_is_served_by_the_other_and_ends_at_both() {
+    let stage = Stage::set().await;
+    let (a, b) = (&stage.a, &stage.b);
+    for version in ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25"] {
+        let session = Opened::at(a, "fixture", version).await;
+        for bridge in [b, a] {
+            let (status, answer) = session
+                .answer(session.call(bridge, "echo", &json!({ "text": version })))
+                .await;
+            assert_eq!((status, text(&answer)), (200, version));
+        }
+        let (status, answer) = session.answer(session.call(b, "nonsense", &json!({}))).await;
+        assert_eq!(
+            (status, answer["error"]["code"].as_i64()),
+            (200, Some(-32602)),
+            "{answer}"
+        );
+        // Another endpoint, and no session at all.
+        let elsewhere = Opened {
+            server: "asking",
+            ..session.clone()
+        };
+        assert_eq!(elsewhere.ask(b, "ping", json!({})).await.0, 404);
+        let nameless = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
+        assert_eq!(
+            sent(b.client("fixture").raw(nameless.to_string())).await.status(),
+            400
+        );
+        let guessed = Opened {
+            id: "x".repeat(64),
+            ..session.clone()
+        };
+        assert_eq!(guessed.ask(b, "ping", json!({})).await.0, 404);
+        let wrong = session
+            .request(b, "ping", &json!({}))
+            .header(header::PROTOCOL_VERSION, "1999-01-01");
+        assert_eq!(sent(wrong).await.status(), 400);
+        assert_eq!(sent(session.delete(b)).await.status(), 204);
+        for bridge in [a, b] {
+            assert_eq!(session.ask(bridge, "ping", json!({})).await.0, 404);
+            assert_eq!(sent(session.get(bridge, None)).await.status(), 404);
+            assert_eq!(sent(session.delete(bridge)).await.status(), 404);
+        }
+    }
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_log_level_that_is_set_at_one_bridge_holds_at_the_other_at_once() {
+    let stage = Stage::set().await;
+    let (a, b) = (&stage.a, &stage.b);
+    let session = Opened::at(a, "asking", "2025-06-18").await;
+    let log = async |bridge: &Bridge| {
+        let said = messages(session.call(bridge, "log", &json!({}))).await;
+        said.iter()
+            .filter(|message| message["method"] == method::MESSAGE)
+            .count()
+    };
+    assert_eq!(log(b).await, 0, "nobody has asked for log lines");
+    for n in 0..5 {
+        let (set, used) = if n % 2 == 0 { (a, b) } else { (b, a) };
+        let (status, answer) = session
+            .ask(set, method::SET_LEVEL, json!({ "level": "info" }))
+            .await;
+        assert_eq!((status, &answer["result"]), (200, &json!({})));
+        assert_eq!(log(used).await, 1);
+    }
+    let (_, answer) = session
+        .ask(b, method::SET_LEVEL, json!({ "level": "loud" }))
+        .await;
+    assert_eq!(answer["error"]["code"], -32602);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn while_the_bus_is_down_a_session_is_not_called_unknown() {
+    let stage = Stage::set().await;
+    let cable = Cable::to(stage.nats.url()).await;
+    let far = Bridge::start(&stage.nats, &cable.url(&stage.nats.core_url())).await;
+    far.knows("fixture").await;
+    let session = Opened::at(&stage.a, "fixture", "2025-11-25").await;
+    assert_eq!(session.ask(&far, "ping", json!({})).await.0, 200);
+    cable.cut();
+    let ping = || session.request(&far, "ping", &json!({}));
+    eventually("the bridge notices", async || sent(ping()).await.status() == 503).await;
+    let answer = sent(ping()).await;
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key(RETRY_AFTER));
+    let answer: Value = answer.json().await.expect("JSON");
+    assert_eq!(
+        (&answer["id"], answer["error"]["code"].as_i64()),
+        (&json!(5), Some(-32603))
+    );
+    assert_eq!(sent(session.delete(&far)).await.status(), 503);
+    assert_eq!(session.ask(&stage.a, "ping", json!({})).await.0, 200, "it lives");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_nats_without_jetstream_serves_modern_clients_and_tells_legacy_ones_why_not() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let ports = folder.path().display().to_string();
+    let mut server = Command::new(nats::program())
+        .args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", &ports])
+        .kill_on_drop(true)
+        .spawn()
+        .expect("nats-server starts");
+    let file = async || {
+        let entries = std::fs::read_dir(folder.path()).expect("a folder");
+        let ports = entries
+            .flatten()
+            .find(|entry| entry.path().extension().is_some_and(|end| end == "ports"));
+        let text = std::fs::read_to_string(ports?.path()).ok()?;
+        let ports: Value = serde_json::from_str(&text).ok()?;
+        ports["nats"][0].as_str().map(str::to_owned)
+    };
+    eventually("the address of nats-server", async || file().await.is_some()).await;
+    let url = file().await.expect("an address");
+    let words = [
+        "bridge",
+        "http",
+        "--listen",
+        ANY_PORT,
+        "--log-json",
+        "--nats",
+        &url,
+        "--data-dir",
+        &ports,
+    ];
+    let mut program = Program::start(&words);
+    let warning = program.logged("legacy clients cannot open sessions").await;
+    assert!(warning.contains("JetStream"), "{warning}");
+    let line: Value = serde_json::from_str(&program.logged("bridge is ready").await).expect("JSON");
+    let mcp = line["fields"]["mcp"].as_str().expect("an address").to_owned();
+    let client = tests::http::Client::new(mcp);
+    let modern = sent(client.modern(method::TOOLS_LIST, json!({}))).await;
+    assert_eq!(modern.status(), 200);
+    let params = json!({ "protocolVersion": ProtocolVersion::NEWEST_LEGACY.as_str(), "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
+    let body = json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params });
+    let answer = sent(client.raw(body.to_string())).await;
+    assert_eq!(answer.status(), 503);
+    let answer: Value = answer.json().await.expect("JSON");
+    assert_eq!(answer["id"], 0);
+    server.start_kill().expect("it runs");
+    within("the end of nats-server", server.wait())
+        .await
+        .expect("it ends");
+}
