@@ -56,6 +56,8 @@ pub(super) struct Levels {
     told: AsyncMutex<Option<LogLevel>>,
     /// Whether the server lets its level be set.
     taken: AtomicBool,
+    /// The server knows nothing any more of what it was told.
+    forgotten: AtomicBool,
 }
 
 /// One call's wish; taken back when this is dropped.
@@ -89,6 +91,11 @@ impl Levels {
         wish
     }
 
+    /// What the server was told is worth nothing any more.
+    pub(super) fn forget(&self) {
+        self.forgotten.store(true, Ordering::Relaxed);
+    }
+
     fn note(&self, level: LogLevel) -> Wish {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)[level.0] += 1;
         Wish {
@@ -104,6 +111,9 @@ impl Levels {
 
     async fn tell(&self, link: &Arc<Link>) {
         let mut told = self.told.lock().await;
+        if self.forgotten.swap(false, Ordering::Relaxed) {
+            *told = None;
+        }
         let needed = self.most_verbose();
         let Some(level) = needed.filter(|_| needed != *told) else {
             return;

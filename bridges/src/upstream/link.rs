@@ -57,6 +57,8 @@ pub(super) struct Link {
     pub(super) declared: Declared,
     pub(super) pending: Pending,
     pub(super) levels: Levels,
+    /// Rung when what the server was told must be told again.
+    pub(super) forgotten: Notify,
     /// The URIs of resources that have changed.
     pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
@@ -105,6 +107,7 @@ impl Link {
             declared,
             pending: Pending::default(),
             levels: Levels::default(),
+            forgotten: Notify::new(),
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
             list_changes: watch::Sender::new(0),
@@ -218,6 +221,12 @@ impl Link {
     /// Lets the child read what is queued, and then closes its stdin.
     pub(super) fn close_input(&self) {
         self.closing.cancel();
+    }
+
+    /// The same server is spoken with in another session, which knows nothing of what was asked for in the one before.
+    pub(super) fn reopened(&self) {
+        self.levels.forget();
+        self.forgotten.notify_one();
     }
 
     /// Waits until no more calls will be made.

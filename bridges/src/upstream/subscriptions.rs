@@ -101,11 +101,24 @@ impl Subscriptions {
         }
     }
 
-    /// Listens again when the server has ended a listen call, for as long as it is waited for.
+    /// Asks again when the server has ended a listen call or forgotten a session, for as long as it is waited for.
     pub(super) async fn keep(&self) {
         match &self.how {
             How::Modern(listening) => listening.keep(&self.link).await,
-            How::No | How::Legacy(_) => std::future::pending().await,
+            How::Legacy(standing) => loop {
+                self.link.forgotten.notified().await;
+                self.subscribe_again(&mut *standing.lock().await).await;
+            },
+            How::No => std::future::pending().await,
+        }
+    }
+
+    /// The server has forgotten what it was subscribed to.
+    async fn subscribe_again(&self, standing: &mut BTreeMap<String, Standing>) {
+        let wanted = std::mem::take(standing).into_keys().collect();
+        // What has changed in between nobody has told.
+        for uri in self.subscribe(standing, wanted).await {
+            let _ = self.link.updates.send(uri.into());
         }
     }
 

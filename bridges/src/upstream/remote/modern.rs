@@ -2,7 +2,7 @@
 //!
 //! Source: MCP 2026-07-28, Streamable HTTP. A stream that breaks off is not resumed, and dropping a request cancels it.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bus_schema::{
@@ -101,6 +101,7 @@ impl Modern {
         put(header::METHOD, called);
         let named = match method::name_key(called) {
             Some("uri") => params.uri,
+            Some("taskId") => params.task_id,
             Some(_) => params.name,
             None => None,
         };
@@ -162,8 +163,20 @@ impl Carrier for Modern {
         }
     }
 
-    /// A modern client has nothing to tell over HTTP, and must not answer.
-    async fn tell(&self, _: Bytes) {}
+    /// Only what no revision defines is told over HTTP. A modern client must not answer.
+    async fn tell(&self, line: Bytes) {
+        let called = Message::parse(&line)
+            .ok()
+            .and_then(|message| message.method.map(Cow::into_owned));
+        let Some(called) = called.filter(|called| !method::NOTIFICATIONS.contains(&called.as_str())) else {
+            return;
+        };
+        let mut headers = self.headers(&line);
+        headers.remove(header::METHOD);
+        if let Err(error) = self.exchange.tell(&headers, line).await {
+            debug!(server.id = %self.exchange.link.server, %error, called, "a remote server does not take a notification");
+        }
+    }
 
     fn drops(&self) -> Drops {
         Drops::Cancelled

@@ -211,8 +211,9 @@ impl Legacy {
                 }
                 let next = Arc::new(next);
                 self.open.send_replace(Arc::clone(&next));
-                // What it offers may have changed with it.
+                // What it offers may have changed with it, and what it was told is forgotten.
                 self.exchange.link.list_changed.notify_one();
+                self.exchange.link.reopened();
                 Ok(next)
             })
             .await;
