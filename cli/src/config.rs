@@ -190,7 +190,6 @@ mod tests {
     use bridges::upstream::EraKnob;
 
     use super::*;
-    use bridges::upstream::AskingOptions;
 
     pub(super) fn load(text: &str) -> anyhow::Result<Config> {
         let folder = tempfile::tempdir().expect("folder");
@@ -212,14 +211,6 @@ mod tests {
         assert_eq!(
             (config.servers[0].id.as_str(), config.servers[0].era),
             ("time", EraKnob::Modern)
-        );
-        let asking = config.servers[0].asking();
-        assert_eq!(asking, AskingOptions::default());
-        let knobs = "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 7\nmax_children = 2\nidle_secs = 9\n";
-        let asking = load(knobs).expect("loads").servers[0].asking();
-        assert_eq!(
-            (asking.input_ttl, asking.max_children, asking.idle),
-            (Duration::from_secs(7), 2, Duration::from_secs(9))
         );
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("t.toml");
@@ -259,22 +250,6 @@ mod tests {
             (
                 "[[servers]]\nid = \"a\"\nera = \"old\"\ncommand = [\"x\"]",
                 ["line 3", "old", "legacy"],
-            ),
-            (
-                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 0",
-                ["server `a`", "input_ttl_secs = 0", "1 to 86400"],
-            ),
-            (
-                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = 0",
-                ["server `a`", "max_children = 0", "1 to 1000"],
-            ),
-            (
-                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nidle_secs = 100000",
-                ["server `a`", "idle_secs = 100000", "1 to 86400"],
-            ),
-            (
-                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = \"many\"",
-                ["line 4", "max_children", "expected"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (

@@ -57,13 +57,16 @@ pub(super) enum Kept {
 }
 
 #[derive(Deserialize, Serialize)]
-struct Record {
-    /// The task, if no server keeps it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    task: Option<Box<RawValue>>,
-    /// Until when the task was promised to be there, in milliseconds since 1970.
-    #[serde(default)]
-    until_ms: u64,
+#[serde(rename_all = "snake_case")]
+enum Record {
+    /// The client has cancelled the task.
+    Cancelled,
+    /// No server keeps the task.
+    Whole {
+        task: Box<RawValue>,
+        /// Until when it was promised to be there, in milliseconds since 1970.
+        until_ms: u64,
+    },
 }
 
 /// Why the ledger does not tell.
@@ -119,8 +122,8 @@ impl Ledger {
         let task = format!(
             r#"{{"taskId":{quoted},"status":"completed","createdAt":{now},"lastUpdatedAt":{now},"ttlMs":{ttl_ms},"result":{result}}}"#
         );
-        let record = Record {
-            task: Some(RawValue::from_string(task.clone()).map_err(|_| not_kept("its result is no JSON"))?),
+        let record = Record::Whole {
+            task: RawValue::from_string(task.clone()).map_err(|_| not_kept("its result is no JSON"))?,
             until_ms: now_ms().saturating_add(ttl_ms),
         };
         self.write(&owner.key(&id), &record).await.map_err(not_kept)?;
@@ -132,11 +135,7 @@ impl Ledger {
     /// # Errors
     /// The error that the client gets: it may try again.
     pub(super) async fn cancel(&self, owner: Owner<'_>, id: &str) -> Result<(), RpcError> {
-        let record = Record {
-            task: None,
-            until_ms: 0,
-        };
-        match self.write(&owner.key(id), &record).await {
+        match self.write(&owner.key(id), &Record::Cancelled).await {
             // Somebody has cancelled it at the same time.
             Ok(()) | Err(LedgerError::Store(StoreError::Conflict)) => Ok(()),
             Err(error) => Err(RpcError::internal(format!(
@@ -233,11 +232,8 @@ impl Owner<'_> {
 
 fn read(record: &Bytes) -> Kept {
     match serde_json::from_slice::<Record>(record) {
-        Ok(Record { task: None, .. }) => Kept::Cancelled,
-        Ok(Record {
-            task: Some(task),
-            until_ms,
-        }) if until_ms > now_ms() => Kept::Whole(task.get().to_owned()),
+        Ok(Record::Cancelled) => Kept::Cancelled,
+        Ok(Record::Whole { task, until_ms }) if until_ms > now_ms() => Kept::Whole(task.get().to_owned()),
         // Its time is over, or a newer version has written what is not understood here.
         _ => Kept::Nothing,
     }
@@ -258,11 +254,15 @@ mod tests {
         let later = now_ms() + 60_000;
         for (record, expected) in [
             (
-                format!(r#"{{"task":{{"n":1e400}},"until_ms":{later}}}"#),
+                format!(r#"{{"whole":{{"task":{{"n":1e400}},"until_ms":{later}}}}}"#),
                 Kept::Whole(r#"{"n":1e400}"#.to_owned()),
             ),
-            (r#"{"task":{"n":1},"until_ms":7}"#.to_owned(), Kept::Nothing),
-            (r#"{"until_ms":0}"#.to_owned(), Kept::Cancelled),
+            (
+                r#"{"whole":{"task":{"n":1},"until_ms":7}}"#.to_owned(),
+                Kept::Nothing,
+            ),
+            (r#""cancelled""#.to_owned(), Kept::Cancelled),
+            (r#"{"of":"a newer version"}"#.to_owned(), Kept::Nothing),
             ("[]".to_owned(), Kept::Nothing),
         ] {
             assert_eq!(read(&Bytes::from(record.clone())), expected, "{record}");

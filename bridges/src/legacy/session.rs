@@ -14,7 +14,7 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{
     Dialect, Tasks,
@@ -135,16 +135,7 @@ impl Session {
             RpcError::invalid_params(format!("the parameters of `initialize` are wrong: {error}"))
         })?;
         let version = negotiate(&asked.protocol_version);
-        let dialect = Dialect {
-            version,
-            tasks: Tasks::Offered,
-        };
-        let offered = capabilities::of_server(dialect, front.capabilities(&endpoint));
-        // Only one server by itself keeps tasks, and only if it has the extension.
-        let tasks = match offered.contains_key("tasks") {
-            true => Tasks::Offered,
-            false => Tasks::Hidden,
-        };
+        let (offered, tasks) = offered(version, front.capabilities(&endpoint));
         let mut result = json!({
             "protocolVersion": version.as_str(),
             "capabilities": offered,
@@ -237,6 +228,22 @@ impl Session {
         // Clocks differ: one that was ahead must not keep a session from being renewed.
         u128::from(now_ms().abs_diff(self.used_ms)) >= RENEW_AFTER.as_millis()
     }
+}
+
+/// What a client of this version is offered of an endpoint, and of its tasks.
+fn offered(version: ProtocolVersion, modern: Map<String, Value>) -> (Map<String, Value>, Tasks) {
+    let dialect = Dialect {
+        version,
+        tasks: Tasks::Offered,
+    };
+    let offered = capabilities::of_server(dialect, modern);
+    // Only a server by itself has the extension that tasks are made of, and not each has.
+    let tasks = if offered.contains_key("tasks") {
+        Tasks::Offered
+    } else {
+        Tasks::Hidden
+    };
+    (offered, tasks)
 }
 
 fn names(lists: Lists) -> BTreeSet<String> {

@@ -128,13 +128,7 @@ async fn answer(
         }
         method::TASKS_CANCEL => task.cancel().await?,
         _ => {
-            let outcome = timeout(RESULT_LIMIT, outcome(&task, &task.spelled)).await;
-            let outcome = outcome.map_err(|_| {
-                RpcError::internal(
-                    "the task goes on, and has been waited for as long as one request may; ask again",
-                )
-            })?;
-            return Ok(match outcome? {
+            return Ok(match task.outcome().await? {
                 Outcome::Result(result) => client::result(dialect, id, &result, &task.spelled),
                 Outcome::Error(raw) => failed(id, &raw),
             });
@@ -202,6 +196,21 @@ impl Task {
         let owner = owner(&self.parties.session);
         self.parties.ledger.cancel(owner, &self.id).await?;
         Ok(cancelled)
+    }
+
+    /// Waits for what it comes to, for as long as this door is there for its client.
+    async fn outcome(&self) -> Result<Outcome, RpcError> {
+        let goes_on = |why: &str| {
+            Err(RpcError::internal(format!(
+                "the task goes on, but {why}; ask again"
+            )))
+        };
+        tokio::select! {
+            outcome = timeout(RESULT_LIMIT, outcome(self, &self.spelled)) => {
+                outcome.unwrap_or_else(|_| goes_on("one request does not wait for longer"))
+            }
+            () = self.parties.caller.ending.cancelled() => goes_on("this process ends"),
+        }
     }
 
     async fn ask_server(&self, called: &str) -> Result<String, RpcError> {

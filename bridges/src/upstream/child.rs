@@ -166,11 +166,8 @@ impl Connector for ChildConnector {
     fn connect(&self, opening: Opening) -> BoxFuture<'_, Result<Connection, UpstreamError>> {
         async move {
             let (child, session) = connect(&self.options, &opening, self.limits).await?;
-            Ok(Connection {
-                link: Arc::clone(child.link()),
-                session,
-                carrier: Box::new(child),
-            })
+            let link = Arc::clone(child.link());
+            Ok(Connection::new(link, session, Box::new(child)))
         }
         .boxed()
     }

@@ -17,6 +17,19 @@ pub(super) struct Connection {
     pub(super) carrier: Box<dyn Carrier>,
 }
 
+impl Connection {
+    pub(super) fn new(link: Arc<Link>, session: Session, carrier: Box<dyn Carrier>) -> Self {
+        if session.offers.logging && session.version.era() == Era::Legacy {
+            link.levels.open();
+        }
+        Self {
+            link,
+            session,
+            carrier,
+        }
+    }
+}
+
 /// How a server wants to be spoken with, as its handshake found out.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -24,15 +37,6 @@ pub(super) struct Session {
     /// The answer to `server/discover`, for a server that does not know the question.
     pub(super) discovered: Option<String>,
     pub(super) offers: Offers,
-}
-
-impl Session {
-    /// Readies the conversation for what the server offers.
-    pub(super) fn prepare(&self, link: &Link) {
-        if self.offers.logging && self.version.era() == Era::Legacy {
-            link.levels.open();
-        }
-    }
 }
 
 /// What a server says that it can do, as far as it matters here.

@@ -88,15 +88,11 @@ pub(super) async fn converse(
     opening: &Opening,
     limits: Limits,
 ) -> Result<Opened, UpstreamError> {
-    let opened = match opening.era {
+    match opening.era {
         EraKnob::Modern => discover(link).await,
         EraKnob::Legacy => initialize(link, opening).await.map(|session| (session, None)),
         EraKnob::Auto => find_out(link, opening, limits).await,
-    };
-    if let Ok((session, _)) = &opened {
-        session.prepare(link);
     }
-    opened
 }
 
 async fn find_out(link: &Arc<Link>, opening: &Opening, limits: Limits) -> Result<Opened, UpstreamError> {

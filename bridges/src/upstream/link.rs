@@ -165,11 +165,6 @@ impl Link {
         Ok(call)
     }
 
-    /// A number that no other call has.
-    pub(super) fn next_number(&self) -> u64 {
-        self.numbers.fetch_add(1, Ordering::Relaxed)
-    }
-
     /// Makes a call of this room's own.
     ///
     /// # Errors
@@ -181,7 +176,7 @@ impl Link {
     ) -> Result<Box<RawValue>, RpcError> {
         let number = self.next_number();
         let call = self.enter(number, Origin::Room)?;
-        self.send(own_request(number, method, params)).await?;
+        self.send(end_line(own_request(number, method, params))).await?;
         loop {
             if let Step::Answer(outcome) = call.message().await {
                 let message = Message::parse(&outcome.body)?;
@@ -221,6 +216,11 @@ impl Link {
     /// Lets the child read what is queued, and then closes its stdin.
     pub(super) fn close_input(&self) {
         self.closing.cancel();
+    }
+
+    /// A number that no other call has.
+    pub(super) fn next_number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// The same server is spoken with in another session, which knows nothing of what was asked for in the one before.
@@ -354,7 +354,7 @@ impl Link {
 }
 
 /// A request of this room's own.
-fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
+pub(super) fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
     #[derive(Serialize)]
     struct Own<'a, P> {
         jsonrpc: &'static str,
@@ -368,5 +368,5 @@ fn own_request(number: u64, method: &str, params: &impl Serialize) -> Vec<u8> {
         method,
         params,
     };
-    end_line(serde_json::to_vec(&request).expect("what this room asks is always JSON"))
+    serde_json::to_vec(&request).expect("what this room asks is always JSON")
 }

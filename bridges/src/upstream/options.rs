@@ -32,7 +32,7 @@ pub struct ChildOptions {
     pub asking: AskingOptions,
 }
 
-/// What holds for callers that a legacy server may ask for input: each has connections, and so processes, of its own.
+/// What holds for callers that a legacy server may ask for input: each has connections of its own, and so processes or sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AskingOptions {
     /// How long a call waits for the input that its caller was asked for.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -195,7 +196,7 @@ impl Parks {
     }
 
     /// Drops calls whose callers have not come back in time, for as long as it is waited for.
-    pub(super) async fn sweep(&self) {
+    pub(super) async fn sweep(&self) -> Infallible {
         loop {
             let next = self.table().parks.values().map(|park| park.expires).min();
             let added = self.added.notified();

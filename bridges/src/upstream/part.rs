@@ -163,7 +163,7 @@ async fn run(
 ) -> Result<(), PartError> {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = server.accompany() => {}
+        never = server.accompany() => match never {},
         error = carrier.ended() => {
             // It goes on answering those who are slow to listen, off the bus already.
             let mut leaving = host.stop().boxed();

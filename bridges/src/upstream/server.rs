@@ -3,7 +3,7 @@
 //! Most calls share one conversation. Callers of a legacy server that can be asked for input have lanes of their own, and the course
 //! of such a call, with its rounds, is in [`super::rounds`].
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
 
 use bus_schema::{
     Request, RoutedState, RpcError, ServerId,
@@ -66,8 +66,11 @@ impl UpstreamServer {
     }
 
     /// Does what has to be done beside the calls, for as long as it is waited for.
-    pub(super) async fn accompany(&self) {
-        tokio::join!(self.parks.sweep(), self.subscriptions.keep());
+    pub(super) async fn accompany(&self) -> Infallible {
+        tokio::select! {
+            never = self.parks.sweep() => never,
+            never = self.subscriptions.keep() => never,
+        }
     }
 
     async fn answer(self: Arc<Self>, request: Request, parts: Parts) -> Outcome {

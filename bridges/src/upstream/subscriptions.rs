@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
@@ -101,8 +102,8 @@ impl Subscriptions {
         }
     }
 
-    /// Asks again when the server has ended a listen call or forgotten a session, for as long as it is waited for.
-    pub(super) async fn keep(&self) {
+    /// Listens again when the server has ended a listen call, for as long as it is waited for.
+    pub(super) async fn keep(&self) -> Infallible {
         match &self.how {
             How::Modern(listening) => listening.keep(&self.link).await,
             How::Legacy(standing) => loop {
@@ -210,7 +211,7 @@ impl Listening {
         })
     }
 
-    async fn keep(&self, link: &Arc<Link>) {
+    async fn keep(&self, link: &Arc<Link>) -> Infallible {
         let mut delay = FIRST_DELAY;
         loop {
             let changed = self.changed.notified();

@@ -271,9 +271,39 @@ mod tests {
                 "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nbearer_env = \"A\"\nbearer_file = \"b\"",
                 ["server `a`", "bearer_env and bearer_file", "keep one"],
             ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ninput_ttl_secs = 0",
+                ["server `a`", "input_ttl_secs = 0", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nmax_children = 0",
+                ["server `a`", "max_children = 0", "1 to 1000"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nidle_secs = 100000",
+                ["server `a`", "idle_secs = 100000", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nmax_children = \"many\"",
+                ["line 4", "max_children", "expected"],
+            ),
         ] {
             expect_refusal(text, words);
         }
+    }
+
+    #[test]
+    fn how_long_a_question_waits_and_how_many_processes_it_may_take_can_be_said() {
+        let asking = |more: &str| {
+            let text = format!("[[servers]]\nid = \"a\"\ncommand = [\"x\"]\n{more}");
+            load(&text).expect("loads").servers[0].asking()
+        };
+        assert_eq!(asking(""), AskingOptions::default());
+        let said = asking("input_ttl_secs = 7\nmax_children = 2\nidle_secs = 9\n");
+        assert_eq!(
+            (said.input_ttl, said.max_children, said.idle),
+            (Duration::from_secs(7), 2, Duration::from_secs(9))
+        );
     }
 
     #[test]

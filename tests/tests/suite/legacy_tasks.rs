@@ -1,5 +1,6 @@
 //! Tasks in both eras, of one modern server: the extension as modern clients use it, and the experimental tasks of 2025-11-25.
 
+use bridges::{front::Endpoint, stdio};
 use bus_schema::{
     ProtocolVersion as Version,
     mcp::{meta, method, task},
@@ -7,9 +8,19 @@ use bus_schema::{
 use runtime::Host;
 use serde_json::{Value, json};
 use tests::{
-    conformance::fixture::serve, dialogue::Dialogue, eventually, http::Client, http::text,
-    platform::Platform, within,
+    conformance::fixture::serve,
+    dialogue::Dialogue,
+    eventually,
+    http::{Client, text},
+    nats::Nats,
+    platform::Platform,
+    program::Program,
+    session::Session,
+    stream::Stream,
+    within,
 };
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, duplex, split};
+use tokio_util::sync::CancellationToken;
 
 const SERVER: &str = "conformance";
 
@@ -392,4 +403,97 @@ async fn a_task_asks_on_for_what_was_not_answered() {
     update(json!({ &keys[1]: answer })).await;
     let done = becomes(&modern, &id, "completed").await;
     assert_eq!(done["result"]["content"][0]["text"], "Ada and Ada", "{done}");
+}
+
+/// A bridge in a process of its own, and the URL of its endpoint of the server.
+async fn bridge(nats: &Nats) -> (Program, Client) {
+    let data_dir = nats.data_dir().display().to_string();
+    let mut words = vec!["bridge", "http", "--listen", "127.0.0.1:0", "--log-json"];
+    words.extend(["--nats", nats.url(), "--data-dir", &data_dir]);
+    let mut program = Program::start(&words);
+    let line = program.logged("bridge is ready").await;
+    let line: Value = serde_json::from_str(&line).expect("a line of JSON");
+    let all = line["fields"]["mcp"].as_str().expect("an address");
+    let base = all.strip_suffix("/mcp").expect("the endpoint of all servers");
+    let client = Client::new(format!("{base}/servers/{SERVER}/mcp"));
+    eventually("the bridge knows the server", async || {
+        let known = client.modern(method::DISCOVER, json!({})).send().await;
+        known.expect("an answer").status() == 200
+    })
+    .await;
+    (program, client)
+}
+
+#[tokio::test]
+async fn what_one_bridge_knows_of_a_task_holds_at_the_others() {
+    let nats = Nats::start().await;
+    let bus = nats.bus().await;
+    let host = serve::on_bus(&bus, SERVER).await;
+    let ((_a, a), (_b, b)) = tokio::join!(bridge(&nats), bridge(&nats));
+    let open = |client| Dialogue::open(client, Version::V2025_11_25, json!({}));
+    let (a, b) = tokio::join!(open(a), open(b));
+    let kept = make(&a, "greet", json!({ "name": "Ada" })).await;
+    assert_eq!(text(&about(&b, task::RESULT, id(&kept)).await), "Hello, Ada!");
+    let cancelled = make(&a, "failing_job", json!({})).await;
+    about(&a, method::TASKS_CANCEL, id(&cancelled)).await;
+    let told = about(&b, method::TASKS_GET, id(&cancelled)).await;
+    assert_eq!(told["result"]["status"], "cancelled", "{told}");
+    host.stop().await;
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_a_result_is_answered_when_its_door_ends() {
+    let stage = Stage::start().await;
+    let client = Session::open(&stage.client(), "2025-11-25").await;
+    let params = json!({ "name": "slow_compute", "arguments": { "seconds": 600 }, "task": {} });
+    let made = client.ask(method::TOOLS_CALL, &params).await;
+    let id = &made["result"]["task"]["taskId"];
+    let waiting = client.request(task::RESULT, &json!({ "taskId": id }));
+    let waiting = within("a stream", waiting.send()).await.expect("an answer");
+    let mut waiting = Stream::of(waiting);
+    let (answer, ()) = tokio::join!(waiting.message(), stage.platform.stop());
+    assert_eq!(answer["error"]["code"], -32603, "{answer}");
+    let words = answer["error"]["message"].as_str().expect("words");
+    assert!(words.contains("goes on"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_conversation_carries_tasks_like_sessions_do() {
+    let mut stage = Stage::start().await;
+    let Platform { node, config, .. } = &mut stage.platform;
+    let front = node.front(config).await.expect("a front");
+    let (near, far) = duplex(64 * 1024);
+    let (read, write) = split(far);
+    let endpoint = Endpoint::Server(SERVER.parse().expect("an id"));
+    let end = CancellationToken::new();
+    tokio::spawn(stdio::serve(front, endpoint, read, write, end.clone()));
+    let (read, mut write) = split(near);
+    let mut lines = BufReader::new(read).lines();
+    let mut exchange = async |message: Value| -> Value {
+        write
+            .write_all(format!("{message}\n").as_bytes())
+            .await
+            .expect("sent");
+        let line = within("a message", lines.next_line()).await.expect("readable");
+        serde_json::from_str(&line.expect("open")).expect("JSON")
+    };
+    let info = json!({ "name": "test", "version": "1" });
+    let params =
+        json!({ "protocolVersion": "2025-11-25", "capabilities": { "elicitation": {} }, "clientInfo": info });
+    let opened =
+        exchange(json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params })).await;
+    assert!(opened["result"]["capabilities"]["tasks"].is_object(), "{opened}");
+    let params = json!({ "name": "confirm_delete", "arguments": { "filename": "f" }, "task": {} });
+    let made =
+        exchange(json!({ "jsonrpc": "2.0", "id": 1, "method": method::TOOLS_CALL, "params": params })).await;
+    let params = json!({ "taskId": made["result"]["task"]["taskId"] });
+    let asked =
+        exchange(json!({ "jsonrpc": "2.0", "id": 2, "method": task::RESULT, "params": params })).await;
+    assert_eq!(asked["method"], method::ELICIT, "{asked}");
+    assert_eq!(asked["params"]["_meta"][task::RELATED], params);
+    let no = json!({ "action": "decline" });
+    let done = exchange(json!({ "jsonrpc": "2.0", "id": asked["id"], "result": no })).await;
+    assert_eq!((&done["id"], text(&done)), (&json!(2), "f was kept"));
+    end.cancel();
 }

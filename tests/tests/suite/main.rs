@@ -24,6 +24,7 @@ mod processes;
 mod remotes;
 mod sessions;
 mod slow_readers;
+mod statements;
 mod store;
 mod tidy;
 mod tool_lists;

@@ -67,6 +67,11 @@ pub(in crate::upstream) struct Found {
 }
 
 impl Found {
+    /// Whether what belongs to a call comes on a stream of its own.
+    pub(super) fn has_streams(self) -> bool {
+        self.transport == TransportKnob::Http
+    }
+
     /// The same, in an era that is known by now.
     pub(super) fn in_era(self, era: Era) -> Self {
         let era = match era {
@@ -166,21 +171,15 @@ impl Connector for RemoteConnector {
             // A server that cannot be connected to may have become another one.
             *self.found() = connected.as_ref().ok().map(|(remote, _)| remote.found());
             let (remote, session) = connected?;
-            Ok(Connection {
-                link: Arc::clone(remote.link()),
-                session,
-                carrier: Box::new(remote),
-            })
+            let link = Arc::clone(remote.link());
+            Ok(Connection::new(link, session, Box::new(remote)))
         }
         .boxed()
     }
 
     fn association(&self) -> Association {
         match *self.found() {
-            Some(Found {
-                transport: TransportKnob::Http,
-                ..
-            }) => Association::Streams,
+            Some(found) if found.has_streams() => Association::Streams,
             _ => Association::None,
         }
     }

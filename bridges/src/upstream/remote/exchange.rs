@@ -10,7 +10,10 @@ use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tracing::debug;
 
-use crate::upstream::{answer, inbound, link::Link};
+use crate::upstream::{
+    answer, inbound,
+    link::{Link, own_request},
+};
 
 use super::{
     client::Client,
@@ -123,9 +126,9 @@ impl Exchange {
         limit: Duration,
     ) -> Result<Told, RemoteError> {
         let number = self.link.next_number();
-        let body = serde_json::json!({ "jsonrpc": "2.0", "id": number, "method": method, "params": params });
+        let body = own_request(number, method, params);
         let asked = async {
-            let reply = self.post(headers, body.to_string().into()).await?;
+            let reply = self.post(headers, body.into()).await?;
             let line = match reply.body {
                 Body::Message(line) => line,
                 Body::Events(events) => self.answer_among(events, number).await?,

@@ -437,6 +437,5 @@ pub(super) async fn initialize(exchange: &Exchange, declared: &Declared) -> Resu
         .tell(&opened.headers(), initialized.into())
         .await
         .map_err(NotOpened::Remote)?;
-    opened.session.prepare(&exchange.link);
     Ok(opened)
 }

@@ -1,6 +1,7 @@
 //! Scripts behind everything that a host would serve, but without the bus.
 
 use std::{
+    convert::Infallible,
     fs,
     path::PathBuf,
     sync::{
@@ -41,7 +42,7 @@ pub(super) struct Served {
     /// The shared connection.
     _carrier: Box<dyn Carrier>,
     heard: PathBuf,
-    beside: JoinHandle<()>,
+    beside: JoinHandle<Infallible>,
     calls: AtomicU32,
 }
 
