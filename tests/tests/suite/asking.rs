@@ -14,6 +14,7 @@ use tests::{
     eventually,
     http::{modern_body, text},
     platform::Platform,
+    remote::{Process, local},
     stream::Stream,
     within,
 };
@@ -156,6 +157,36 @@ async fn the_reference_server_asks_clients_of_every_version_through_both_endpoin
             assert_eq!(elicited.asked.len(), 1, "{version} {elicited:?}");
             assert_eq!(elicited.asked[0].0, method::ELICIT);
             assert!(elicited.text().contains("User provided"), "{elicited:?}");
+        }
+    }
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_at_a_url_asks_as_a_child_does() {
+    let streamable = Process::everything("streamableHttp").await;
+    let sse = Process::everything("sse").await;
+    let file = local("streamable", &streamable.url("/mcp"), "") + &local("sse", &sse.url("/sse"), "");
+    let servers = ["streamable", "sse"];
+    let platform = Platform::start(&file, &servers).await;
+    for server in servers {
+        platform.knows(server).await;
+        for version in [ProtocolVersion::V2025_11_25, ProtocolVersion::MODERN] {
+            let client = Dialogue::open(platform.client(server), version, everything_declared()).await;
+            // Two at a time: over HTTP each question comes on the stream of its own call.
+            let sample = json!({ "prompt": "2+2", "maxTokens": 9 });
+            let (sampled, elicited) = tokio::join!(
+                client.call("trigger-sampling-request", sample),
+                client.call("trigger-elicitation-request", json!({}))
+            );
+            for (exchange, asked, words) in [
+                (sampled, method::SAMPLE, "four"),
+                (elicited, method::ELICIT, "User provided"),
+            ] {
+                let methods: Vec<&str> = exchange.asked.iter().map(|(asked, _)| asked.as_str()).collect();
+                assert_eq!(methods, [asked], "{server} {version} {exchange:?}");
+                assert!(exchange.text().contains(words), "{server} {version} {exchange:?}");
+            }
         }
     }
     platform.stop().await;

@@ -193,6 +193,34 @@ async fn the_level_that_a_call_wants_is_set_and_its_lines_are_chosen() {
 }
 
 #[tokio::test]
+async fn a_server_that_has_forgotten_its_session_is_told_again() {
+    let served = legacy().await;
+    let mut updates = served.server.updates().unwrap();
+    let wants = tool("t")
+        .declaring("{}")
+        .with_meta(json!({ "io.modelcontextprotocol/logLevel": "error" }));
+    watch(&served, &["a://1", "a://missing"]).await;
+    served.answer(&wants).await;
+    served.server.link.reopened();
+    // Nobody knows what has changed in between.
+    assert_eq!(&*within(updates.recv()).await.unwrap(), "a://1");
+    served.answer(&wants).await;
+    assert_eq!(served.times("logging/setLevel"), 2);
+    let mut all = subscribed(&served);
+    all.sort();
+    assert_eq!(
+        all,
+        [
+            "resources/subscribe a://1",
+            "resources/subscribe a://1",
+            "resources/subscribe a://missing",
+            "resources/subscribe a://missing",
+        ]
+    );
+    assert_eq!(watch(&served, &["a://1"]).await, set(&["a://1"]));
+}
+
+#[tokio::test]
 async fn a_server_without_levels_is_not_told_any() {
     let served = serve("result '{}'").await;
     let wants = json!({ "io.modelcontextprotocol/logLevel": "debug" });

@@ -181,8 +181,9 @@ async fn a_stream_that_breaks_is_resumed_where_it_broke_and_the_call_is_made_onc
 async fn a_stream_that_cannot_be_resumed_is_one_error_and_the_call_is_not_made_again() {
     for piece in [
         // It names no event to go on from.
-        (|_: &Value| "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/other\"}\n\n".to_owned())
-            as fn(&Value) -> String,
+        (|_: &Value| {
+            "data: {\"jsonrpc\":\"2.0\",\"method\":\"notifications/elicitation/complete\"}\n\n".to_owned()
+        }) as fn(&Value) -> String,
         // It does not know the event any more.
         |_| "retry: 100\nid: lost\ndata:\n\n".to_owned(),
     ] {
