@@ -202,6 +202,7 @@ pub(super) fn unwanted_task() -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::legacy::Tasks;
     use bus_schema::ProtocolVersion;
 
     #[test]
@@ -238,6 +239,37 @@ mod tests {
             assert_eq!(
                 downgrade(dialect, method::TOOLS_CALL, &last),
                 Answered::Finally(expected.into())
+            );
+        }
+    }
+
+    #[test]
+    fn a_task_is_told_of_only_where_tasks_are_offered() {
+        let flat = r#"{"resultType":"task","taskId":"t","status":"working","ttlMs":1.0}"#;
+        let last = Final {
+            code: None,
+            body: format!(r#"{{"jsonrpc":"2.0","id":"a","result":{flat}}}"#).into(),
+            fault: None,
+        };
+        let dialect = |tasks| Dialect {
+            version: ProtocolVersion::V2025_11_25,
+            tasks,
+        };
+        let nested =
+            r#"{"jsonrpc":"2.0","id":"a","result":{"task":{"taskId":"t","status":"working","ttl":1.0}}}"#;
+        assert_eq!(
+            downgrade(dialect(Tasks::Offered), method::TOOLS_CALL, &last),
+            Answered::Task(nested.into())
+        );
+        for (tasks, called) in [
+            (Tasks::Hidden, method::TOOLS_CALL),
+            (Tasks::Offered, method::PROMPTS_GET),
+        ] {
+            let refused = rpc::error_response(Some("\"a\""), &unwanted_task());
+            assert_eq!(
+                downgrade(dialect(tasks), called, &last),
+                Answered::Finally(refused.into()),
+                "{tasks:?} {called}"
             );
         }
     }
