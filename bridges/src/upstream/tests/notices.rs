@@ -201,7 +201,7 @@ async fn a_server_that_has_forgotten_its_session_is_told_again() {
         .with_meta(json!({ "io.modelcontextprotocol/logLevel": "error" }));
     watch(&served, &["a://1", "a://missing"]).await;
     served.answer(&wants).await;
-    served.server.link.reopened();
+    served.server.link.was_forgotten();
     // Nobody knows what has changed in between.
     assert_eq!(&*within(updates.recv()).await.unwrap(), "a://1");
     served.answer(&wants).await;
