@@ -33,8 +33,8 @@ mod translate;
 pub use dialect::{Dialect, Tasks};
 pub(crate) use driving::{Driving, Said};
 pub use room::Doors;
-pub(crate) use room::{Room, Subscription};
-pub(crate) use session::Session;
+pub(crate) use room::Room;
+pub(crate) use session::{Session, Subscription};
 pub(crate) use store::{SessionError, key};
 pub(crate) use translate::{Answered, Local, answer_locally, done, downgrade, upgrade};
 
