@@ -13,7 +13,7 @@ use tracing::debug;
 use super::{Conversation, forward, lock};
 use crate::{
     legacy::{
-        Driving, Local, Parties, Said, Session, Subscription, answer_locally,
+        Driving, Local, Parties, Said, Session, answer_locally,
         batch::{self, Batch},
         done,
         notices::{Notices, changing},
@@ -84,18 +84,18 @@ impl Conversation {
         match answer_locally(&self.front, session, &incoming) {
             Local::Answer(body) => self.reply(joint.as_ref(), body).await,
             Local::SetLevel(level) => {
-                self.change(session, |session| session.log_level = Some(level));
+                let mut changed = Session::clone(session);
+                changed.log_level = Some(level);
+                self.session = Some(Arc::new(changed));
                 self.reply(joint.as_ref(), done(&incoming)).await;
             }
             Local::Subscribe(uri, subscription) => {
-                let changed = self.change(session, |session| match subscription {
-                    Subscription::Begin => {
-                        session.subscribed.insert(uri);
-                    }
-                    Subscription::End => {
-                        session.subscribed.remove(&uri);
-                    }
-                });
+                let mut changed = Session::clone(session);
+                changed.subscribe(&uri, subscription);
+                if let Err(error) = changed.check_size() {
+                    return self.reply(joint.as_ref(), incoming.error(&error)).await;
+                }
+                self.session = Some(Arc::new(changed.clone()));
                 self.follow(&changed, done(&incoming), joint).await;
             }
             Local::Forward => self.call(Arc::clone(session), incoming, joint).await,
@@ -244,14 +244,6 @@ impl Conversation {
             }
             lock(&calls).remove(&id);
         });
-    }
-
-    fn change(&mut self, session: &Session, edit: impl FnOnce(&mut Session)) -> Arc<Session> {
-        let mut changed = session.clone();
-        edit(&mut changed);
-        let changed = Arc::new(changed);
-        self.session = Some(Arc::clone(&changed));
-        changed
     }
 
     async fn reply(&self, joint: Option<&Arc<Joint>>, answer: Bytes) {

@@ -21,7 +21,9 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use tracing::debug;
 
-use super::{DOOR, Door, answer, method_not_allowed, modern::Accepts, principal, text_header, trace_of};
+use super::{
+    DOOR, Door, answer, method_not_allowed, modern::Accepts, principal, says_modern, text_header, trace_of,
+};
 use crate::{
     front::{Caller, Endpoint, Teardown},
     legacy::{Session, SessionError, questions::Taken, streams::Place},
@@ -66,9 +68,7 @@ pub(super) async fn batch(door: &Door, endpoint: Endpoint, headers: &HeaderMap, 
 
 /// GET listens for notices, or goes on with a stream that was lost.
 pub(super) async fn get(door: &Door, endpoint: Endpoint, headers: &HeaderMap) -> Response {
-    let version = text_header(headers, header::PROTOCOL_VERSION);
-    let is_modern = version.is_some_and(|version| version > ProtocolVersion::NEWEST_LEGACY.as_str());
-    if is_modern || !headers.contains_key(header::SESSION_ID) {
+    if says_modern(headers) || !headers.contains_key(header::SESSION_ID) {
         return method_not_allowed();
     }
     let session = match find_session(door, &endpoint, headers, None).await {

@@ -143,7 +143,10 @@ impl HttpDoor {
             .map_err(|source| HttpDoorError::Listen { address, source })?;
         let stop = CancellationToken::new();
         let room = doors.room();
-        room.sessions.prepare().await;
+        // A WebSocket's session lives as long as its connection, and is stored nowhere.
+        if options.serves != Serves::WebSocket {
+            room.sessions.prepare().await;
+        }
         let door = Door {
             front: room.front.clone(),
             room,
@@ -254,7 +257,7 @@ async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
         Ok(whole) => whole,
         Err(response) => return response,
     };
-    if headers.contains_key(header::SESSION_ID) && batch::is_batch(&bytes) {
+    if headers.contains_key(header::SESSION_ID) && !says_modern(&headers) && batch::is_batch(&bytes) {
         return legacy::batch(&door, endpoint, &headers, bytes).await;
     }
     let incoming = match Incoming::read(bytes) {
@@ -288,15 +291,18 @@ fn era_of(headers: &HeaderMap, incoming: &Incoming) -> Era {
     if incoming.method == bus_schema::mcp::method::INITIALIZE || incoming.kind == Kind::Response {
         return Era::Legacy;
     }
-    let Some(version) = text_header(headers, header::PROTOCOL_VERSION) else {
-        return Era::Legacy;
-    };
-    match version.parse::<ProtocolVersion>() {
-        Ok(version) => version.era(),
-        // Versions are dates: what is later than all legacy ones is meant as modern, and refused there by name.
-        Err(_) if version > ProtocolVersion::NEWEST_LEGACY.as_str() => Era::Modern,
-        Err(_) => Era::Legacy,
+    if says_modern(headers) {
+        Era::Modern
+    } else {
+        Era::Legacy
     }
+}
+
+/// Whether the version in the header is a modern one. Versions are dates: what is later than all legacy ones is meant as modern, and
+/// refused there by name.
+fn says_modern(headers: &HeaderMap) -> bool {
+    text_header(headers, header::PROTOCOL_VERSION)
+        .is_some_and(|version| version > ProtocolVersion::NEWEST_LEGACY.as_str())
 }
 
 /// A header as text; one that is no visible ASCII reads as absent.

@@ -124,9 +124,9 @@ async fn take(door: &Door, endpoint: &Endpoint, channel: &str, headers: &HeaderM
                 RpcError::invalid_request("no stream is open for this address; open one with GET on /sse");
             answer::error(StatusCode::NOT_FOUND, None, &error)
         }
-        Handed::Full => {
+        Handed::Full | Handed::Silent => {
             let error = RpcError::internal(
-                "the stream has more to take than it can; read its answers, and try again",
+                "the stream takes nothing at the moment; read its answers, and try again shortly",
             );
             let mut response = answer::error(StatusCode::SERVICE_UNAVAILABLE, None, &error);
             response

@@ -38,6 +38,8 @@ pub(crate) enum Handed {
     Full,
     /// There is no such channel here.
     Unknown,
+    /// The process that holds the channel does not answer.
+    Silent,
 }
 
 impl Channels {

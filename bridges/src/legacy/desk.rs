@@ -133,7 +133,7 @@ impl Desk {
                 match self.room.channels.hand(&word.session, message).await {
                     Handed::Yes => Ok(()),
                     Handed::Full => Err(RpcError::internal("the client's channel is full")),
-                    Handed::Unknown => Err(not_here("such a channel")),
+                    Handed::Unknown | Handed::Silent => Err(not_here("such a channel")),
                 }
             }
             FOLLOW => {

@@ -37,8 +37,8 @@ pub use dialect::{Dialect, Tasks};
 pub(crate) use driving::{Driving, Parties, Said};
 pub(crate) use ledger::Ledger;
 pub use room::Doors;
-pub(crate) use room::{Room, Subscription};
-pub(crate) use session::Session;
+pub(crate) use room::Room;
+pub(crate) use session::{Session, Subscription};
 pub(crate) use store::{SessionError, key};
 pub(crate) use translate::{Local, answer_locally, done};
 

@@ -22,7 +22,7 @@ use super::{
     ledger::Ledger,
     listeners::Listeners,
     questions::{self, Questions, Taken},
-    session::Session,
+    session::{Session, Subscription},
     store::Sessions,
     streams::Streams,
 };
@@ -154,9 +154,10 @@ impl Room {
         match self.tell(door, principal, desk::MESSAGE, &word).await {
             Ok(()) => Handed::Yes,
             Err(NotTaken::Refused(error::INTERNAL)) => Handed::Full,
+            Err(NotTaken::Refused(_) | NotTaken::Unheard(CallError::NoResponders { .. })) => Handed::Unknown,
             Err(error) => {
-                debug!(%error, "the door that held a client's channel holds it no more");
-                Handed::Unknown
+                debug!(%error, "the door that holds a client's channel did not take a message");
+                Handed::Silent
             }
         }
     }
@@ -191,14 +192,7 @@ impl Room {
     ) -> Result<(), SessionError> {
         let changed = self
             .sessions
-            .change(session, |session| match subscription {
-                Subscription::Begin => {
-                    session.subscribed.insert(uri.to_owned());
-                }
-                Subscription::End => {
-                    session.subscribed.remove(uri);
-                }
-            })
+            .change(session, |session| session.subscribe(uri, subscription))
             .await?;
         let Some(door) = changed.listener.as_deref() else {
             // Without a stream it is remembered until there is one.
@@ -284,15 +278,6 @@ impl Room {
             }
         }
     }
-}
-
-/// Whether a client wants to hear of a resource from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Subscription {
-    /// It does.
-    Begin,
-    /// It does no more.
-    End,
 }
 
 /// Why another door did not take a word.

@@ -66,6 +66,15 @@ pub(crate) struct Session {
     pub(super) used_ms: u64,
 }
 
+/// Whether a client wants to hear of a resource from now on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Subscription {
+    /// It does.
+    Begin,
+    /// It does no more.
+    End,
+}
+
 /// A session as it is stored.
 #[derive(Deserialize, Serialize)]
 struct Record {
@@ -167,6 +176,26 @@ impl Session {
             version: self.version,
             tasks: self.tasks,
         }
+    }
+
+    /// Notes that the client wants to hear of a resource, or no more.
+    pub(crate) fn subscribe(&mut self, uri: &str, subscription: Subscription) {
+        match subscription {
+            Subscription::Begin => {
+                self.subscribed.insert(uri.to_owned());
+            }
+            Subscription::End => {
+                self.subscribed.remove(uri);
+            }
+        }
+    }
+
+    /// Checks that the session is not larger than one may be.
+    ///
+    /// # Errors
+    /// An invalid-params error when it is.
+    pub(crate) fn check_size(&self) -> Result<(), RpcError> {
+        self.write().map(drop)
     }
 
     /// The session as it is stored.

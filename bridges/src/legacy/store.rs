@@ -60,6 +60,11 @@ pub(crate) enum SessionError {
         "no more sessions can be kept at the moment; try again later, or use protocol version 2026-07-28, which needs none"
     )]
     Full,
+    /// Sessions cannot be kept at all.
+    #[error(
+        "no sessions can be kept here, as the platform's NATS has no JetStream; protocol version 2026-07-28 needs none"
+    )]
+    Nowhere(#[source] StoreError),
     /// The broker does not tell.
     #[error("sessions cannot be read or written at the moment; try again shortly")]
     Store(#[source] StoreError),
@@ -74,6 +79,7 @@ impl From<StoreError> for SessionError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full => Self::Full,
+            error @ StoreError::Open { .. } => Self::Nowhere(error),
             error => Self::Store(error),
         }
     }

@@ -21,7 +21,7 @@ use super::{
     tasks,
 };
 use crate::{
-    front::{Final, Front},
+    front::{Endpoint, Final, Front},
     request::Incoming,
 };
 
@@ -90,10 +90,10 @@ fn level(incoming: &Incoming) -> Result<String, RpcError> {
 
 fn uri(front: &Front, session: &Session, incoming: &Incoming) -> Result<String, RpcError> {
     let capabilities = front.capabilities(&session.endpoint);
-    if capabilities
-        .get("resources")
-        .is_none_or(|resources| resources["subscribe"] != true)
-    {
+    // A server that is away says nothing of what it offers.
+    let is_away = session.endpoint != Endpoint::All && front.card(&session.endpoint).is_none();
+    let resources = capabilities.get("resources");
+    if !is_away && resources.is_none_or(|resources| resources["subscribe"] != true) {
         return Err(RpcError::method_not_found(&incoming.method));
     }
     parameter(incoming, "uri").ok_or_else(|| {

@@ -55,7 +55,10 @@ pub(super) async fn listen(door: &Door, session: Arc<Session>, since: Option<&st
         Err(error) => return refused(&error, None),
     };
     if let Some(before) = session.listener.as_deref().filter(|before| *before != here) {
-        room.take_over(&held, before).await;
+        let (room, session, before) = (room.clone(), held.clone(), before.to_owned());
+        room.running
+            .clone()
+            .spawn(async move { room.take_over(&session, &before).await });
     }
     let notices = Notices::begin(
         room.front.clone(),

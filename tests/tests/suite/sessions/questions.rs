@@ -2,7 +2,7 @@
 
 use bus_schema::mcp::method;
 use serde_json::{Value, json};
-use tests::{http::text, session::messages, within};
+use tests::{children::everything, http::text, program::Program, session::messages, within};
 
 use super::{Bridge, Opened, Stage, sent, stream};
 
@@ -240,5 +240,51 @@ async fn a_client_that_takes_json_only_is_not_asked() {
     );
     let (_, answer) = session.answer(call("touch", json!({ "uri": "test://a" }))).await;
     assert_eq!(text(&answer), "touched");
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_legacy_server_asks_a_legacy_client_through_two_bridges() {
+    let stage = Stage::set().await;
+    let file = stage.nats.data_dir().join("everything.toml");
+    std::fs::write(&file, everything("everything", "")).expect("the file is written");
+    let (file, data_dir) = (
+        file.display().to_string(),
+        stage.nats.data_dir().display().to_string(),
+    );
+    let words = [
+        "serve",
+        "everything",
+        "--config",
+        &file,
+        "--log-json",
+        "--nats",
+        stage.nats.url(),
+        "--data-dir",
+        &data_dir,
+    ];
+    let mut program = Program::start(&words);
+    program.logged("\"serving\"").await;
+    stage.a.knows("everything").await;
+    stage.b.knows("everything").await;
+    let session = Opened::at(&stage.a, "everything", "2025-11-25").await;
+    for (tool, arguments, asked, word) in [
+        ("trigger-elicitation-request", json!({}), method::ELICIT, "Ada"),
+        (
+            "trigger-sampling-request",
+            json!({ "prompt": "a capital", "maxTokens": 5 }),
+            method::SAMPLE,
+            "Paris",
+        ),
+    ] {
+        let mut events = stream(session.call(&stage.a, tool, &arguments)).await;
+        let question = events.message().await;
+        assert_eq!(question["method"], asked, "{question}");
+        assert_eq!(session.respond(&stage.b, &question, result(&question)).await, 202);
+        let answer = events.message().await;
+        assert_eq!(answer["id"], 5);
+        assert!(answer["result"].to_string().contains(word), "{answer}");
+    }
+    drop(program);
     stage.end().await;
 }

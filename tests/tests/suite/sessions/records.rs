@@ -1,9 +1,20 @@
 //! What a session is: opened at one bridge, served by all, ended once, and nobody else's.
 
+use std::time::Duration;
+
 use bus_schema::{ProtocolVersion, header, mcp::method};
 use reqwest::header::RETRY_AFTER;
+use runtime::store::{Bucket, BucketOptions};
 use serde_json::{Value, json};
-use tests::{eventually, http::text, nats, program::Program, session::messages, wire::Cable, within};
+use tests::{
+    eventually,
+    http::{Client, text},
+    nats::{self, Nats},
+    program::Program,
+    session::messages,
+    wire::Cable,
+    within,
+};
 use tokio::process::Command;
 
 use super::{ANY_PORT, Bridge, Opened, Stage, sent};
@@ -143,7 +154,7 @@ async fn a_nats_without_jetstream_serves_modern_clients_and_tells_legacy_ones_wh
     assert!(warning.contains("JetStream"), "{warning}");
     let line: Value = serde_json::from_str(&program.logged("bridge is ready").await).expect("JSON");
     let mcp = line["fields"]["mcp"].as_str().expect("an address").to_owned();
-    let client = tests::http::Client::new(mcp);
+    let client = Client::new(mcp);
     let modern = sent(client.modern(method::TOOLS_LIST, json!({}))).await;
     assert_eq!(modern.status(), 200);
     let params = json!({ "protocolVersion": ProtocolVersion::NEWEST_LEGACY.as_str(), "capabilities": {}, "clientInfo": { "name": "t", "version": "1" } });
@@ -152,8 +163,54 @@ async fn a_nats_without_jetstream_serves_modern_clients_and_tells_legacy_ones_wh
     assert_eq!(answer.status(), 503);
     let answer: Value = answer.json().await.expect("JSON");
     assert_eq!(answer["id"], 0);
+    let text = answer["error"]["message"].as_str().unwrap_or_default();
+    assert!(text.contains("JetStream"), "{answer}");
     server.start_kill().expect("it runs");
     within("the end of nats-server", server.wait())
         .await
         .expect("it ends");
+}
+
+#[tokio::test]
+async fn when_no_more_sessions_can_be_kept_a_client_hears_so_and_the_others_go_on() {
+    let nats = Nats::start().await;
+    let bus = nats.bus().await;
+    // The bucket as an operator with little room has made it.
+    let options = BucketOptions {
+        name: "sessions",
+        max_age: Duration::from_secs(3600),
+        max_bytes: 8 * 1024,
+        max_record_bytes: 4 * 1024,
+    };
+    Bucket::open(&bus, options).await.expect("opens");
+    let bridge = Bridge::start(&nats, nats.url()).await;
+    let info = json!({ "name": "t", "version": "1" });
+    let params = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info });
+    let body = json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params });
+    let client = Client::new(format!("{}/mcp", bridge.base));
+    let mut opened = Vec::new();
+    let full = loop {
+        let answer = sent(client.raw(body.to_string())).await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        opened.push(answer.headers()[header::SESSION_ID].clone());
+        assert!(opened.len() < 1000, "it is never full");
+    };
+    assert_eq!(full.status(), 503);
+    assert!(full.headers().contains_key(RETRY_AFTER));
+    let error: Value = full.json().await.expect("JSON");
+    assert!(
+        error["error"]["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("no more sessions")),
+        "{error}"
+    );
+    assert!(!opened.is_empty());
+    let ping = json!({ "jsonrpc": "2.0", "id": 1, "method": "ping" });
+    for session in opened {
+        let ping = client.raw(ping.to_string()).header(header::SESSION_ID, session);
+        assert_eq!(sent(ping).await.status(), 200);
+    }
+    bus.close().await;
 }
