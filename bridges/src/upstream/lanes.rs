@@ -12,7 +12,7 @@ use std::{
 use bus_schema::{Principal, RpcError, ServerId};
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -25,6 +25,9 @@ use super::{
     options::LaneLimits,
     park::Parks,
 };
+
+/// How long a call waits for a place before calls of its caller that wait for input give way.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Who asks, as far as nobody else may see or answer what is asked back.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -263,6 +266,10 @@ impl Lanes {
                         "server `{}` could not be started for what this caller declares; the platform's log says why",
                         self.server
                     )));
+                }
+                // Clients need not come back with the input that they were asked for, and then nothing tells so.
+                () = sleep(PATIENCE) => if let Some(owner) = &wanted.key.owner {
+                    self.parks.give_way(owner);
                 }
             }
         }

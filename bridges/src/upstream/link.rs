@@ -169,7 +169,7 @@ impl Link {
     ) -> Result<Call, RpcError> {
         let number = self.next_number();
         let mut call = self.enter(number, Origin::Listen)?;
-        self.send(own_request(number, method, params)).await?;
+        self.send(end_line(own_request(number, method, params))).await?;
         call.begun = true;
         Ok(call)
     }

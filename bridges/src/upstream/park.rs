@@ -30,6 +30,8 @@ use super::{
 
 /// How many calls of one caller may wait for its input.
 const MAX_PER_OWNER: usize = 32;
+/// How long a call waits at least before another call of the same caller may take its place.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(5);
 /// How many calls may wait at all.
 const MAX_PARKS: usize = 4_096;
 
@@ -188,6 +190,24 @@ impl Parks {
     /// Drops the calls of a conversation that is over.
     pub(super) fn forget(&self, link: &Arc<Link>) {
         self.remove(|park| matches!(&park.parked, Parked::Open(call) if call.is_on(link)));
+    }
+
+    /// Drops the call of this caller that has waited longest, if that is long enough to count as left behind.
+    pub(super) fn give_way(&self, owner: &Owner) {
+        let now = Instant::now();
+        let open = |park: &&Park| park.owner == *owner && matches!(park.parked, Parked::Open(_));
+        let oldest = self
+            .table()
+            .parks
+            .values()
+            .filter(open)
+            .map(|park| park.expires)
+            .min();
+        let Some(oldest) = oldest.filter(|expires| *expires + LEFT_BEHIND_AFTER <= now + self.ttl) else {
+            return;
+        };
+        debug!(server.id = %self.server, "a call that waited for its caller's input gives way to another call of that caller");
+        self.remove(|park| park.owner == *owner && park.expires == oldest);
     }
 
     /// Drops all calls.
