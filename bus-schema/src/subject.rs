@@ -109,9 +109,9 @@ impl EventKind {
 
     const fn as_str(self) -> &'static str {
         match self {
-            Self::Up => "up",
-            Self::Down => "down",
-            Self::Left => "left",
+            Self::Up => "replica.up",
+            Self::Down => "replica.down",
+            Self::Left => "replica.left",
             Self::Call => "call",
         }
     }
@@ -290,8 +290,9 @@ fn parse_subject(text: &str) -> Option<Subject> {
             tenant: token(tenant)?,
             server: token(server)?,
         }),
-        ["mcp", "evt", tenant, server, kind] => {
-            let kind = EventKind::ALL.into_iter().find(|k| k.as_str() == *kind)?;
+        ["mcp", "evt", tenant, server, kind @ ..] => {
+            let kind = kind.join(".");
+            let kind = EventKind::ALL.into_iter().find(|k| k.as_str() == kind)?;
             Some(Subject::Event {
                 tenant: token(tenant)?,
                 server: token(server)?,
@@ -388,22 +389,17 @@ pub fn all_instance_words(server: &Token, instance: &Token) -> String {
     format!("{INSTANCE}.{server}.{instance}.>")
 }
 
-/// All events of one kind in a tenant.
+/// The calls of a tenant's servers as they end.
 #[must_use]
-pub fn all_events(tenant: &Token, kind: EventKind) -> String {
-    format!("{EVENT}.{tenant}.*.{}", kind.as_str())
+pub fn all_call_events(tenant: &Token) -> String {
+    format!("{EVENT}.{tenant}.*.{}", EventKind::Call.as_str())
 }
 
-/// All instances of every tenant that have left.
+/// The comings and goings of replicas, of every tenant. One subscription for all of them: what a replica says comes in the order
+/// in which it was said only within one.
 #[must_use]
-pub fn all_leavings() -> String {
-    format!("{EVENT}.*.*.{}", EventKind::Left.as_str())
-}
-
-/// All instances of every tenant that are ready.
-#[must_use]
-pub fn all_arrivals() -> String {
-    format!("{EVENT}.*.*.{}", EventKind::Up.as_str())
+pub fn all_replica_events() -> String {
+    format!("{EVENT}.*.*.replica.*")
 }
 
 /// All calls by plain NATS clients, of every tenant.

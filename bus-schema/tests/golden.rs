@@ -166,17 +166,14 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     let t = |name: &str| Token::encode(name);
     let (tenant, server, instance) = (t("default"), t("products"), t("0192f0c1a2b3"));
     let mut lines: Vec<String> = built_subjects(&tenant, &server, &instance);
-    for kind in [EventKind::Up, EventKind::Down, EventKind::Left, EventKind::Call] {
-        lines.push(subject::all_events(&tenant, kind));
-    }
+    lines.push(subject::all_call_events(&tenant));
     for class in [CallerClass::Bridge, CallerClass::Cli] {
         lines.push(subject::all_answers(class, &instance));
         lines.push(subject::library_inbox_prefix(class, &instance));
     }
     lines.push(subject::all_calls(&tenant, &server));
     lines.push(subject::all_instance_words(&server, &instance));
-    lines.push(subject::all_arrivals());
-    lines.push(subject::all_leavings());
+    lines.push(subject::all_replica_events());
     lines.push(subject::all_public_calls());
     lines.push(subject::ask_all_services());
     lines.extend(subject::service_questions("products", "0192f0c1a2b3"));

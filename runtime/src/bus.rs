@@ -1,9 +1,9 @@
 //! One process's connection to the bus: connecting, publishing, and what the broker tells about other processes.
 
 mod connect;
+mod presence;
 
 use std::{
-    collections::{HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,12 +13,10 @@ use std::{
 
 use async_nats::{Client, Event, HeaderMap, Subscriber};
 use bus_schema::{
-    ContentType, ServerCard, Token,
+    Token,
     subject::{self, CallerClass, Subject},
 };
 use bytes::Bytes;
-use futures::StreamExt as _;
-use serde::Deserialize;
 use tokio::{
     sync::{broadcast, watch},
     time::{Instant, timeout},
@@ -30,11 +28,14 @@ use crate::{inbox::Inbox, telemetry::Metrics};
 
 pub(crate) use connect::is_new_enough;
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, without_password};
+pub(crate) use presence::Presence;
 
 /// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);
 /// What the ids of command-line processes begin with.
 const CLI_PREFIX: &str = "cli-";
+/// How many comings and goings may wait for a reader. One that falls behind further learns the rest from its next sweep.
+const PRESENCE_AHEAD: usize = 1024;
 /// How long the end of the connection is waited for.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the broker may take to hand a process its own message.
@@ -120,8 +121,8 @@ struct Inner {
     started: Instant,
     /// Milliseconds after `started` at which the last reconnect happened; 0 for never.
     reconnected_at_ms: AtomicU64,
-    /// Instances whose connection has ended, as the broker tells.
-    lost: broadcast::Sender<Arc<str>>,
+    /// Which replicas come and go, in order.
+    presence: broadcast::Sender<Presence>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -148,8 +149,7 @@ impl Bus {
                 },
             })?;
         check_server(&client, &shown)?;
-        let leavings = subscribe(&client, subject::all_leavings()).await?;
-        let arrivals = subscribe(&client, subject::all_arrivals()).await?;
+        let replicas = subscribe(&client, subject::all_replica_events()).await?;
         let (connects_in, connects) = watch::channel(1);
         let answers = subscribe(&client, subject::all_answers(options.class, &instance_token)).await?;
         let disconnects = subscribe(&client, subject::DISCONNECTS.to_owned()).await?;
@@ -164,11 +164,11 @@ impl Bus {
             connects,
             started: Instant::now(),
             reconnected_at_ms: AtomicU64::new(0),
-            lost: broadcast::channel(256).0,
+            presence: broadcast::channel(PRESENCE_AHEAD).0,
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
-        bus.spawn(bus.clone().listen(answers, disconnects, leavings, arrivals));
+        bus.spawn(bus.clone().listen(answers, replicas, disconnects));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
         // A broker does not say that it refuses a user a subject; it drops what is published there, and every call would run
         // to its deadline.
@@ -248,8 +248,8 @@ impl Bus {
         self.0.connects.clone()
     }
 
-    pub(crate) fn lost_instances(&self) -> broadcast::Receiver<Arc<str>> {
-        self.0.lost.subscribe()
+    pub(crate) fn presence(&self) -> broadcast::Receiver<Presence> {
+        self.0.presence.subscribe()
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {
@@ -340,52 +340,6 @@ impl Bus {
         heard.map(|_| ()).map_err(|_| BusError::Silent)
     }
 
-    /// Sorts answers to their calls, and tells calls of hosts that are gone. Answers first: what a host has sent before its end
-    /// is read before its end is told.
-    async fn listen(
-        self,
-        mut answers: Subscriber,
-        mut disconnects: Subscriber,
-        mut leavings: Subscriber,
-        mut arrivals: Subscriber,
-    ) {
-        // Which servers an instance has left in order; the end of its connection tells their calls nothing new.
-        let mut left: HashMap<Arc<str>, HashSet<Arc<str>>> = HashMap::new();
-        loop {
-            tokio::select! {
-                biased;
-                Some(message) = answers.next() => self.0.inbox.deliver(message),
-                Some(message) = leavings.next() => if let Some((server, instance)) = read_event(&message) {
-                    self.0.inbox.instance_left(&server, &instance);
-                    left.entry(instance).or_default().insert(server);
-                },
-                Some(message) = arrivals.next() => if let Some((server, instance)) = read_event(&message)
-                    && let Some(servers) = left.get_mut(&instance)
-                {
-                    servers.remove(&server);
-                },
-                Some(message) = disconnects.next() => self.instance_lost(&message.payload, &mut left),
-                else => return,
-            }
-        }
-    }
-
-    fn instance_lost(&self, event: &[u8], left: &mut HashMap<Arc<str>, HashSet<Arc<str>>>) {
-        let Ok(event) = serde_json::from_slice::<DisconnectEvent>(event) else {
-            return;
-        };
-        let name = event.client.name;
-        // Only what may serve is worth a word: the command line comes and goes, and hosts nothing.
-        if name.is_empty() || name.starts_with(CLI_PREFIX) || name == self.0.instance {
-            return;
-        }
-        debug!(instance = %name, "a connection to the bus has ended");
-        let name: Arc<str> = name.into();
-        let left = left.remove(&name).unwrap_or_default();
-        self.0.inbox.instance_lost(&name, &Arc::new(left));
-        let _ = self.0.lost.send(name);
-    }
-
     async fn watch_connection(
         self,
         mut events: tokio::sync::mpsc::UnboundedReceiver<Event>,
@@ -411,23 +365,6 @@ impl Bus {
             }
         }
     }
-}
-
-#[derive(Deserialize)]
-struct DisconnectEvent {
-    client: DisconnectedClient,
-}
-
-#[derive(Deserialize)]
-struct DisconnectedClient {
-    #[serde(default)]
-    name: String,
-}
-
-/// The server and the instance that an event is about.
-fn read_event(message: &async_nats::Message) -> Option<(Arc<str>, Arc<str>)> {
-    let card: ServerCard = ContentType::Json.decode(&message.payload).ok()?;
-    Some((card.id.as_str().into(), card.instance.into()))
 }
 
 async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, BusError> {

@@ -11,19 +11,16 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_nats::{Message, StatusCode, Subscriber};
-use bus_schema::{
-    ContentType, ServerCard, ServerId, Token,
-    subject::{self, EventKind},
-};
+use bus_schema::{ServerCard, ServerId, subject};
 use futures::StreamExt as _;
 use serde::Deserialize;
 use tokio::{
-    sync::watch,
+    sync::{broadcast, watch},
     time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tracing::{debug, info};
 
-use crate::bus::{Bus, BusError};
+use crate::bus::{Bus, BusError, Presence};
 
 /// How often everybody is asked.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -85,11 +82,7 @@ impl Directory {
     /// # Errors
     /// [`BusError`] when the bus refuses a subscription.
     pub async fn start(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
-        let token = Token::encode(tenant);
-        let up = bus.subscribe(subject::all_events(&token, EventKind::Up)).await?;
-        let down = bus
-            .subscribe(subject::all_events(&token, EventKind::Down))
-            .await?;
+        let presence = bus.presence();
         let inbox = bus.new_library_inbox();
         let mut answers = bus.subscribe(inbox.clone()).await?;
         let directory = Self(Arc::new(Inner {
@@ -109,7 +102,7 @@ impl Directory {
             directory.take_answer(&message, 0);
             patience = SETTLE_QUIET;
         }
-        bus.spawn(directory.clone().watch(bus.clone(), up, down, answers, inbox));
+        bus.spawn(directory.clone().watch(bus.clone(), presence, answers, inbox));
         Ok(directory)
     }
 
@@ -128,25 +121,17 @@ impl Directory {
     async fn watch(
         self,
         bus: Bus,
-        mut up: Subscriber,
-        mut down: Subscriber,
+        mut presence: broadcast::Receiver<Presence>,
         mut answers: Subscriber,
         inbox: String,
     ) {
-        let mut lost = bus.lost_instances();
         let mut sweeps = interval(SWEEP_EVERY);
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweeps.reset();
         let mut sweep = 0;
         loop {
             tokio::select! {
-                Some(message) = up.next() => if let Some(card) = read_card(&message) {
-                    self.insert(&card, sweep);
-                },
-                Some(message) = down.next() => if let Some(card) = read_card(&message) {
-                    self.remove(|known| known.id == card.id && known.instance == card.instance);
-                },
-                Ok(instance) = lost.recv() => self.remove(|known| *known.instance == *instance),
+                Ok(presence) = presence.recv() => self.take_presence(&presence, sweep),
                 Some(message) = answers.next() => self.take_answer(&message, sweep),
                 _ = sweeps.tick() => {
                     // While the connection is down nobody can answer, which says nothing about them.
@@ -160,6 +145,17 @@ impl Directory {
                     }
                 }
             }
+        }
+    }
+
+    fn take_presence(&self, presence: &Presence, sweep: u64) {
+        match presence {
+            Presence::Up(card) | Presence::Down(card) if card.tenant != self.0.tenant => {}
+            Presence::Up(card) => self.insert(card, sweep),
+            Presence::Down(gone) => {
+                self.remove(|known| known.id == gone.id && known.instance == gone.instance);
+            }
+            Presence::Lost(instance) => self.remove(|known| *known.instance == **instance),
         }
     }
 
@@ -240,13 +236,6 @@ impl Directory {
         self.0.snapshot.store(Arc::new(Snapshot { generation, servers }));
         self.0.changed.send_replace(generation);
     }
-}
-
-fn read_card(message: &Message) -> Option<ServerCard> {
-    ContentType::Json
-        .decode(&message.payload)
-        .inspect_err(|error| debug!(%error, "ignored a card that cannot be read"))
-        .ok()
 }
 
 /// The numbers in a version, so that 0.10.0 is newer than 0.9.0 however a server spells its versions.

@@ -156,9 +156,7 @@ impl CallWatch {
     /// [`BusError`] when the bus refuses the subscription.
     pub async fn start(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
         let tenant = Token::encode(tenant);
-        let events = bus
-            .subscribe(subject::all_events(&tenant, EventKind::Call))
-            .await?;
+        let events = bus.subscribe(subject::all_call_events(&tenant)).await?;
         bus.round_trip().await?;
         let renewing = bus.clone();
         bus.spawn(async move {

@@ -20,11 +20,19 @@ impl RawClient {
     /// # Panics
     /// When it cannot connect.
     pub async fn connect(url: &str) -> Self {
+        Self::connect_as(url, "").await
+    }
+
+    /// Connects under the name that an instance of ours would have.
+    ///
+    /// # Panics
+    /// When it cannot connect.
+    pub async fn connect_as(url: &str, name: &str) -> Self {
         let rest = url.trim_start_matches("nats://");
         let (login, host) = rest.rsplit_once('@').expect("credentials");
         let (user, password) = login.split_once(':').expect("a password");
         let mut stream = TcpStream::connect(host).await.expect("connects");
-        let hello = serde_json::json!({ "verbose": false, "user": user, "pass": password, "headers": true });
+        let hello = serde_json::json!({ "verbose": false, "user": user, "pass": password, "name": name, "headers": true });
         stream
             .write_all(format!("CONNECT {hello}\r\n").as_bytes())
             .await
@@ -46,6 +54,44 @@ impl RawClient {
             .await
             .expect("writes");
         self.round_trip().await;
+    }
+
+    /// Publishes several messages at once, so that whoever hears them has them all before it looks at the first.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub async fn publish_together(&mut self, messages: &[(String, Vec<u8>)]) {
+        let mut bytes = Vec::new();
+        for (subject, payload) in messages {
+            bytes.extend_from_slice(format!("PUB {subject} {}\r\n", payload.len()).as_bytes());
+            bytes.extend_from_slice(payload);
+            bytes.extend_from_slice(b"\r\n");
+        }
+        self.0.write_all(&bytes).await.expect("writes");
+        self.round_trip().await;
+    }
+
+    /// Joins the queue group of the hosts for a subject.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub async fn join_hosts(&mut self, subject: &str) {
+        let subscribe = format!("SUB {subject} {} 1\r\n", bus_schema::subject::QUEUE_GROUP);
+        self.0.write_all(subscribe.as_bytes()).await.expect("writes");
+        self.round_trip().await;
+    }
+
+    /// Waits for a message to what was subscribed to, and forgets it.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub async fn take_and_forget(&mut self) {
+        let mut buffer = [0; 4096];
+        let read = within("a message", self.0.read(&mut buffer))
+            .await
+            .expect("reads");
+        let heard = String::from_utf8_lossy(&buffer[..read]);
+        assert!(heard.contains("MSG "), "{heard}");
     }
 
     /// Waits until the broker has taken everything before.

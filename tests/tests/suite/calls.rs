@@ -9,7 +9,7 @@ use std::{
 use bus_schema::{
     Principal, Request, Token,
     mcp::method,
-    subject::{MethodPath, Subject},
+    subject::{self, EventKind, MethodPath, Subject},
 };
 use runtime::{Answer, Bus, CallError, Retry};
 use serde_json::{Value, json};
@@ -304,6 +304,35 @@ async fn a_lost_host_is_named_within_a_second_and_a_safe_call_goes_elsewhere() {
     assert_eq!(safe_answer.expect("answered elsewhere").0, None);
 }
 
+/// A replica that comes and goes quicker than others hear of it; what it was handed last, it lost in its drain.
+#[tokio::test]
+async fn a_call_that_a_replica_left_without_beginning_it_goes_to_another() {
+    let nats = Nats::start().await;
+    let (serving, calling) = (nats.bus().await, nats.bus().await);
+    let (tenant, server) = (Token::encode("default"), Token::encode("fixture"));
+    let mut leaver = RawClient::connect_as(&nats.core_url(), "leaver").await;
+    leaver.join_hosts(&subject::all_calls(&tenant, &server)).await;
+    let asking = tokio::spawn(async move { ask(&calling, "count", json!({})).await });
+    leaver.take_and_forget().await;
+    let probe = Arc::<Probe>::default();
+    let host = fixture::serve(&serving, Arc::clone(&probe), |_| {}).await;
+    let mut card = host.card();
+    card.instance = "leaver".to_owned();
+    let card = serde_json::to_vec(&card).expect("a card is always JSON");
+    let events = [EventKind::Up, EventKind::Down, EventKind::Left].map(|kind| {
+        let event = Subject::Event {
+            tenant: tenant.clone(),
+            server: server.clone(),
+            kind,
+        };
+        (event.to_string(), card.clone())
+    });
+    leaver.publish_together(&events).await;
+    drop(leaver);
+    let answer = within("the answer", asking).await.expect("no panic");
+    assert_eq!(text(&answer.expect("the other replica's")), "1");
+}
+
 #[tokio::test]
 async fn a_request_whose_reply_is_no_callers_inbox_is_refused_before_any_work() {
     let nats = Nats::start().await;
@@ -320,7 +349,7 @@ async fn a_request_whose_reply_is_no_callers_inbox_is_refused_before_any_work() 
     };
     let mut forger = RawClient::connect(&nats.core_url()).await;
     for reply in [
-        "mcp.evt.default.fixture.up",
+        "mcp.evt.default.fixture.replica.up",
         "$JS.API.STREAM.DELETE.AUDIT",
         "_INBOX.someone.1",
         "_INBOX_bridge.x.call.zz",

@@ -379,7 +379,7 @@ async fn a_plain_client_neither_publishes_nor_listens_on_internal_subjects() {
     let mut steps: Vec<_> = [
         &subject,
         "mcp.pub.other.fixture.tools.call.count",
-        "mcp.evt.default.fixture.down",
+        "mcp.evt.default.fixture.replica.down",
         "mcp.cancel.default.fixture",
         "_INBOX_bridge.someone.call.1",
         "$JS.API.STREAM.LIST",
