@@ -1,4 +1,7 @@
-//! What operators ask a process over HTTP: is it alive, is it ready, how does it do.
+//! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
+
+mod fleet;
+mod servers;
 
 use std::{io, net::SocketAddr};
 
@@ -20,11 +23,15 @@ use crate::{
     http::serve::{Limits, serve},
 };
 
+pub use fleet::{Fleet, Private};
+
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
 
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S> {
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    let front = fleet.front.clone();
+    let servers = servers::routes(fleet).with_state(());
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(door_ready))
@@ -33,6 +40,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
             get(|State(front): State<Front>| async move { metrics(front.bus()) }),
         )
         .with_state(front)
+        .merge(servers)
 }
 
 /// The same for a process without doors; ready means that the bus is there.

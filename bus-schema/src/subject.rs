@@ -456,6 +456,12 @@ pub fn ask_all_services() -> String {
     format!("{SERVICES}.INFO")
 }
 
+/// The subject that asks the instances of one service how they do.
+#[must_use]
+pub fn ask_stats(name: &str) -> String {
+    format!("{SERVICES}.STATS.{name}")
+}
+
 /// The three subscriptions by which one service instance answers all verbs: to all, by name, by id.
 #[must_use]
 pub fn service_questions(name: &str, id: &str) -> [String; 3] {

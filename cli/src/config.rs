@@ -11,8 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::http::MAX_CONNECTIONS;
-use bus_schema::ServerId;
+use bridges::{admin::Private, http::MAX_CONNECTIONS, upstream::remote::HEALTH_EVERY};
+use bus_schema::{ServerId, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -49,6 +49,10 @@ pub struct Config {
     pub tool_timeouts: BTreeMap<String, Duration>,
     /// The products server's database; SQLite in the data folder by default.
     pub products_database: Option<String>,
+    /// Whether servers at private addresses may be registered; by default when HTTP listens on this machine only.
+    pub registry_private: Option<bool>,
+    /// How often the health pages of servers are asked.
+    pub health_every: Duration,
     /// External servers.
     pub servers: Vec<ServerLine>,
 }
@@ -70,6 +74,8 @@ struct File {
     #[serde(default)]
     products: Products,
     #[serde(default)]
+    registry: RegistryTable,
+    #[serde(default)]
     servers: Vec<ServerLine>,
 }
 
@@ -77,6 +83,13 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Products {
     database_url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistryTable {
+    allow_private: Option<bool>,
+    health_every_secs: Option<u64>,
 }
 
 impl Config {
@@ -115,10 +128,30 @@ impl Config {
                 .map(|(tool, millis)| (tool, Duration::from_millis(millis)))
                 .collect(),
             products_database: file.products.database_url,
+            registry_private: file.registry.allow_private,
+            health_every: file
+                .registry
+                .health_every_secs
+                .map_or(HEALTH_EVERY, Duration::from_secs),
             servers: file.servers,
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// Whether servers at private addresses may be registered.
+    #[must_use]
+    pub fn private(&self) -> Private {
+        match self.registry_private.unwrap_or(self.listen.ip().is_loopback()) {
+            true => Private::Allowed,
+            false => Private::Refused,
+        }
+    }
+
+    /// A variable that a declaration in the registry names; only those that are meant for that are looked up.
+    #[must_use]
+    pub fn registered_secret(name: &str) -> Option<String> {
+        variable(name).filter(|_| name.starts_with(SECRET_PREFIX))
     }
 
     /// The longest that calls of a server's tools may take, by tool.
@@ -134,6 +167,9 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
+        }
+        if self.health_every.is_zero() {
+            bail!("health_every_secs is 0 under [registry]; use 1 or more");
         }
         if self.max_connections == 0 {
             bail!("max_connections is 0; use 1 or more");
@@ -152,11 +188,11 @@ impl Config {
                 bail!("tool_timeouts_ms has 0 for `{tool}`; use 1 or more milliseconds");
             }
         }
-        let mut ids = BTreeSet::from(["products"]);
+        let mut ids = BTreeSet::from(["products", "registry", "upstreams"]);
         for server in &self.servers {
             if !ids.insert(server.id.as_str()) {
                 bail!(
-                    "server id `{}` is used twice (the built-in server `products` counts); give each its own",
+                    "server id `{}` is used twice (the built-in `products`, `registry` and `upstreams` count); give each its own",
                     server.id
                 );
             }
@@ -268,6 +304,10 @@ mod tests {
                 ["line 4", "max_children", "expected"],
             ),
             ("max_connections = 0", ["max_connections", "0", "1 or more"]),
+            (
+                "[registry]\nhealth_every_secs = 0",
+                ["[registry]", "health_every_secs", "1 or more"],
+            ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (
                 "[tool_timeouts_ms]\nsearch = 5",

@@ -8,6 +8,7 @@ mod commands;
 pub mod config;
 mod descriptors;
 pub mod node;
+pub mod services;
 
 use std::{process::ExitCode, time::Duration};
 

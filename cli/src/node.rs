@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time:
 use actors::products::Products;
 use anyhow::Context as _;
 use bridges::{
-    admin::AdminDoor,
+    admin::{AdminDoor, Fleet},
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
@@ -24,10 +24,15 @@ use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, ServerLine, ServerOptions};
+use crate::{
+    config::{Config, ServerLine, ServerOptions},
+    services::{Declared, RegistryPart, UpstreamsPart},
+};
 
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
+/// What is built in and no server of its own: what keeps declarations, and what runs declared servers.
+pub const SERVICES: [&str; 2] = ["registry", "upstreams"];
 /// How long a start waits for its servers' first word; slower ones come when they are ready.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
@@ -45,6 +50,9 @@ pub struct Node {
     doors: Vec<JoinHandle<()>>,
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
+    services: Vec<Kept>,
+    /// What is declared; opened on first use.
+    declared: Declared,
     /// Whose word the NATS door takes for who calls.
     identity: Identity,
     nats: Option<OwnNats>,
@@ -123,6 +131,8 @@ impl Node {
             doors: Vec::new(),
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
+            services: Vec::new(),
+            declared: Declared::default(),
             identity,
             nats,
         })
@@ -202,6 +212,13 @@ impl Node {
     /// # Errors
     /// When a name is neither built in nor in the file.
     pub async fn serve(&mut self, config: &Config, names: &[String]) -> anyhow::Result<()> {
+        let (services, names): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| SERVICES.contains(&name.as_str()));
+        for name in services {
+            let part = self.service(config, name).await?;
+            self.services
+                .push(supervise::keep(part, self.bus.metrics().clone()).await?);
+        }
         let parts = names
             .iter()
             .map(|name| self.part(config, name))
@@ -219,11 +236,11 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return self.external(line, config.timeouts_of(&line.id));
+            return self.external(config, line);
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
-            let known: Vec<_> = BUILT_IN.into_iter().chain(configured).collect();
+            let known: Vec<_> = BUILT_IN.into_iter().chain(SERVICES).chain(configured).collect();
             anyhow::bail!("there is no server `{name}`; known are {}", known.join(", "));
         }
         let database = match &config.products_database {
@@ -246,19 +263,33 @@ impl Node {
         }))
     }
 
-    fn external(
-        &self,
-        line: &ServerLine,
-        tool_timeouts: HashMap<String, Duration>,
-    ) -> anyhow::Result<Arc<dyn Part>> {
-        let bus = self.bus.clone();
-        Ok(match line.to_options(tool_timeouts)? {
-            ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
-            ServerOptions::Remote(options) => Arc::new(
-                Upstream::remote(bus, options)
-                    .with_context(|| format!("server `{}` cannot be used", line.id))?,
-            ),
+    async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
+        let (bus, declared) = (self.bus.clone(), self.declared.clone());
+        Ok(match name {
+            "registry" => Arc::new(RegistryPart {
+                directory: self.front(config).await?.directory().clone(),
+                bus,
+                declared,
+            }),
+            _ => Arc::new(UpstreamsPart {
+                config: config.clone(),
+                bus,
+                declared,
+            }),
         })
+    }
+
+    fn external(&self, config: &Config, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
+        let bus = self.bus.clone();
+        Ok(
+            match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
+                ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
+                ServerOptions::Remote(options) => Arc::new(
+                    Upstream::remote(bus, options)
+                        .with_context(|| format!("server `{}` cannot be used", line.id))?,
+                ),
+            },
+        )
     }
 
     /// Opens the HTTP and WebSocket doors.
@@ -267,7 +298,15 @@ impl Node {
     /// When the port cannot be had.
     pub async fn open_http(&mut self, config: &Config, serves: Serves) -> anyhow::Result<SocketAddr> {
         let front = self.front(config).await?;
+        let declared = match self.declared.open(&self.bus).await {
+            Ok(declared) => Some(declared.clone()),
+            Err(error) => {
+                warn!(%error, "servers cannot be registered on this bus");
+                None
+            }
+        };
         let options = HttpOptions {
+            fleet: Fleet::new(front.clone(), declared, config.private()),
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
@@ -323,7 +362,7 @@ impl Node {
         {
             warn!("the calls of clients that had gone did not end in time");
         }
-        let stopped = join_all(self.servers.into_iter().map(Kept::stop));
+        let stopped = join_all(self.servers.into_iter().chain(self.services).map(Kept::stop));
         if timeout(SERVER_DRAIN, stopped).await.is_err() {
             warn!("a server did not stop in its time");
         }

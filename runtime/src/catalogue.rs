@@ -7,7 +7,7 @@ use std::{
 };
 
 use bus_schema::{
-    Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId,
+    Principal, Request, RpcError, ServerCard, ServerId,
     mcp::{
         meta, method,
         mirrored::{self, Mirrored},
@@ -24,6 +24,7 @@ use crate::{
     bus::Bus,
     call::{CallError, Retry},
     directory::Directory,
+    own_request::own_request,
 };
 
 /// How long a call waits for a list that says how it is to be made.
@@ -385,7 +386,7 @@ fn lenient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Annotati
     Ok(serde_json::from_str(raw.get()).unwrap_or_default())
 }
 
-/// A request that the platform itself makes of a server, to learn what it offers.
+/// A request for one page of a list.
 pub(crate) fn list_request(
     server: &str,
     method: &str,
@@ -396,28 +397,5 @@ pub(crate) fn list_request(
     if let Some(cursor) = cursor {
         params.insert("cursor".to_owned(), json!(cursor));
     }
-    let version = ProtocolVersion::MODERN.as_str();
-    params.insert(
-        "_meta".to_owned(),
-        json!({
-            meta::PROTOCOL_VERSION: version,
-            meta::CLIENT_CAPABILITIES: {},
-            meta::CLIENT_INFO: { "name": "trunkline", "version": env!("CARGO_PKG_VERSION") },
-        }),
-    );
-    let body = json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
-    Request {
-        caller: String::new(),
-        call: 0,
-        server: server.to_owned(),
-        method: method.to_owned(),
-        name: None,
-        principal,
-        protocol_version: version.to_owned(),
-        door: "platform".to_owned(),
-        timeout_ms: 30_000,
-        trace: None,
-        chunked_bytes: 0,
-        body: body.to_string().into_bytes().into(),
-    }
+    own_request(server, method, params, principal)
 }

@@ -3,6 +3,8 @@
 //! Reads ask the stream's leader, so that whoever reads after an acknowledged write sees it; direct reads were seen to be stale.
 //! Writes are fenced by the revision that was read.
 
+mod mirror;
+
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -15,6 +17,8 @@ use bytes::Bytes;
 
 use crate::bus::Bus;
 
+pub use mirror::{Mirror, Mirrored, Picture};
+
 /// How long the broker may take over one read or write.
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
 
@@ -23,7 +27,7 @@ const REPLY_LIMIT: Duration = Duration::from_secs(5);
 pub struct BucketOptions {
     /// Its name: letters, digits, `-` and `_`.
     pub name: &'static str,
-    /// How long a record lives after its last write.
+    /// How long a record lives after its last write; zero for ever.
     pub max_age: Duration,
     /// How many bytes all records may take.
     pub max_bytes: i64,
@@ -35,6 +39,7 @@ pub struct BucketOptions {
 #[derive(Clone)]
 pub struct Bucket {
     kv: kv::Store,
+    bus: Bus,
 }
 
 /// One record as it was read.
@@ -103,7 +108,7 @@ impl Bucket {
             .get_key_value(name)
             .await
             .map_err(|error| failed(error.into()))?;
-        Ok(Self { kv })
+        Ok(Self { kv, bus: bus.clone() })
     }
 
     /// Reads a record; `None` when there is none.
@@ -145,6 +150,20 @@ impl Bucket {
             .map_err(|error| match error.kind() {
                 UpdateErrorKind::WrongLastRevision => StoreError::Conflict,
                 _ => full_or_broker(error),
+            })
+    }
+
+    /// Removes a record if it still has the revision that was read.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it has another revision by now.
+    pub async fn remove_at(&self, key: &str, revision: u64) -> Result<(), StoreError> {
+        self.kv
+            .purge_expect_revision(key, Some(revision))
+            .await
+            .map_err(|error| match error.kind() {
+                UpdateErrorKind::WrongLastRevision => StoreError::Conflict,
+                _ => broker(error),
             })
     }
 

@@ -96,7 +96,7 @@ impl Aggregate {
     /// Asks all servers at once; one that does not answer in time is left out, and the result says so.
     async fn build(&self, list: Listed) -> Built {
         let snapshot = self.catalogue.directory().snapshot();
-        let asked = snapshot.servers().map(|(id, _)| async move {
+        let asked = snapshot.well().map(|(id, _)| async move {
             (
                 id.clone(),
                 timeout(LIST_LIMIT, self.catalogue.list(id, list)).await,

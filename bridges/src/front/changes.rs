@@ -334,7 +334,7 @@ fn digests(snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
 
 fn of_all(snapshot: &Snapshot, one: impl Fn(&ListDigests) -> &String) -> String {
     let mut digest = Sha256::new();
-    for (id, card) in snapshot.servers() {
+    for (id, card) in snapshot.well() {
         let list = one(&card.lists);
         if !list.is_empty() {
             digest.update(format!("{id}={list};"));

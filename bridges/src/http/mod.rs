@@ -48,7 +48,7 @@ pub use serve::MAX_CONNECTIONS;
 pub(crate) const DOOR: &str = "http";
 
 /// How the door listens.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct HttpOptions {
     /// Where; port 0 picks a free one.
     pub listen: SocketAddr,
@@ -56,6 +56,8 @@ pub struct HttpOptions {
     pub allowed: Vec<String>,
     /// Which protocols are spoken.
     pub serves: Serves,
+    /// What is told of servers.
+    pub fleet: admin::Fleet,
     /// How many connections it holds; one more is refused with 503.
     pub max_connections: usize,
 }
@@ -159,7 +161,7 @@ impl HttpDoor {
         Ok(Self {
             listener,
             local,
-            router: routes(door, options.serves),
+            router: routes(door, options.fleet, options.serves),
             limits: Limits {
                 connections: options.max_connections,
                 ..Limits::default()
@@ -191,7 +193,7 @@ impl HttpDoor {
 }
 
 /// Every route of the door.
-fn routes(door: Door, serves: Serves) -> Router {
+fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
     let mut router = Router::new();
     if serves != Serves::WebSocket {
         router = router
@@ -204,7 +206,7 @@ fn routes(door: Door, serves: Serves) -> Router {
             .route("/ws", any(ws::all_servers))
             .route("/servers/{id}/ws", any(ws::one_server));
     }
-    let admin = admin::routes(door.front.clone());
+    let admin = admin::routes(fleet);
     router
         .merge(admin)
         .layer(DefaultBodyLimit::disable())

@@ -22,6 +22,7 @@ use super::{
     lanes::Lanes,
     options::{AskingOptions, ChildOptions, EraKnob, Limits},
     park::Parks,
+    polling,
     remote::{RemoteConnector, RemoteError, RemoteOptions},
     server::UpstreamServer,
 };
@@ -130,7 +131,8 @@ impl Upstream {
             host = Host::start(self.bus.clone(), Arc::clone(&server) as _, self.host.clone()) => host?,
             error = carrier.ended() => return Err(error),
         };
-        Ok(run(server, carrier, host, stop).boxed())
+        let connector = Arc::clone(&self.connector);
+        Ok(run(server, connector, carrier, host, stop).boxed())
     }
 
     fn knob(&self) -> EraKnob {
@@ -157,6 +159,7 @@ impl Drop for Upstream {
 
 async fn run(
     server: Arc<UpstreamServer>,
+    connector: Arc<dyn Connector>,
     mut carrier: Box<dyn Carrier>,
     host: Host,
     stop: CancellationToken,
@@ -164,6 +167,7 @@ async fn run(
     tokio::select! {
         () = stop.cancelled() => {}
         never = server.accompany() => match never {},
+        never = polling::watch(&*connector, host.health()) => match never {},
         error = carrier.ended() => {
             // It goes on answering those who are slow to listen, off the bus already.
             let mut leaving = host.stop().boxed();

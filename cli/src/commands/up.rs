@@ -11,7 +11,7 @@ use super::{output, stopping::Stop};
 use crate::{
     args,
     config::{Config, DEFAULT_DATA_DIR},
-    node::{self, BUILT_IN, NatsChoice, Node},
+    node::{self, BUILT_IN, NatsChoice, Node, SERVICES},
 };
 
 pub(crate) async fn run(mut config: Config, up: args::Up) -> anyhow::Result<ExitCode> {
@@ -56,7 +56,8 @@ async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
         .collect();
     node.open_http(config, Serves::Everything).await?;
     node.open_nats(config).await?;
-    node.serve(config, &names).await?;
+    let services: Vec<String> = SERVICES.into_iter().map(str::to_owned).collect();
+    node.serve(config, &[services, names].concat()).await?;
     node.settled().await;
     Ok(())
 }

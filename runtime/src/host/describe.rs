@@ -163,6 +163,7 @@ pub(super) fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
         prompts: 0,
         resources: 0,
         max_in_flight: options.max_in_flight,
+        trouble: None,
     }
 }
 
