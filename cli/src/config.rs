@@ -53,14 +53,19 @@ pub struct Config {
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
     pub health_every: Duration,
+    /// A file of remote servers that are registered at the start.
+    pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    /// The flags that it was read with, for reading it again.
+    flags: Common,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     data_dir: Option<PathBuf>,
+    bootstrap: Option<PathBuf>,
     nats: Option<String>,
     nats_listen: Option<SocketAddr>,
     listen: Option<SocketAddr>,
@@ -133,10 +138,26 @@ impl Config {
                 .registry
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
+            bootstrap: file.bootstrap,
             servers: file.servers,
+            flags: common.clone(),
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The file that it was read from, whether it is there or not.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        self.flags.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn again(&self) -> anyhow::Result<Self> {
+        Self::load(&self.flags)
     }
 
     /// Whether servers at private addresses may be registered.

@@ -1,6 +1,7 @@
 //! The program as processes of its own: started, asked, stopped and killed, as an operator would.
 
 mod commands;
+mod fleet;
 mod platform;
 mod refusals;
 mod replicas;
