@@ -138,6 +138,20 @@ impl Channel {
         }
     }
 
+    /// Closes this side and waits until the door has closed its own.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn end(&mut self) {
+        self.close().await;
+        while self.next().await.is_some() {}
+        if let Self::Child(program) = self {
+            within("the end of the bridge", program.child.wait())
+                .await
+                .expect("it ends");
+        }
+    }
+
     /// Sends a message and waits for the next.
     pub async fn ask(&mut self, message: &Value) -> Value {
         self.send(message).await;
