@@ -1,6 +1,6 @@
 //! The doors that hold a conversation: WebSocket and stdio, in both eras.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, process::Stdio, sync::Arc};
 
 use bridges::front::Endpoint;
 use bus_schema::mcp::{meta, method};
@@ -13,9 +13,11 @@ use tests::{
     eventually,
     fixture::{self, Probe},
     http::modern_body,
+    parts::{node, npm},
     platform::Platform,
     within,
 };
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_tungstenite::{
     connect_async,
     tungstenite::{Message, client::IntoClientRequest as _, protocol::frame::coding::CloseCode},
@@ -436,4 +438,29 @@ async fn told_of_the_end(channels: &mut [Channel], probe: &Probe) {
         );
         assert_eq!(channel.next().await, None);
     }
+}
+
+#[tokio::test]
+async fn the_typescript_client_v2_hears_that_its_listening_ends_in_order() {
+    let busy = Busy::begin().await;
+    let url = busy
+        .platform
+        .url("/servers/changing/ws")
+        .replacen("http", "ws", 1);
+    let mut command = node(&npm().join("clients/listening.mjs"));
+    let mut child = command
+        .arg(json!({ "ws": url }).to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("node runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut line = async || within("a line", lines.next_line()).await.expect("text");
+    assert_eq!(line().await.as_deref(), Some("listening"));
+    let stopping = tokio::spawn(busy.platform.stop());
+    // It would say `remote` of a connection that was lost.
+    assert_eq!(line().await.as_deref(), Some("graceful"));
+    within("the end", stopping).await.expect("it stops");
+    within("its end", child.wait()).await.expect("it ends");
 }

@@ -4,33 +4,9 @@ import { Client, StreamableHTTPClientTransport } from '@modelcontextprotocol/cli
 import { StdioClientTransport } from '@modelcontextprotocol/client/stdio';
 
 import { ANSWERS, tell } from './features.mjs';
+import { WebSocketTransport } from './websocket.mjs';
 
 const MODES = { modern: { pin: '2026-07-28' }, auto: 'auto', legacy: 'legacy' };
-
-/** One message a text frame. */
-class WebSocketTransport {
-    constructor(url) {
-        this.url = url;
-    }
-
-    start() {
-        this.socket = new WebSocket(this.url, 'mcp');
-        this.socket.onmessage = ({ data }) => this.onmessage?.(JSON.parse(data));
-        this.socket.onclose = () => this.onclose?.();
-        return new Promise((resolve, reject) => {
-            this.socket.onopen = () => resolve();
-            this.socket.onerror = ({ error }) => reject(error);
-        });
-    }
-
-    async send(message) {
-        this.socket.send(JSON.stringify(message));
-    }
-
-    async close() {
-        this.socket.close();
-    }
-}
 
 function transportOf({ http, ws, command }) {
     if (http) return new StreamableHTTPClientTransport(new URL(http));

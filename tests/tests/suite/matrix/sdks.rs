@@ -152,9 +152,13 @@ macro_rules! clients {
 }
 
 const EVERY_DOOR: [Door; 3] = [Door::Http, Door::WebSocket, Door::Stdio];
+/// The Python SDK has no transport for it.
+const WITHOUT_WEBSOCKET: [Door; 2] = [Door::Http, Door::Stdio];
 
 clients! {
     the_typescript_sdk_v1_uses_servers_of_both_eras: TypeScript1 V2025_11_25 by EVERY_DOOR;
     the_typescript_sdk_v2_uses_servers_of_both_eras_in_the_legacy_era: TypeScript2 V2025_11_25 by EVERY_DOOR;
     the_typescript_sdk_v2_uses_servers_of_both_eras_in_the_modern_era: TypeScript2 V2026_07_28 by EVERY_DOOR;
+    the_python_sdk_uses_servers_of_both_eras_in_the_legacy_era: Python V2025_11_25 by WITHOUT_WEBSOCKET;
+    the_python_sdk_uses_servers_of_both_eras_in_the_modern_era: Python V2026_07_28 by WITHOUT_WEBSOCKET;
 }

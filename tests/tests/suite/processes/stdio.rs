@@ -100,6 +100,6 @@ async fn a_stdio_bridge_that_ends_is_not_taken_for_a_lost_host() {
     drop(program.input.take());
     ends_well(program).await;
     // Whoever has this name is known to host nothing; of anybody else, calls that wait for a host would begin to fear.
-    let heard = broker.heard("DISCONNECT\",").await;
+    let heard = broker.heard(r#""reason""#).await;
     assert!(heard.contains(r#""name":"cli-"#), "{heard}");
 }
