@@ -35,7 +35,6 @@ use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
 use listening::Listening;
-pub use listening::Teardown;
 use route::Route;
 use trace_ids::Ids;
 
@@ -68,8 +67,6 @@ pub struct Caller {
     pub trace: Option<TraceContext>,
     /// Cancelled when the door wants streams without an end to end.
     pub ending: CancellationToken,
-    /// How it ends them.
-    pub teardown: Teardown,
 }
 
 /// Takes requests from doors.
@@ -322,7 +319,7 @@ impl Front {
         let wanted = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
         let watching = self.watch(&caller.endpoint, wanted.clone()).await;
         let id = incoming.id.as_deref().unwrap_or("null");
-        let listening = Listening::new(watching, id, wanted, caller.ending.clone(), caller.teardown);
+        let listening = Listening::new(watching, id, wanted, caller.ending.clone());
         Ok(State::Listening(Box::new(listening)))
     }
 

@@ -138,6 +138,17 @@ impl Answering {
     }
 }
 
+impl Answering {
+    /// What is to be said after the answer on a channel that other requests share.
+    #[must_use]
+    pub(crate) fn parting(&self) -> Option<Bytes> {
+        match &self.state {
+            State::Listening(listening) => Some(listening.parting()),
+            State::Local(_) | State::Remote(_) => None,
+        }
+    }
+}
+
 impl Final {
     /// An error that a request is answered with.
     pub(super) fn error(incoming: &Incoming, error: &RpcError) -> Self {

@@ -25,7 +25,7 @@ use super::{
     DOOR, Door, answer, method_not_allowed, modern::Accepts, principal, says_modern, text_header, trace_of,
 };
 use crate::{
-    front::{Caller, Endpoint, Teardown},
+    front::{Caller, Endpoint},
     legacy::{Session, SessionError, questions::Taken, streams::Place},
     request::Incoming,
 };
@@ -189,7 +189,6 @@ fn caller(door: &Door, session: &Session, headers: &HeaderMap) -> Caller {
         protocol_version: session.version,
         trace: trace_of(headers),
         ending: door.stop.clone(),
-        teardown: Teardown::Result,
     }
 }
 
