@@ -6,6 +6,7 @@
 mod aggregate;
 mod answering;
 mod changes;
+mod declares;
 mod keeper;
 mod listening;
 mod owner;
@@ -34,6 +35,7 @@ pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
+use declares::Declares;
 use listening::Listening;
 pub use listening::Teardown;
 use route::Route;
@@ -338,7 +340,7 @@ impl Front {
             Endpoint::All => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri).await {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Declares::default()).await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }
