@@ -165,6 +165,33 @@ impl Front {
         self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
     }
 
+    /// Asks the server of a resource to tell of it, which it does as long as what this gives is not dropped. A server that is away, or
+    /// takes its time, may still refuse later.
+    ///
+    /// # Errors
+    /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
+    pub async fn watch_resource(&self, endpoint: &Endpoint, uri: &str) -> Result<Watching, RpcError> {
+        let server = match endpoint {
+            Endpoint::Server(id) => id.clone(),
+            Endpoint::All => {
+                self.0
+                    .aggregate
+                    .owner_of_resource(uri, Declares::default())
+                    .await?
+            }
+        };
+        let wanted = Wanted {
+            lists: Lists::default(),
+            uris: BTreeSet::from([uri.to_owned()]),
+        };
+        let owned = vec![(server, wanted.uris.clone())];
+        let watching = self.0.changes.watch(endpoint.clone(), wanted, owned, None);
+        match watching.refusal().await {
+            Some(error) => Err(error),
+            None => Ok(watching),
+        }
+    }
+
     /// The card of the one server that an endpoint shows; `None` when it shows all, or the server is not there.
     #[must_use]
     pub fn card(&self, endpoint: &Endpoint) -> Option<ServerCard> {

@@ -135,12 +135,14 @@ async fn find_session(
 /// What a client hears whose session cannot be used. Only one that has no session any more hears 404, as it opens a new one then.
 fn refused(error: &SessionError, id: Option<&str>) -> Response {
     let status = match error {
-        SessionError::Missing | SessionError::TooLarge(_) => StatusCode::BAD_REQUEST,
+        SessionError::Missing | SessionError::TooLarge(_) | SessionError::Refused(_) => {
+            StatusCode::BAD_REQUEST
+        }
         SessionError::Unknown => StatusCode::NOT_FOUND,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let rpc_error = match (error, status) {
-        (SessionError::TooLarge(error), _) => error.clone(),
+        (SessionError::TooLarge(error) | SessionError::Refused(error), _) => error.clone(),
         (_, StatusCode::SERVICE_UNAVAILABLE) => RpcError::internal(error.to_string()),
         _ => RpcError::invalid_request(error.to_string()),
     };

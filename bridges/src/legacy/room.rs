@@ -190,6 +190,14 @@ impl Room {
         uri: &str,
         subscription: Subscription,
     ) -> Result<(), SessionError> {
+        // Held until the client's stream follows, so that the server is asked once.
+        let _watching = match subscription {
+            Subscription::Begin => {
+                let asked = self.front.watch_resource(&session.endpoint, uri).await;
+                Some(asked.map_err(SessionError::Refused)?)
+            }
+            Subscription::End => None,
+        };
         let changed = self
             .sessions
             .change(session, |session| session.subscribe(uri, subscription))

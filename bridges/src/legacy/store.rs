@@ -55,6 +55,9 @@ pub(crate) enum SessionError {
     /// The client asks for more than a session holds.
     #[error(transparent)]
     TooLarge(RpcError),
+    /// The server does not do what the client wants kept in its session.
+    #[error(transparent)]
+    Refused(RpcError),
     /// There are as many sessions as there may be.
     #[error(
         "no more sessions can be kept at the moment; try again later, or use protocol version 2026-07-28, which needs none"

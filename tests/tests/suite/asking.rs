@@ -6,6 +6,7 @@ use bus_schema::{
     Body, Principal, ProtocolVersion, Request, RoutedState,
     mcp::{Era, error, meta, method},
 };
+use futures::{SinkExt as _, StreamExt as _};
 use runtime::Retry;
 use serde_json::{Value, json};
 use tests::{
@@ -18,6 +19,7 @@ use tests::{
     stream::Stream,
     within,
 };
+use tokio_tungstenite::{connect_async, tungstenite::Message};
 
 /// A client that takes every question.
 fn everything_declared() -> Value {
@@ -595,5 +597,67 @@ async fn the_tasks_of_an_older_server_are_not_shown() {
         capabilities.get("tasks").is_none() && capabilities["tools"].is_object(),
         "{capabilities}"
     );
+    setting.platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_subscription_that_the_server_refuses_is_refused_in_its_own_words() {
+    let setting = Setting::start("").await;
+    let refused = |answer: &Value| {
+        assert_eq!(code(answer), error::LEGACY_RESOURCE_NOT_FOUND, "{answer}");
+        assert_eq!(answer["error"]["message"], "there is no such resource");
+        assert_eq!(answer["error"]["data"]["asked"], 1.0);
+    };
+    let missing = json!({ "uri": "asking://missing" });
+    for endpoint in [
+        setting.platform.client("asking"),
+        setting.platform.client_of_all(),
+    ] {
+        let client = Dialogue::open(endpoint, ProtocolVersion::V2025_11_25, json!({})).await;
+        refused(&client.ask(method::SUBSCRIBE, missing.clone()).await.answer);
+        // The same with a stream, which goes on to tell of what was not refused.
+        let mut stream = client.listen("asking://1").await;
+        refused(&client.ask(method::SUBSCRIBE, missing.clone()).await.answer);
+        let is_one = client.opened["serverInfo"]["name"] == "asking";
+        let tool = if is_one { "touch" } else { "asking__touch" };
+        client.call(tool, json!({ "uri": "asking://1" })).await;
+        let told = stream.message().await;
+        assert_eq!(told["params"]["uri"], "asking://1", "{told}");
+    }
+    let all = Dialogue::open(
+        setting.platform.client_of_all(),
+        ProtocolVersion::V2025_06_18,
+        json!({}),
+    );
+    let unknown = json!({ "uri": "nobody://x" });
+    let answer = all.await.ask(method::SUBSCRIBE, unknown).await.answer;
+    assert_eq!(code(&answer), error::INVALID_PARAMS, "{answer}");
+    // A channel that holds a conversation tells the same.
+    let url = setting
+        .platform
+        .url("/servers/asking/ws")
+        .replacen("http", "ws", 1);
+    let (mut socket, _) = within("the connection", connect_async(url))
+        .await
+        .expect("connects");
+    let info = json!({ "name": "test", "version": "1" });
+    let opening = json!({ "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": info });
+    for (id, called, params) in [
+        (1, method::INITIALIZE, opening),
+        (2, method::SUBSCRIBE, missing),
+        (3, method::SUBSCRIBE, json!({ "uri": "asking://2" })),
+    ] {
+        let body = json!({ "jsonrpc": "2.0", "id": id, "method": called, "params": params });
+        let sent = socket.send(Message::text(body.to_string())).await;
+        sent.expect("the channel is open");
+        let frame = within("an answer", socket.next()).await.expect("open");
+        let frame = frame.expect("a frame");
+        let answer: Value = serde_json::from_str(frame.to_text().expect("text")).expect("JSON");
+        assert_eq!(answer["id"], id, "{answer}");
+        match id {
+            2 => refused(&answer),
+            _ => assert!(answer["result"].is_object(), "{answer}"),
+        }
+    }
     setting.platform.stop().await;
 }
