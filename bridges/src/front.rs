@@ -6,6 +6,7 @@
 mod aggregate;
 mod answering;
 mod changes;
+mod declares;
 mod keeper;
 mod listening;
 mod owner;
@@ -34,6 +35,7 @@ pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
+use declares::Declares;
 use listening::Listening;
 use route::Route;
 use trace_ids::Ids;
@@ -158,6 +160,33 @@ impl Front {
         let owned = self.owners(endpoint, &wanted.uris).await;
         let since = parse_digests(digests).unwrap_or_default();
         self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
+    }
+
+    /// Asks the server of a resource to tell of it, which it does as long as what this gives is not dropped. A server that is away, or
+    /// takes its time, may still refuse later.
+    ///
+    /// # Errors
+    /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
+    pub async fn watch_resource(&self, endpoint: &Endpoint, uri: &str) -> Result<Watching, RpcError> {
+        let server = match endpoint {
+            Endpoint::Server(id) => id.clone(),
+            Endpoint::All => {
+                self.0
+                    .aggregate
+                    .owner_of_resource(uri, Declares::default())
+                    .await?
+            }
+        };
+        let wanted = Wanted {
+            lists: Lists::default(),
+            uris: BTreeSet::from([uri.to_owned()]),
+        };
+        let owned = vec![(server, wanted.uris.clone())];
+        let watching = self.0.changes.watch(endpoint.clone(), wanted, owned, None);
+        match watching.refusal().await {
+            Some(error) => Err(error),
+            None => Ok(watching),
+        }
     }
 
     /// The card of the one server that an endpoint shows; `None` when it shows all, or the server is not there.
@@ -335,7 +364,7 @@ impl Front {
             Endpoint::All => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri).await {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Declares::default()).await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }

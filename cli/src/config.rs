@@ -11,7 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::{admin::Private, http::MAX_CONNECTIONS, upstream::remote::HEALTH_EVERY};
+use bridges::{
+    admin::Private, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL, upstream::remote::HEALTH_EVERY,
+};
 use bus_schema::{ServerId, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// How many connections HTTP holds at once.
     pub max_connections: usize,
+    /// How many legacy sessions one principal may have over HTTP.
+    pub max_sessions_per_principal: u64,
     /// The longest that a call may take.
     pub call_timeout: Duration,
     /// How many threads run the platform's code.
@@ -72,6 +76,7 @@ struct File {
     #[serde(default)]
     allowed_hosts: Vec<String>,
     max_connections: Option<usize>,
+    max_sessions_per_principal: Option<u64>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
     #[serde(default)]
@@ -123,6 +128,9 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             allowed_hosts: file.allowed_hosts,
             max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
+            max_sessions_per_principal: file
+                .max_sessions_per_principal
+                .unwrap_or(MAX_SESSIONS_PER_PRINCIPAL),
             call_timeout: file
                 .call_timeout_secs
                 .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
@@ -194,6 +202,9 @@ impl Config {
         }
         if self.max_connections == 0 {
             bail!("max_connections is 0; use 1 or more");
+        }
+        if self.max_sessions_per_principal == 0 {
+            bail!("max_sessions_per_principal is 0; use 1 or more");
         }
         if self.call_timeout > LONGEST_CALL {
             bail!("call_timeout_secs is more than a day (86400)");
@@ -328,6 +339,10 @@ mod tests {
             (
                 "[registry]\nhealth_every_secs = 0",
                 ["[registry]", "health_every_secs", "1 or more"],
+            ),
+            (
+                "max_sessions_per_principal = 0",
+                ["max_sessions_per_principal", "0", "1 or more"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (

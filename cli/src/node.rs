@@ -330,7 +330,7 @@ impl Node {
         }
         let doors = match self.legacy.take() {
             Some(doors) => doors,
-            None => Doors::start(front).await?,
+            None => Doors::start(front, config.max_sessions_per_principal).await?,
         };
         let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
         let local = door.local();

@@ -3,7 +3,7 @@
 use bus_schema::{RpcError, ServerId, mcp::method, rpc};
 use bytes::Bytes;
 
-use super::Front;
+use super::{Front, declares::Declares};
 use crate::request::{Incoming, Piece, Reference};
 
 /// Where a request goes.
@@ -25,7 +25,11 @@ impl Front {
                 .as_ref()
                 .map(|name| name.value.clone())
                 .unwrap_or_default();
-            let server = self.0.aggregate.owner_of_resource(&uri).await?;
+            let server = self
+                .0
+                .aggregate
+                .owner_of_resource(&uri, Declares::of(incoming))
+                .await?;
             return Ok(Route {
                 server,
                 name: Some(uri),
@@ -44,7 +48,11 @@ impl Front {
                 .unprefixed(incoming, name)
                 .map(|route| Route { name: None, ..route }),
             Some(Reference::Resource(uri)) => {
-                let server = self.0.aggregate.owner_of_resource(uri).await?;
+                let server = self
+                    .0
+                    .aggregate
+                    .owner_of_resource(uri, Declares::of(incoming))
+                    .await?;
                 Ok(Route {
                     server,
                     name: None,

@@ -3,7 +3,12 @@
 //! Most calls share one conversation. Callers of a legacy server that can be asked for input have lanes of their own, and the course
 //! of such a call, with its rounds, is in [`super::rounds`].
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::{
     Request, RoutedState, RpcError, ServerId,
@@ -226,6 +231,10 @@ impl McpServer for UpstreamServer {
 
     fn watch(self: Arc<Self>, uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
         async move { self.subscriptions.watch(uris).await }.boxed()
+    }
+
+    fn refusals(&self) -> BTreeMap<String, RpcError> {
+        self.subscriptions.refusals()
     }
 
     fn protocol_version(&self) -> String {
