@@ -19,7 +19,7 @@ use std::{
 };
 
 use bus_schema::{
-    Body, Principal, ProtocolVersion, Request, RoutedState, RpcError, ServerCard, ServerId, TraceContext,
+    Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
     mcp::{meta, method},
     rpc::{self, Kind},
 };
@@ -377,10 +377,9 @@ impl Front {
             chunked_bytes: 0,
             body: Body(route.body),
         };
-        let parked = incoming.request_state.as_deref().and_then(RoutedState::parse);
-        let call = match &parked {
-            // Only the instance that has parked the call can go on with it.
-            Some(state) => self.0.bus.call_instance(request, state.instance),
+        let tie = self.tie(incoming, &route.server);
+        let call = match tie.instance() {
+            Some(instance) => self.0.bus.call_instance(request, instance),
             None => self.0.bus.call(request, retry),
         };
         State::Remote(Box::new(Remote {
@@ -389,7 +388,7 @@ impl Front {
             door: caller.door,
             started: Instant::now(),
             front: self.clone(),
-            parked: parked.is_some(),
+            tie,
             expects_answer: incoming.kind == Kind::Request,
             call,
         }))

@@ -1,6 +1,10 @@
 //! Which server a request on the endpoint of all servers is for, and how that server spells it.
 
-use bus_schema::{RpcError, ServerId, mcp::method, rpc};
+use bus_schema::{
+    ProtocolVersion, RoutedState, RpcError, ServerId,
+    mcp::{Era, method},
+    rpc,
+};
 use bytes::Bytes;
 
 use super::Front;
@@ -16,7 +20,48 @@ pub(super) struct Route {
     pub(super) body: Bytes,
 }
 
+/// To which one process a request has to go, as only that can answer it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Tie {
+    /// To none.
+    Free,
+    /// To the instance that has parked the call.
+    Parked(String),
+    /// To the instance that holds the task.
+    Task(String),
+}
+
+impl Tie {
+    /// The instance.
+    pub(super) fn instance(&self) -> Option<&str> {
+        match self {
+            Self::Free => None,
+            Self::Parked(instance) | Self::Task(instance) => Some(instance),
+        }
+    }
+}
+
 impl Front {
+    /// Where else than to any replica a request has to go. The task ids of a modern server are its own, whatever they look like.
+    pub(super) fn tie(&self, incoming: &Incoming, server: &ServerId) -> Tie {
+        let instance = |state: &str| RoutedState::parse(state).map(|state| state.instance.to_owned());
+        if let Some(instance) = incoming.request_state.as_deref().and_then(instance) {
+            return Tie::Parked(instance);
+        }
+        let task = incoming
+            .name
+            .as_ref()
+            .filter(|_| method::TASKS.contains(&incoming.method.as_str()));
+        let Some(instance) = task.and_then(|task| instance(&task.value)) else {
+            return Tie::Free;
+        };
+        let is_modern = self.directory().snapshot().server(server).is_some_and(|card| {
+            let version: Result<ProtocolVersion, _> = card.protocol_version.parse();
+            version.is_ok_and(|version| version.era() == Era::Modern)
+        });
+        if is_modern { Tie::Free } else { Tie::Task(instance) }
+    }
+
     /// Finds the server that a request on the endpoint of all servers is for, and gives the name back its own form.
     pub(super) async fn find_owner(&self, incoming: &Incoming) -> Result<Route, RpcError> {
         if incoming.method == method::RESOURCES_READ {
