@@ -81,6 +81,9 @@ fn take_response(link: &Link, line: &[u8], message: &Message<'_>) {
     let id = message.id.and_then(number);
     let Some((number, entry)) = id.and_then(|id| Some((id, link.pending.remove(id)?))) else {
         debug!(server.id = %link.server, "ignored an answer that nobody waits for");
+        if let Some(task) = message.result.and_then(task::server::created_id) {
+            link.cancel_task(&task);
+        }
         return;
     };
     if link.take_task(number, &entry, message) == Taken::Answer {
