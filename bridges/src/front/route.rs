@@ -2,13 +2,19 @@
 
 use bus_schema::{
     ProtocolVersion, RoutedState, RpcError, ServerId,
-    mcp::{Era, method},
-    rpc,
+    mcp::{Era, meta, method},
+    rpc::{self, Message},
 };
 use bytes::Bytes;
 
 use super::Front;
-use crate::request::{Incoming, Piece, Reference};
+use crate::{
+    edit::{Edits, Members},
+    request::{Incoming, Piece, Reference},
+};
+
+const META: &str = "_meta";
+const EXTENSIONS: &str = "extensions";
 
 /// Where a request goes.
 pub(super) struct Route {
@@ -104,6 +110,7 @@ impl Front {
         }
     }
 
+    /// The same in the words of the one server that it names.
     fn unprefixed(&self, incoming: &Incoming, name: &Piece) -> Result<Route, RpcError> {
         let unknown = || {
             let kind = if incoming.method == method::TOOLS_CALL {
@@ -124,7 +131,7 @@ impl Front {
             server,
             name: Some(own.to_owned()),
             method: incoming.method.clone(),
-            body: incoming.with_piece(&name.place, &rpc::quote(own)),
+            body: without_tasks(incoming, incoming.with_piece(&name.place, &rpc::quote(own))),
         })
     }
 
@@ -138,5 +145,50 @@ impl Front {
             method: own.to_owned(),
             body: incoming.with_piece(place, &rpc::quote(own)),
         })
+    }
+}
+
+/// A request whose caller does not declare tasks. This endpoint does not have them, as a task's id does not say whose it is: nobody
+/// could ask here what becomes of one.
+fn without_tasks(incoming: &Incoming, body: Bytes) -> Bytes {
+    if !incoming.meta.declares_tasks {
+        return body;
+    }
+    let params = Message::parse(&body).ok().and_then(|message| message.params);
+    let path = [META, meta::CLIENT_CAPABILITIES, EXTENSIONS];
+    let extensions = path.iter().try_fold(params, |at, key| {
+        at.and_then(Members::of).map(|members| members.get(key))
+    });
+    let Some(extensions) = extensions.flatten().and_then(Members::of) else {
+        return body;
+    };
+    let mut edits = Edits::new(&body);
+    edits.remove(&extensions, meta::TASKS_EXTENSION);
+    edits.apply().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_not_declared_where_nobody_can_ask_about_them() {
+        let call = |extensions: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{{"name":"n","arguments":{{"x":1e400}},"_meta":{{"io.modelcontextprotocol/clientCapabilities":{{"extensions":{extensions},"roots":{{}}}}}}}}}}"#
+            )
+        };
+        for (extensions, expected) in [
+            (r#"{"io.modelcontextprotocol/tasks":{}}"#, "{}"),
+            (
+                r#"{"a/b":{"k":1.0},"io.modelcontextprotocol/tasks":{}}"#,
+                r#"{"a/b":{"k":1.0}}"#,
+            ),
+            (r#"{"a/b":{}}"#, r#"{"a/b":{}}"#),
+        ] {
+            let incoming = Incoming::read(call(extensions).into()).expect("a request");
+            let body = incoming.body.clone();
+            assert_eq!(without_tasks(&incoming, body), call(expected), "{extensions}");
+        }
     }
 }

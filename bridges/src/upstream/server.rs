@@ -79,6 +79,7 @@ impl UpstreamServer {
         tokio::select! {
             never = self.parks.sweep() => never,
             never = self.tasks.sweep() => never,
+            never = self.tasks.look_after() => never,
             never = self.subscriptions.keep() => never,
         }
     }

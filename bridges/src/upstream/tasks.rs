@@ -23,12 +23,13 @@ use bus_schema::{
     rpc::{self, Message},
 };
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use runtime::Outcome;
 use serde_json::{json, value::RawValue};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::debug;
 
@@ -55,6 +56,11 @@ const MAX_TASKS: usize = 4_096;
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a server is asked to keep a task for whose result a caller waits for.
 const DRIVEN_TTL: Duration = Duration::from_secs(60 * 60);
+/// How often tasks are asked about that nobody asks about.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How many at the same time, and how long each may take.
+const LOOKS_AT_ONCE: usize = 8;
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
 /// Nobody guesses so many bytes.
 const ID_BYTES: usize = 16;
 const ACKNOWLEDGED: &str = r#"{"resultType":"complete"}"#;
@@ -138,6 +144,30 @@ impl Tasks {
         }
     }
 
+    /// Looks after tasks that have ended without their callers' asking, for as long as it is waited for: a task that goes on needs its
+    /// connection, and no other does.
+    pub(super) async fn look_after(&self) -> Infallible {
+        loop {
+            sleep(LOOK_EVERY).await;
+            self.look().await;
+        }
+    }
+
+    /// Asks about all tasks once.
+    pub(super) async fn look(&self) {
+        let open: Vec<_> = {
+            let table = self.table();
+            table.values().filter(|held| !held.has_ended()).cloned().collect()
+        };
+        let looks = stream::iter(open).for_each_concurrent(LOOKS_AT_ONCE, |held| async move {
+            if let Ok(Err(error)) = timeout(LOOK_LIMIT, held.look()).await {
+                debug!(%error, "a server does not say how a task is doing");
+            }
+        });
+        looks.await;
+        self.remove(Held::is_lost);
+    }
+
     /// Lets all tasks go.
     pub(super) fn clear(&self) {
         self.remove(|_| true);
@@ -183,7 +213,7 @@ fn make_room(table: &mut HashMap<String, Arc<Held>>, owner: &Owner) -> Option<Ar
     if own(table, owner).count() < MAX_PER_OWNER {
         return None;
     }
-    let ended = own(table, owner).filter(|held| held.has_ended());
+    let ended = own(table, owner).filter(|held| held.was_told());
     let oldest = ended.min_by_key(|held| held.since())?.id().to_owned();
     table.remove(&oldest)
 }

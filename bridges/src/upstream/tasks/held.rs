@@ -1,8 +1,8 @@
 //! One task of a server, held for the caller that it was handed to.
 //!
 //! It keeps the connection on which the server knows the task. What the server asks for the task waits in the call that it was made
-//! of, and `tasks/result` is held open once the server waits for input, as that is where some servers ask. Once the task has
-//! ended and its end was told, nothing of the server is needed any more.
+//! of, and `tasks/result` is held open once the server waits for input, as that is where some servers ask. Once the task is known to
+//! have ended, nothing of the server is needed any more.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -78,8 +78,11 @@ enum Course {
         /// The request for its result.
         awaited: Option<Awaited>,
     },
-    /// What its end was told as.
-    Ended(String),
+    Ended {
+        /// What its end is told as.
+        end: String,
+        was_told: bool,
+    },
     /// The server does not know it any more.
     Lost,
 }
@@ -139,9 +142,14 @@ impl Held {
         self.state().expires
     }
 
-    /// Whether it has ended, and that was told.
+    /// Whether it has ended.
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.state().course, Course::Ended(_))
+        matches!(self.state().course, Course::Ended { .. })
+    }
+
+    /// Whether it has ended, and its caller knows.
+    pub(super) fn was_told(&self) -> bool {
+        matches!(self.state().course, Course::Ended { was_told: true, .. })
     }
 
     /// Whether its server does not know it any more.
@@ -149,12 +157,24 @@ impl Held {
         matches!(self.state().course, Course::Lost)
     }
 
-    /// How it is doing.
+    /// How it is doing, for its caller.
     ///
     /// # Errors
     /// The error for a caller whose server does not say.
     pub(super) async fn get(&self) -> Result<String, RpcError> {
-        if let Course::Ended(end) = &self.state().course {
+        let told = self.look().await?;
+        if let Course::Ended { was_told, .. } = &mut self.state().course {
+            *was_told = true;
+        }
+        Ok(told)
+    }
+
+    /// How it is doing. When it has ended, the connection is needed no more.
+    ///
+    /// # Errors
+    /// The error of a server that does not say.
+    pub(super) async fn look(&self) -> Result<String, RpcError> {
+        if let Course::Ended { end, .. } = &self.state().course {
             return Ok(end.clone());
         }
         let line = match self.ask(method::TASKS_GET).await {
@@ -250,7 +270,7 @@ impl Held {
         }
         let last = match &self.state().course {
             Course::Open { told, .. } => told.clone(),
-            Course::Ended(end) => return Ok(end.clone()),
+            Course::Ended { end, .. } => return Ok(end.clone()),
             Course::Lost => return Err(unknown()),
         };
         let error = serde_json::value::to_raw_value(&fault).map_err(|_| fault.clone())?;
@@ -312,7 +332,7 @@ impl Held {
     fn running(&self) -> Option<Awaited> {
         match &self.state().course {
             Course::Open { awaited, .. } => awaited.clone(),
-            Course::Ended(_) | Course::Lost => None,
+            Course::Ended { .. } | Course::Lost => None,
         }
     }
 
@@ -334,11 +354,15 @@ impl Held {
         let end = self.in_our_words(told);
         self.entry.bus().map(BusCall::task_is_over);
         match &self.state().course {
-            Course::Ended(end) => return Ok(end.clone()),
+            Course::Ended { end, .. } => return Ok(end.clone()),
             Course::Lost => return Err(unknown()),
             Course::Open { .. } => {}
         }
-        drop(self.exchange(Course::Ended(end.clone())));
+        let ended = Course::Ended {
+            end: end.clone(),
+            was_told: false,
+        };
+        drop(self.exchange(ended));
         Ok(end)
     }
 

@@ -399,3 +399,39 @@ async fn a_caller_holds_no_more_tasks_than_it_may_and_what_was_told_to_its_end_g
     assert_eq!(code(&served.answer(&about("tasks/get", &first)).await), -32602);
     assert_eq!(served.server.tasks.count(), 129);
 }
+
+#[tokio::test]
+async fn a_task_that_nobody_asks_about_needs_its_connection_only_until_it_ends() {
+    let served = plain().await;
+    let id = must(&served).await;
+    served.server.tasks.look().await;
+    assert_eq!(served.times("tasks/result"), 0, "it goes on");
+    becomes(&served, "completed").await;
+    served.server.tasks.look().await;
+    assert_eq!(served.times("tasks/result"), 1);
+    // Even when its server has ended meanwhile, its caller hears what it came to.
+    served.answer(&tool("die").declaring(KNOWS)).await;
+    assert_eq!(get(&served, &id).await["status"], "completed");
+}
+
+#[tokio::test]
+async fn the_progress_of_a_task_comes_to_who_waits_for_its_result_and_to_nobody_else() {
+    let served = serve(&Script {
+        create: r#"call=$id; result "{\"task\":$(task)}""#,
+        result: r#"say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":$call,\"progress\":1}}"; result '{"content":[]}'"#,
+        answered: ":",
+    })
+    .await;
+    let call = |declares| {
+        let call = tool("must").declaring(declares);
+        call.with_meta(json!({ "progressToken": "mine" }))
+    };
+    let (told, _) = served.ask(&call(ASKS)).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains(r#""progressToken":"mine""#), "{told:?}");
+    let id = make(&served, &call(KNOWS)).await;
+    becomes(&served, "completed").await;
+    let (told, done) = served.ask(&about("tasks/get", &id)).await;
+    assert_eq!(done["result"]["status"], "completed", "{done}");
+    assert_eq!(told, Vec::<String>::new());
+}
