@@ -162,6 +162,12 @@ async fn a_client_that_knows_no_tasks_gets_the_result_of_a_tool_that_is_a_task()
         assert_eq!(words, ["Who is the first?", "Who is the second?"], "{version}");
         assert_eq!(text(&answer), "blue and blue", "{version}");
     }
+    // On the endpoint of all servers nobody could ask what becomes of a task.
+    let all = Dialogue::open(platform.client_of_all(), Version::MODERN, knows_tasks()).await;
+    for tool in ["tasks__quick", "tasks__failing"] {
+        let done = all.call(tool, json!({})).await.answer;
+        assert_eq!(done["result"]["resultType"], "complete", "{done}");
+    }
     platform.stop().await;
 }
 

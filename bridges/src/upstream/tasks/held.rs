@@ -253,7 +253,7 @@ impl Held {
         if refusal.code != error::INVALID_PARAMS {
             return Err(refusal);
         }
-        drop(self.exchange(Course::Lost));
+        self.leave(Course::Lost);
         Err(unknown())
     }
 
@@ -352,26 +352,31 @@ impl Held {
     /// It has ended, and from now on its end is told as that. The first end stays.
     fn end(&self, told: &str) -> Result<String, RpcError> {
         let end = self.in_our_words(told);
-        self.entry.bus().map(BusCall::task_is_over);
-        match &self.state().course {
-            Course::Ended { end, .. } => return Ok(end.clone()),
-            Course::Lost => return Err(unknown()),
-            Course::Open { .. } => {}
-        }
         let ended = Course::Ended {
             end: end.clone(),
             was_told: false,
         };
-        drop(self.exchange(ended));
-        Ok(end)
+        match self.leave(ended) {
+            Some(end) => Ok(end),
+            None if self.is_lost() => Err(unknown()),
+            None => Ok(end),
+        }
     }
 
-    /// Gives what has to be dropped outside of the lock, as it has much to tell.
-    fn exchange(&self, next: Course) -> Course {
-        if matches!(next, Course::Lost) {
-            self.entry.bus().map(BusCall::task_is_over);
-        }
-        std::mem::replace(&mut self.state().course, next)
+    /// Nothing of the server is needed any more. Gives the end that there was before.
+    fn leave(&self, next: Course) -> Option<String> {
+        self.entry.bus().map(BusCall::task_is_over);
+        let open = {
+            let mut state = self.state();
+            match &state.course {
+                Course::Open { .. } => std::mem::replace(&mut state.course, next),
+                Course::Ended { end, .. } => return Some(end.clone()),
+                Course::Lost => return None,
+            }
+        };
+        // Outside of the lock, as it has much to tell.
+        drop(open);
+        None
     }
 
     /// A task as its caller knows it.
