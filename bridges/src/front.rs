@@ -214,8 +214,13 @@ impl Front {
         let served = if method::SERVED.contains(&called) {
             self.offers(endpoint, called)
         } else if method::TASKS.contains(&called) {
-            self.card(endpoint)
-                .is_some_and(|card| has_tasks(&card.capabilities))
+            match endpoint {
+                Endpoint::All => false,
+                // A server that is away for a moment has not lost what it had.
+                Endpoint::Server(_) => self
+                    .card(endpoint)
+                    .is_none_or(|card| has_tasks(&card.capabilities)),
+            }
         } else {
             method::is_custom(called)
                 && match endpoint {

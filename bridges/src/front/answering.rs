@@ -112,7 +112,7 @@ impl Answering {
                     source: None,
                 },
             ),
-            Err(CallError::NoResponders { .. }) if remote.tie != Tie::Free => {
+            Err(CallError::NoResponders { .. }) if remote.front.is_gone(&remote.tie, &remote.server) => {
                 Final::gone(self.id.as_deref(), &remote.tie)
             }
             Ok(Answer::Final { code, body }) => Final {

@@ -68,6 +68,18 @@ impl Front {
         if is_modern { Tie::Free } else { Tie::Task(instance) }
     }
 
+    /// Whether what a request is tied to is lost, when its instance does not answer. A server of which nobody has a replica at the moment
+    /// may be about to start again, with its tasks.
+    pub(super) fn is_gone(&self, tie: &Tie, server: &str) -> bool {
+        match tie {
+            Tie::Free => false,
+            Tie::Parked(_) => true,
+            Tie::Task(_) => server
+                .parse()
+                .is_ok_and(|id| self.directory().snapshot().server(&id).is_some()),
+        }
+    }
+
     /// Finds the server that a request on the endpoint of all servers is for, and gives the name back its own form.
     pub(super) async fn find_owner(&self, incoming: &Incoming) -> Result<Route, RpcError> {
         if incoming.method == method::RESOURCES_READ {

@@ -122,7 +122,7 @@ async fn a_legacy_server_with_tasks_has_the_extension_and_its_tools_do_not_say_s
     for client in [&modern, &old] {
         let listed = client.ask(method::TOOLS_LIST, json!({})).await.answer;
         let tools = listed["result"]["tools"].as_array().expect("tools");
-        assert_eq!(tools.len(), 7, "{listed}");
+        assert_eq!(tools.len(), 8, "{listed}");
         assert!(
             tools.iter().all(|tool| tool.get("execution").is_none()),
             "{listed}"
@@ -259,6 +259,37 @@ async fn a_legacy_servers_task_is_cancelled_in_the_words_of_each_era() {
         let refused = about(&legacy, method::TASKS_CANCEL, id).await;
         assert_eq!(refused["error"]["code"], error::INVALID_PARAMS, "{refused}");
     }
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_task_outlives_the_end_of_a_connection_that_is_not_its_own_and_fails_with_its_own() {
+    let platform = platform().await;
+    // Who can be asked has a process of the server for itself, and the others share one.
+    let (own, shared) = (modern(&platform).await, {
+        let knows = json!({ "extensions": { meta::TASKS_EXTENSION: {} } });
+        Dialogue::open(platform.client(SERVER), Version::MODERN, knows).await
+    });
+    let kept = make(&own, "hold", json!({})).await;
+    let lost = make(&shared, "hold", json!({})).await;
+    let crashed = shared.call("crash", json!({})).await.answer;
+    assert_eq!(crashed["error"]["code"], error::INTERNAL, "{crashed}");
+    // While the server starts again it is away, but none of its tasks is unknown.
+    let told = async |client: &Dialogue, id: &Value, status: &str| {
+        eventually(&format!("the task is {status}"), async || {
+            let told = about(client, method::TASKS_GET, id).await;
+            if told["result"]["status"] == status {
+                return true;
+            }
+            assert_eq!(told["error"]["code"], error::INTERNAL, "{told}");
+            false
+        })
+        .await;
+    };
+    told(&own, &kept, "working").await;
+    told(&shared, &lost, "failed").await;
+    own.call("crash", json!({})).await;
+    told(&own, &kept, "failed").await;
     platform.stop().await;
 }
 
