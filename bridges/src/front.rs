@@ -20,7 +20,7 @@ use std::{
 };
 
 use bus_schema::{
-    Body, Principal, ProtocolVersion, Request, RoutedState, RpcError, ServerCard, ServerId, TraceContext,
+    Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
     mcp::{meta, method},
     rpc::{self, Kind},
 };
@@ -240,8 +240,13 @@ impl Front {
         let served = if method::SERVED.contains(&called) {
             self.offers(endpoint, called)
         } else if method::TASKS.contains(&called) {
-            self.card(endpoint)
-                .is_some_and(|card| has_tasks(&card.capabilities))
+            match endpoint {
+                Endpoint::All => false,
+                // A server that is away for a moment has not lost what it had.
+                Endpoint::Server(_) => self
+                    .card(endpoint)
+                    .is_none_or(|card| has_tasks(&card.capabilities)),
+            }
         } else {
             method::is_custom(called)
                 && match endpoint {
@@ -403,10 +408,9 @@ impl Front {
             chunked_bytes: 0,
             body: Body(route.body),
         };
-        let parked = incoming.request_state.as_deref().and_then(RoutedState::parse);
-        let call = match &parked {
-            // Only the instance that has parked the call can go on with it.
-            Some(state) => self.0.bus.call_instance(request, state.instance),
+        let tie = self.tie(incoming, &route.server);
+        let call = match tie.instance() {
+            Some(instance) => self.0.bus.call_instance(request, instance),
             None => self.0.bus.call(request, retry),
         };
         State::Remote(Box::new(Remote {
@@ -415,7 +419,7 @@ impl Front {
             door: caller.door,
             started: Instant::now(),
             front: self.clone(),
-            parked: parked.is_some(),
+            tie,
             expects_answer: incoming.kind == Kind::Request,
             call,
         }))

@@ -210,7 +210,7 @@ pub(super) fn too_long(bytes: u64) -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::capabilities::Declared;
+    use crate::upstream::{capabilities::Declared, request::AsTask};
 
     fn answered(line: &str, method: &str, era: Era) -> (Option<i64>, String) {
         answered_to("{}", line, method, era)
@@ -224,6 +224,7 @@ mod tests {
             uri: Some("\"a://b\"".to_owned()),
             log_level: None,
             declared: Declared::of(Some(serde_json::from_str(declared).unwrap())),
+            as_task: AsTask::No,
         };
         let message = Message::parse(line.as_bytes()).unwrap();
         let outcome = for_caller(line.as_bytes(), &message, &asked, era);

@@ -46,6 +46,8 @@ pub(super) struct Offers {
     pub(super) logging: bool,
     /// It tells of changed resources.
     pub(super) subscribe: bool,
+    /// It makes experimental tasks of tool calls (2025-11-25).
+    pub(super) tasks: bool,
 }
 
 impl Offers {
@@ -54,6 +56,7 @@ impl Offers {
         Self {
             logging: capabilities["logging"].is_object(),
             subscribe: capabilities["resources"]["subscribe"] == true,
+            tasks: false,
         }
     }
 }

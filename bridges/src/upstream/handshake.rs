@@ -274,7 +274,7 @@ pub(super) fn read_initialized(result: &RawValue) -> Result<Session, UpstreamErr
     Ok(Session {
         version,
         discovered: Some(result.discovered(version)),
-        offers: result.offers(),
+        offers: result.offers(version),
     })
 }
 

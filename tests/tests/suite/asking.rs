@@ -185,7 +185,9 @@ async fn a_server_at_a_url_asks_as_a_child_does() {
                 (sampled, method::SAMPLE, "four"),
                 (elicited, method::ELICIT, "User provided"),
             ] {
-                let methods: Vec<&str> = exchange.asked.iter().map(|(asked, _)| asked.as_str()).collect();
+                let methods = exchange.asked.iter().map(|(asked, _)| asked.as_str());
+                // The server asks for roots a moment after its handshake, in whatever call there is then.
+                let methods: Vec<&str> = methods.filter(|asked| *asked != method::ROOTS_LIST).collect();
                 assert_eq!(methods, [asked], "{server} {version} {exchange:?}");
                 assert!(exchange.text().contains(words), "{server} {version} {exchange:?}");
             }

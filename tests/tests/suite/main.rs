@@ -30,5 +30,6 @@ mod statements;
 mod store;
 mod tidy;
 mod tool_lists;
+mod upstream_tasks;
 mod upstreams;
 mod versions;

@@ -7,6 +7,7 @@ mod refusals;
 mod replicas;
 mod stdio;
 mod stopping;
+mod tasks;
 pub(crate) mod up;
 
 use std::path::PathBuf;
