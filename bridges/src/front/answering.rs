@@ -115,6 +115,13 @@ impl Answering {
             Err(CallError::NoResponders { .. }) if remote.front.is_gone(&remote.tie, &remote.server) => {
                 Final::gone(self.id.as_deref(), &remote.tie)
             }
+            // Lost while it was asked about a task, the instance has taken the task with it.
+            Err(CallError::HostLost { .. })
+                if matches!(remote.tie, Tie::Task(_))
+                    && remote.front.is_gone(&remote.tie, &remote.server) =>
+            {
+                Final::gone(self.id.as_deref(), &remote.tie)
+            }
             Ok(Answer::Final { code, body }) => Final {
                 code,
                 body,

@@ -98,6 +98,7 @@ fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Op
         method::MESSAGE => take_log_line(link, line, message, stream),
         method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
             link.supports.forget();
+            link.changes.count(method);
             link.list_changed.notify_one();
             Some(())
         }

@@ -20,6 +20,7 @@ use super::{
     capabilities::Declared,
     connection::{Association, Connector, Opening, Session},
     error::UpstreamError,
+    hearing::Hearing,
     lane,
     link::Link,
     options::LaneLimits,
@@ -106,6 +107,8 @@ pub(super) struct Lanes {
     pub(super) parks: Arc<Parks>,
     /// Held only to look, add, change or remove.
     table: Mutex<Table>,
+    /// What is heard on lanes.
+    pub(super) hearing: Hearing,
     /// Rung whenever a lane is ready, free or gone.
     pub(super) changed: Notify,
     running: TaskTracker,
@@ -224,6 +227,7 @@ impl Lanes {
             limits,
             parks,
             table: Mutex::default(),
+            hearing: Hearing::default(),
             changed: Notify::new(),
             running: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -31,6 +31,7 @@ use super::{
     answer,
     call::Call,
     capabilities::Declared,
+    hearing::ListChanges,
     inbound,
     levels::Levels,
     pending::{BusCall, Entry, Origin, Pending},
@@ -64,6 +65,8 @@ pub(super) struct Link {
     pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
     pub(super) list_changed: Notify,
+    /// Counts what it has said of each.
+    pub(super) changes: ListChanges,
     /// Counts the changes that the host is to hear of.
     pub(super) list_changes: watch::Sender<u64>,
     /// Counts the times that the server may have said what nobody heard, or has forgotten what it was told.
@@ -122,6 +125,7 @@ impl Link {
             supports: Supports::default(),
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
+            changes: ListChanges::default(),
             list_changes: watch::Sender::new(0),
             gaps: watch::Sender::default(),
             numbers: AtomicU64::new(1),

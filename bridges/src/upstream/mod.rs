@@ -18,6 +18,7 @@ mod connection;
 mod environment;
 mod error;
 mod handshake;
+mod hearing;
 mod inbound;
 mod lane;
 mod lanes;

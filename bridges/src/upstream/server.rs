@@ -86,6 +86,7 @@ impl UpstreamServer {
             never = self.tasks.sweep() => never,
             never = self.tasks.look_after() => never,
             never = self.subscriptions.keep() => never,
+            never = self.lanes.hearing.pass_on(&self.link) => never,
         }
     }
 
@@ -248,7 +249,16 @@ impl McpServer for UpstreamServer {
     }
 
     fn watch(self: Arc<Self>, uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
-        async move { self.subscriptions.watch(uris).await }.boxed()
+        async move {
+            let honoured = self.subscriptions.watch(uris).await;
+            self.lanes.hearing.watch(honoured.clone()).await;
+            honoured
+        }
+        .boxed()
+    }
+
+    fn private_changes(&self) -> [u64; 3] {
+        self.lanes.hearing.list_changes()
     }
 
     fn refusals(&self) -> BTreeMap<String, RpcError> {

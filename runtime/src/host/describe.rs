@@ -124,11 +124,22 @@ impl Lists {
             }
         }
         let [tools, prompts, resources, templates] = digests;
-        let digests = ListDigests {
+        let mut digests = [
             tools,
             prompts,
             // A server that has the one has the other.
-            resources: resources + &templates,
+            resources + &templates,
+        ];
+        for (digest, changes) in digests.iter_mut().zip(server.private_changes()) {
+            if changes > 0 && !digest.is_empty() {
+                *digest += &format!("-{changes}");
+            }
+        }
+        let [tools, prompts, resources] = digests;
+        let digests = ListDigests {
+            tools,
+            prompts,
+            resources,
         };
         Ok(Self {
             digests,

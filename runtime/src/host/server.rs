@@ -24,6 +24,12 @@ pub trait McpServer: Send + Sync + 'static {
         None
     }
 
+    /// How often its lists of tools, of prompts and of resources have changed for some callers only, so that nothing shows in what the
+    /// platform itself is told. Their digests change with it.
+    fn private_changes(&self) -> [u64; 3] {
+        [0; 3]
+    }
+
     /// Tells of each resource that has changed, by its URI.
     fn updates(&self) -> Option<broadcast::Receiver<Arc<str>>> {
         None
