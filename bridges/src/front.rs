@@ -6,7 +6,6 @@
 mod aggregate;
 mod answering;
 mod changes;
-mod declares;
 mod keeper;
 mod listening;
 mod owner;
@@ -29,13 +28,12 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::request::Incoming;
+use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
-use declares::Declares;
 use listening::Listening;
 use route::Route;
 use trace_ids::Ids;
@@ -173,7 +171,7 @@ impl Front {
             Endpoint::All => {
                 self.0
                     .aggregate
-                    .owner_of_resource(uri, Declares::default())
+                    .owner_of_resource(uri, Askable::default())
                     .await?
             }
         };
@@ -369,7 +367,7 @@ impl Front {
             Endpoint::All => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Declares::default()).await {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Askable::default()).await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }

@@ -407,12 +407,7 @@ impl Part for ProductsPart {
                 ..HostOptions::new(id)
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;
-            let running = async move {
-                stop.cancelled().await;
-                host.stop().await;
-                Ok(())
-            };
-            Ok(running.boxed() as RunningPart)
+            Ok(host.serve_until(stop))
         }
         .boxed()
     }
