@@ -290,11 +290,7 @@ impl Catalogue {
         cursor: Option<&str>,
     ) -> Result<Bytes, CatalogueError> {
         for _ in 0..REVISION_ATTEMPTS {
-            let principal = Principal {
-                subject: "catalogue".to_owned(),
-                tenant: card.tenant.clone(),
-                client: None,
-            };
+            let principal = Principal::new("catalogue", &card.tenant);
             let request = list_request(card.id.as_str(), list.method(), cursor, principal);
             let mut call = self.bus.call(request, Retry::Safe);
             let answer = call.last().await;
