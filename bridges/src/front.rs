@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod answering;
+mod authorize;
 mod changes;
 mod keeper;
 mod listening;
@@ -21,6 +22,7 @@ use std::{
 use bus_schema::{
     Body, Principal, ProtocolVersion, Request, RoutedState, RpcError, ServerCard, ServerId, TraceContext,
     mcp::{meta, method},
+    policy::ScopeTable,
     rpc::{self, Kind},
 };
 use runtime::{Bus, Catalogue, Directory, Retry};
@@ -82,13 +84,14 @@ struct Inner {
     aggregate: aggregate::Aggregate,
     changes: Arc<Changes>,
     call_timeout: Duration,
+    scopes: ScopeTable,
     ids: Ids,
 }
 
 impl Front {
-    /// A front on the bus. `call_timeout` is the longest that a call may take.
+    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools.
     #[must_use]
-    pub fn new(bus: Bus, catalogue: Catalogue, call_timeout: Duration) -> Self {
+    pub fn new(bus: Bus, catalogue: Catalogue, call_timeout: Duration, scopes: ScopeTable) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
         let changes = Changes::start(&bus, catalogue.directory());
         Self(Arc::new(Inner {
@@ -97,6 +100,7 @@ impl Front {
             aggregate,
             changes,
             call_timeout,
+            scopes,
             ids: Ids::default(),
         }))
     }
@@ -282,6 +286,8 @@ impl Front {
         incoming: &Incoming,
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
+        self.authorize(&caller.principal, &caller.endpoint, incoming)
+            .map_err(|scopes| RpcError::insufficient_scope(&scopes))?;
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()

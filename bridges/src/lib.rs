@@ -4,6 +4,7 @@
 //! [`http`], [`stdio`], [`ws`] and [`nats`] doors differ only in how messages come and go; [`legacy`] is the one room that knows sessions.
 
 pub mod admin;
+pub mod auth;
 mod conversation;
 mod edit;
 pub mod front;

@@ -1,5 +1,6 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod auth;
 mod servers;
 
 use std::{
@@ -11,12 +12,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::http::MAX_CONNECTIONS;
-use bus_schema::ServerId;
+use bridges::{auth::Auth, http::MAX_CONNECTIONS};
+use bus_schema::{ServerId, policy::ScopeTable};
 use serde::Deserialize;
 
 use crate::args::Common;
 
+use auth::{AuthSection, PolicySection};
 pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -51,6 +53,8 @@ pub struct Config {
     pub products_database: Option<String>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    auth: AuthSection,
+    policy: PolicySection,
 }
 
 #[derive(Default, Deserialize)]
@@ -71,6 +75,10 @@ struct File {
     products: Products,
     #[serde(default)]
     servers: Vec<ServerLine>,
+    #[serde(default)]
+    auth: AuthSection,
+    #[serde(default)]
+    policy: PolicySection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -116,6 +124,8 @@ impl Config {
                 .collect(),
             products_database: file.products.database_url,
             servers: file.servers,
+            auth: file.auth,
+            policy: file.policy,
         };
         config.check()?;
         Ok(config)
@@ -131,7 +141,31 @@ impl Config {
         of_server.collect()
     }
 
+    /// Who may come in, with the secrets that checking that needs.
+    ///
+    /// # Errors
+    /// When a variable or a file that is named is not there.
+    pub fn auth(&self) -> anyhow::Result<Auth> {
+        self.auth.to_options()
+    }
+
+    /// Whether somebody has to show something to come in.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.auth.is_required()
+    }
+
+    /// The scopes that tools need.
+    ///
+    /// # Errors
+    /// When one is no scope, or is for no tools.
+    pub fn scopes(&self) -> anyhow::Result<ScopeTable> {
+        self.policy.table()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.auth.check()?;
+        self.scopes()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }

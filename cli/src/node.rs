@@ -3,9 +3,10 @@
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::products::Products;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bridges::{
     admin::AdminDoor,
+    auth::Auth,
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
@@ -135,6 +136,23 @@ impl Node {
         }
     }
 
+    /// Says aloud that nobody is asked who they are, and refuses rules that nobody could meet then.
+    fn warn_of_open_door(config: &Config, options: &HttpOptions) -> anyhow::Result<()> {
+        if !matches!(options.auth, Auth::None) {
+            return Ok(());
+        }
+        if !config.scopes()?.is_empty() {
+            bail!(
+                "policy.scopes says what scopes callers need, but with auth.mode = \"none\" nobody has any; configure [auth], or leave policy.scopes out"
+            );
+        }
+        warn!(
+            address = %options.listen,
+            "AUTHENTICATION IS OFF: every program on this machine can call every tool; configure [auth] before anybody else can"
+        );
+        Ok(())
+    }
+
     /// The connection to the bus.
     #[must_use]
     pub fn bus(&self) -> &Bus {
@@ -168,7 +186,7 @@ impl Node {
         }
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
-        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout);
+        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout, config.scopes()?);
         self.front = Some(front.clone());
         Ok(front)
     }
@@ -272,10 +290,9 @@ impl Node {
             allowed: config.allowed_hosts.clone(),
             serves,
             max_connections: config.max_connections,
+            auth: config.auth()?,
         };
-        if !config.listen.ip().is_loopback() {
-            warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
-        }
+        Self::warn_of_open_door(config, &options)?;
         let doors = match self.legacy.take() {
             Some(doors) => doors,
             None => Doors::start(front).await?,

@@ -3,6 +3,7 @@
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
+pub(crate) mod keys;
 mod output;
 pub(crate) mod serve;
 pub(crate) mod servers;

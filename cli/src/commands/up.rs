@@ -92,6 +92,7 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
     Ok(json!({
         "joins": joins,
         "http": base,
+        "authentication": config.is_authenticated(),
         "mcp": format!("{base}/mcp"),
         "websocket": format!("{}/ws", base.replacen("http", "ws", 1)),
         "nats": node.bus().url(),
@@ -103,6 +104,11 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
 fn banner(ready: &Value) {
     let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
     output::line(&format!("\nTrunkline {} is up\n", env!("CARGO_PKG_VERSION")));
+    if ready["authentication"] == false {
+        output::line(
+            "  AUTHENTICATION IS OFF: every program on this machine can call every tool; see docs/security.md\n",
+        );
+    }
     output::line(&format!("  MCP, all servers   {}", text("mcp")));
     output::line(&format!("  WebSocket          {}", text("websocket")));
     output::line(&format!(

@@ -12,6 +12,7 @@ mod credentials;
 mod dial;
 mod error;
 mod exchange;
+pub(crate) mod fetch;
 mod guard;
 mod health;
 mod http_sse;
