@@ -11,6 +11,7 @@ mod keeper;
 mod listening;
 mod owner;
 mod route;
+mod task_owners;
 mod trace_ids;
 
 use std::{
@@ -39,6 +40,7 @@ pub use changes::{Lists, Notice, Wanted, Watching};
 use listening::Listening;
 pub use listening::Teardown;
 use route::Route;
+use task_owners::{Owner, TaskOwners};
 use trace_ids::Ids;
 
 /// What the platform calls itself.
@@ -85,6 +87,7 @@ struct Inner {
     changes: Arc<Changes>,
     call_timeout: Duration,
     scopes: ScopeTable,
+    task_owners: TaskOwners,
     ids: Ids,
 }
 
@@ -95,6 +98,7 @@ impl Front {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
         let changes = Changes::start(&bus, catalogue.directory());
         Self(Arc::new(Inner {
+            task_owners: TaskOwners::new(bus.clone()),
             bus,
             catalogue,
             aggregate,
@@ -321,7 +325,18 @@ impl Front {
                 }
             }
         };
-        Ok(self.remote(caller, incoming, route, trace).await)
+        let owner = Owner::of(&caller.principal, route.server.as_str());
+        if method::TASKS.contains(&incoming.method.as_str())
+            && let (Some(owner), Some(task)) = (&owner, &route.name)
+        {
+            self.0.task_owners.check(owner, task).await?;
+        }
+        let may_own = incoming.method == method::TOOLS_CALL && incoming.meta.declares_tasks;
+        let remote = self.remote(caller, incoming, route, trace).await;
+        Ok(State::Remote(Box::new(Remote {
+            owner: owner.filter(|_| may_own),
+            ..remote
+        })))
     }
 
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
@@ -359,7 +374,7 @@ impl Front {
         incoming: &Incoming,
         route: Route,
         trace: &TraceContext,
-    ) -> State {
+    ) -> Remote {
         let retry = match self.directory().snapshot().server(&route.server) {
             Some(_) => {
                 self.0
@@ -389,7 +404,9 @@ impl Front {
             Some(state) => self.0.bus.call_instance(request, state.instance),
             None => self.0.bus.call(request, retry),
         };
-        State::Remote(Box::new(Remote {
+        Remote {
+            owner: None,
+            noting: None,
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,
@@ -398,7 +415,7 @@ impl Front {
             parked: parked.is_some(),
             expects_answer: incoming.kind == Kind::Request,
             call,
-        }))
+        }
     }
 
     fn discover(&self, endpoint: &Endpoint) -> Value {
