@@ -83,6 +83,7 @@ impl Issuer {
             .route("/.well-known/openid-configuration/realm", get(metadata))
             .route("/keys", get(keys))
             .route("/introspect", post(introspect))
+            .route("/token", post(token))
             .with_state(Arc::clone(&shared));
         let url = format!("http://{}/realm", remote::serve(router).await);
         lock(&shared.url).clone_from(&url);
@@ -164,6 +165,7 @@ impl Issuer {
 
     /// A usual token, with more claims.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "JSON is built where it is used")]
     pub fn token(&self, subject: &str, audience: &str, more: Value) -> String {
         let mut claims = self.claims(subject, audience);
         for (key, value) in more.as_object().into_iter().flatten() {
@@ -177,18 +179,9 @@ impl Issuer {
     /// # Panics
     /// When it cannot be signed.
     #[must_use]
+    #[expect(clippy::needless_pass_by_value, reason = "JSON is built where it is used")]
     pub fn sign(&self, header: Value, claims: &Value) -> String {
-        let keys = lock(&self.shared.keys);
-        let (id, key) = keys.last().expect("a key");
-        let mut whole = json!({ "alg": "ES256", "typ": "at+jwt", "kid": id });
-        for (key, value) in header.as_object().into_iter().flatten() {
-            whole[key] = value.clone();
-        }
-        let message = message(&whole, claims);
-        let signature = key
-            .sign(&self.shared.random, message.as_bytes())
-            .expect("a signature");
-        with_signature(&message, signature.as_ref())
+        self.shared.sign(&header, claims)
     }
 
     /// Signs claims with the RSA key: `RS256` or `PS256`.
@@ -234,6 +227,20 @@ impl Issuer {
     }
 }
 
+impl Shared {
+    fn sign(&self, header: &Value, claims: &Value) -> String {
+        let keys = lock(&self.keys);
+        let (id, key) = keys.last().expect("a key");
+        let mut whole = json!({ "alg": "ES256", "typ": "at+jwt", "kid": id });
+        for (key, value) in header.as_object().into_iter().flatten() {
+            whole[key] = value.clone();
+        }
+        let message = message(&whole, claims);
+        let signature = key.sign(&self.random, message.as_bytes());
+        with_signature(&message, signature.expect("a signature").as_ref())
+    }
+}
+
 /// A token without a signature.
 #[must_use]
 pub fn unsigned(header: &Value, claims: &Value) -> String {
@@ -267,8 +274,49 @@ async fn metadata(State(shared): State<Arc<Shared>>) -> Response {
     }
     let issuer = lock(&shared.url).clone();
     let at = |path: &str| issuer.replace("/realm", path);
-    Json(json!({ "issuer": issuer, "jwks_uri": at("/keys"), "introspection_endpoint": at("/introspect") }))
+    // What OpenID wants beside is there for clients that want it as well.
+    Json(json!({
+        "issuer": issuer, "jwks_uri": at("/keys"), "introspection_endpoint": at("/introspect"),
+        "authorization_endpoint": at("/authorize"), "token_endpoint": at("/token"),
+        "response_types_supported": ["code"], "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"], "grant_types_supported": ["client_credentials"],
+        "token_endpoint_auth_methods_supported": ["client_secret_basic"],
+        "code_challenge_methods_supported": ["S256"],
+    }))
+    .into_response()
+}
+
+/// Gives a client a token for the resource and with the scopes that it asks for.
+async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: String) -> Response {
+    let (form, is_client) = (read(&form), is_client(&headers));
+    let said = |key: &str| form.get(key).cloned().unwrap_or_default();
+    if !is_client || said("grant_type") != "client_credentials" || said("resource").is_empty() {
+        let error = json!({ "error": "invalid_request" });
+        return (StatusCode::BAD_REQUEST, Json(error)).into_response();
+    }
+    let (url, now) = (lock(&shared.url).clone(), now());
+    let claims = json!({
+        "iss": url, "sub": CLIENT.0, "client_id": CLIENT.0, "aud": said("resource"), "scope": said("scope"),
+        "exp": now + USUAL_LIFE
+    });
+    let token = shared.sign(&json!({}), &claims);
+    Json(json!({ "access_token": token, "token_type": "Bearer", "expires_in": USUAL_LIFE, "scope": said("scope") }))
         .into_response()
+}
+
+/// The fields of a form.
+fn read(form: &str) -> HashMap<String, String> {
+    let form = reqwest::Url::parse(&format!("form:?{form}")).expect("a form");
+    form.query_pairs().into_owned().collect()
+}
+
+/// Whether a client has shown that it is the one that is known, as RFC 6749 wants it: both parts as in a form.
+fn is_client(headers: &HeaderMap) -> bool {
+    let shown = headers.get("authorization").and_then(|value| value.to_str().ok());
+    let as_in_forms = format!("Basic {}", STANDARD.encode("trunkline:a+secret%3A+with%2Fsigns"));
+    // Clients are seen to leave the encoding out.
+    let plain = format!("Basic {}", STANDARD.encode(format!("{}:{}", CLIENT.0, CLIENT.1)));
+    shown.is_some_and(|shown| shown == as_in_forms || shown == plain)
 }
 
 async fn keys(State(shared): State<Arc<Shared>>) -> Response {
@@ -298,17 +346,11 @@ async fn introspect(State(shared): State<Arc<Shared>>, headers: HeaderMap, form:
     if shared.down.load(Ordering::SeqCst) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    // As RFC 6749 wants it: both parts as in a form.
-    let expected = format!("Basic {}", STANDARD.encode("trunkline:a+secret%3A+with%2Fsigns"));
-    if headers
-        .get("authorization")
-        .is_none_or(|shown| shown != expected.as_str())
-    {
+    if !is_client(&headers) {
         return StatusCode::UNAUTHORIZED.into_response();
     }
-    let form = reqwest::Url::parse(&format!("form:?{form}")).expect("a form");
-    let token = form.query_pairs().find(|(key, _)| key == "token");
-    let meaning = token.and_then(|(_, token)| lock(&shared.opaque).get(&*token).cloned());
+    let token = read(&form).remove("token").unwrap_or_default();
+    let meaning = lock(&shared.opaque).get(&token).cloned();
     Json(meaning.unwrap_or_else(|| json!({ "active": false }))).into_response()
 }
 

@@ -88,7 +88,7 @@ pub(super) fn sha256(secret: &str) -> Digest {
 
 fn read_digest(text: &str) -> Option<Digest> {
     let mut digest = [0; digest::SHA256_OUTPUT_LEN];
-    if text.len() != 2 * digest.len() || !text.is_ascii() {
+    if text.len() != 2 * digest.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }
     for (at, byte) in digest.iter_mut().enumerate() {

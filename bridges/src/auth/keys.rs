@@ -129,7 +129,8 @@ impl Keys {
             }
             return Found::Keys(keys);
         }
-        // In a task of its own: a client that goes away must not take the attempt with it.
+        // In a task of its own: a client that goes away must not take the attempt with it. It ends with the fetcher's limit, and
+        // nothing is lost when the process ends before.
         let outcome = tokio::spawn(Arc::clone(self).refresh()).await;
         match select() {
             Some((keys, _)) if !keys.is_empty() => Found::Keys(keys),

@@ -18,6 +18,23 @@ pub enum Auth {
     Required(Box<AuthOptions>),
 }
 
+impl Auth {
+    /// Scheme and host of the URL where clients reach the platform, if the operator has said.
+    ///
+    /// # Errors
+    /// [`AuthError::PublicUrl`] when it is none.
+    pub(crate) fn public_origin(&self) -> Result<Option<String>, AuthError> {
+        match self {
+            Self::Required(options) => options
+                .public_url
+                .as_deref()
+                .map(|url| public_url(url).map(|url| url.origin().ascii_serialization()))
+                .transpose(),
+            Self::None => Ok(None),
+        }
+    }
+}
+
 /// How clients are told apart. Not `Debug`, as it holds secrets.
 #[derive(Clone, Default)]
 pub struct AuthOptions {

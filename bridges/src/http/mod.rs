@@ -147,7 +147,10 @@ impl HttpDoor {
         if matches!(options.auth, Auth::None) && !address.ip().is_loopback() {
             return Err(HttpDoorError::Open(address));
         }
-        let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &options.allowed)?);
+        // Where clients reach the platform is a name that they come with.
+        let own = options.auth.public_origin()?;
+        let names: Vec<String> = options.allowed.iter().cloned().chain(own).collect();
+        let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &names)?);
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| match source.kind() {

@@ -137,7 +137,12 @@ fn banner(ready: &Value) {
         .collect();
     output::table(&["  SERVER", "STATUS", "TOOLS", "URL"], &rows);
     output::line("\nTry it:\n");
-    output::line(&format!("  curl -s {} \\", text("mcp")));
+    let token = if ready["authentication"] == true {
+        " -H \"Authorization: Bearer $TOKEN\""
+    } else {
+        ""
+    };
+    output::line(&format!("  curl -s {}{token} \\", text("mcp")));
     output::line(
         "    -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\",
     );

@@ -354,3 +354,44 @@ async fn what_is_for_one_token_is_never_told_to_another() {
     }
     stage.platform.stop().await;
 }
+
+#[tokio::test]
+async fn behind_a_proxy_everything_is_called_by_its_public_name() {
+    let issuer = Issuer::start().await;
+    let public = "https://mcp.example.com/gateway";
+    let section = issuer.section("");
+    let section = section.replacen("[auth]\n", &format!("[auth]\npublic_url = \"{public}/\"\n"), 1);
+    let platform = Platform::start(&section, &[]).await;
+    let local = platform.url("/servers/whoami/mcp");
+    let stage = Stage::with(issuer, platform).await;
+    let named = |request: reqwest::RequestBuilder| request.header("host", "mcp.example.com");
+    let refused = send(named(whoami(&stage.client()))).await;
+    let at = "https://mcp.example.com/.well-known/oauth-protected-resource/gateway/servers/whoami/mcp";
+    assert_eq!(
+        (refused.status().as_u16(), challenge(&refused)),
+        (401, format!("Bearer resource_metadata=\"{at}\""))
+    );
+    // Whether or not the proxy takes the prefix away.
+    for path in ["/gateway/servers/whoami/mcp", "/servers/whoami/mcp"] {
+        let url = stage
+            .platform
+            .url(&format!("/.well-known/oauth-protected-resource{path}"));
+        let document: Value = send(named(reqwest::Client::new().get(url)))
+            .await
+            .json()
+            .await
+            .expect("JSON");
+        assert_eq!(document["resource"], format!("{public}/servers/whoami/mcp"));
+    }
+    for (audience, expected) in [
+        (format!("{public}/servers/whoami/mcp"), 200),
+        (public.to_owned(), 200),
+        ("https://mcp.example.com".to_owned(), 401),
+        ("https://mcp.example.com/servers/whoami/mcp".to_owned(), 401),
+        (local, 401),
+    ] {
+        let token = stage.issuer.token("ann", &audience, json!({}));
+        assert_eq!(status(&stage.client(), &token).await, expected, "{audience}");
+    }
+    stage.platform.stop().await;
+}
