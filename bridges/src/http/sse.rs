@@ -103,7 +103,10 @@ async fn talk(mut conversation: Conversation, mut channel: Channel, who: Admitte
     tokio::pin!(expired);
     loop {
         tokio::select! {
-            Some(message) = channel.messages.recv() => conversation.take(message).await,
+            Some(posted) = channel.messages.recv() => {
+                conversation.speaks_as(posted.principal);
+                conversation.take(posted.message).await;
+            }
             () = conversation.closed() => return,
             () = stop.cancelled() => break,
             () = &mut expired => {

@@ -202,6 +202,18 @@ async fn clients_of_the_legacy_era_step_up_as_well() {
     library
         .refuses("a message", post, "knowledge:write mcp", "/servers/knowledge/sse")
         .await;
+    // On the same stream, a message with a better token is a call.
+    let open = json!({ "jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": { "name": "test", "version": "1" }
+    }});
+    assert_eq!(send(at(&address).raw(open.to_string())).await.status(), 202);
+    assert_eq!(stream.message().await["id"], 0);
+    let more = Client::new(library.platform.url(&address)).with_token(&library.token("mcp knowledge:write"));
+    let before = library.calls();
+    assert_eq!(send(more.raw(message(1, "drop").to_string())).await.status(), 202);
+    let answer = stream.message().await;
+    assert!(answer["result"].is_object(), "{answer}");
+    assert_eq!(library.calls(), before + 1);
     library.platform.stop().await;
 }
 
