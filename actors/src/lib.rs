@@ -2,3 +2,4 @@
 //! and none of them knows which door a caller came through.
 
 pub mod products;
+pub mod registry;

@@ -1,4 +1,7 @@
-//! What operators ask a process over HTTP: is it alive, is it ready, how does it do.
+//! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
+
+mod fleet;
+mod servers;
 
 use std::{io, net::SocketAddr};
 
@@ -20,6 +23,8 @@ use crate::{
     http::serve::{Limits, serve},
 };
 
+pub use fleet::{Fleet, Private};
+
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
 
@@ -33,6 +38,11 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
             get(|State(front): State<Front>| async move { metrics(front.bus()) }),
         )
         .with_state(front)
+}
+
+/// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
+pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    servers::routes(fleet).with_state(())
 }
 
 /// The same for a process without doors; ready means that the bus is there.

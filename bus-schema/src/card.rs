@@ -29,6 +29,12 @@ impl ServerId {
         Self("_door".to_owned())
     }
 
+    /// The id under which the registry takes declarations. It is no slug either.
+    #[must_use]
+    pub fn registry() -> Self {
+        Self("_registry".to_owned())
+    }
+
     /// The id's text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -126,6 +132,9 @@ pub struct ServerCard {
     pub resources: u32,
     /// How many calls it takes at once.
     pub max_in_flight: u32,
+    /// Why it should not be used now, while that is so. It is there and answers, but is left out of what shows many servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A digest for each list of a server, in hex; empty for a list that it does not have.

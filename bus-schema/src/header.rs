@@ -12,6 +12,8 @@ pub const PROTOCOL_VERSION: &str = "mcp-protocol-version";
 pub const METHOD: &str = "mcp-method";
 /// The tool, prompt or resource of a request, mirrored from its body.
 pub const NAME: &str = "mcp-name";
+/// By which a remote server is told the number of its owner, which grows with each; what comes with a smaller one is of the past.
+pub const EPOCH: &str = "trunkline-epoch";
 /// What the names of headers begin with that repeat a tool's arguments.
 pub const PARAM_PREFIX: &str = "mcp-param-";
 /// The session of a legacy client.

@@ -11,11 +11,13 @@ pub mod header;
 pub mod mcp;
 pub mod policy;
 pub mod principal;
+pub mod registry;
 pub mod rpc;
 pub mod state;
 pub mod subject;
 pub mod token;
 pub mod trace;
+pub mod upstream;
 
 pub use card::{ServerCard, ServerId};
 pub use codec::ContentType;

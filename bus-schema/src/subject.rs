@@ -29,7 +29,7 @@ const SERVICES: &str = "$SRV";
 pub enum CallerClass {
     /// A door, or a whole node.
     Bridge,
-    /// The command line.
+    /// The command line, and the bridge of a desktop client: what comes and goes with its user, and hosts nothing.
     Cli,
 }
 
@@ -454,6 +454,12 @@ impl ServiceVerb {
 #[must_use]
 pub fn ask_all_services() -> String {
     format!("{SERVICES}.INFO")
+}
+
+/// The subject that asks the instances of one service how they do.
+#[must_use]
+pub fn ask_stats(name: &str) -> String {
+    format!("{SERVICES}.STATS.{name}")
 }
 
 /// The three subscriptions by which one service instance answers all verbs: to all, by name, by id.

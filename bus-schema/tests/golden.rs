@@ -161,6 +161,7 @@ fn card() -> ServerCard {
         prompts: 2,
         resources: 2,
         max_in_flight: 64,
+        trouble: None,
     }
 }
 
@@ -179,6 +180,7 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     lines.push(subject::all_replica_events());
     lines.push(subject::all_public_calls());
     lines.push(subject::ask_all_services());
+    lines.push(subject::ask_stats("products"));
     lines.extend(subject::service_questions("products", "0192f0c1a2b3"));
     lines.push(subject::DISCONNECTS.to_owned());
     check_bytes("subjects.txt", (lines.join("\n") + "\n").as_bytes());

@@ -12,8 +12,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::{auth::Auth, http::MAX_CONNECTIONS};
-use bus_schema::{ServerId, policy::ScopeTable};
+use bridges::{
+    admin::Private, auth::Auth, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    upstream::remote::HEALTH_EVERY,
+};
+use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -43,6 +46,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// How many connections HTTP holds at once.
     pub max_connections: usize,
+    /// How many legacy sessions one principal may have over HTTP.
+    pub max_sessions_per_principal: u64,
     /// The longest that a call may take.
     pub call_timeout: Duration,
     /// How many threads run the platform's code.
@@ -51,28 +56,40 @@ pub struct Config {
     pub tool_timeouts: BTreeMap<String, Duration>,
     /// The products server's database; SQLite in the data folder by default.
     pub products_database: Option<String>,
+    /// Whether servers at private addresses may be registered; by default when HTTP listens on this machine only.
+    pub registry_private: Option<bool>,
+    /// How often the health pages of servers are asked.
+    pub health_every: Duration,
+    /// A file of remote servers that are registered at the start.
+    pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
     auth: AuthSection,
     policy: PolicySection,
+    /// The flags that it was read with, for reading it again.
+    flags: Common,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     data_dir: Option<PathBuf>,
+    bootstrap: Option<PathBuf>,
     nats: Option<String>,
     nats_listen: Option<SocketAddr>,
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
     max_connections: Option<usize>,
+    max_sessions_per_principal: Option<u64>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
     #[serde(default)]
     tool_timeouts_ms: BTreeMap<String, u64>,
     #[serde(default)]
     products: Products,
+    #[serde(default)]
+    registry: RegistryTable,
     #[serde(default)]
     servers: Vec<ServerLine>,
     #[serde(default)]
@@ -85,6 +102,13 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Products {
     database_url: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistryTable {
+    allow_private: Option<bool>,
+    health_every_secs: Option<u64>,
 }
 
 impl Config {
@@ -113,6 +137,9 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             allowed_hosts: file.allowed_hosts,
             max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
+            max_sessions_per_principal: file
+                .max_sessions_per_principal
+                .unwrap_or(MAX_SESSIONS_PER_PRINCIPAL),
             call_timeout: file
                 .call_timeout_secs
                 .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
@@ -123,12 +150,48 @@ impl Config {
                 .map(|(tool, millis)| (tool, Duration::from_millis(millis)))
                 .collect(),
             products_database: file.products.database_url,
+            registry_private: file.registry.allow_private,
+            health_every: file
+                .registry
+                .health_every_secs
+                .map_or(HEALTH_EVERY, Duration::from_secs),
+            bootstrap: file.bootstrap,
             servers: file.servers,
             auth: file.auth,
             policy: file.policy,
+            flags: common.clone(),
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The file that it was read from, whether it is there or not.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        self.flags.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn again(&self) -> anyhow::Result<Self> {
+        Self::load(&self.flags)
+    }
+
+    /// Whether servers at private addresses may be registered.
+    #[must_use]
+    pub fn private(&self) -> Private {
+        match self.registry_private.unwrap_or(self.listen.ip().is_loopback()) {
+            true => Private::Allowed,
+            false => Private::Refused,
+        }
+    }
+
+    /// A variable that a declaration in the registry names; only those that are meant for that are looked up.
+    #[must_use]
+    pub fn registered_secret(name: &str) -> Option<String> {
+        variable(name).filter(|_| name.starts_with(SECRET_PREFIX))
     }
 
     /// The longest that calls of a server's tools may take, by tool.
@@ -169,8 +232,14 @@ impl Config {
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }
+        if self.health_every.is_zero() {
+            bail!("health_every_secs is 0 under [registry]; use 1 or more");
+        }
         if self.max_connections == 0 {
             bail!("max_connections is 0; use 1 or more");
+        }
+        if self.max_sessions_per_principal == 0 {
+            bail!("max_sessions_per_principal is 0; use 1 or more");
         }
         if self.call_timeout > LONGEST_CALL {
             bail!("call_timeout_secs is more than a day (86400)");
@@ -186,11 +255,11 @@ impl Config {
                 bail!("tool_timeouts_ms has 0 for `{tool}`; use 1 or more milliseconds");
             }
         }
-        let mut ids = BTreeSet::from(["products"]);
+        let mut ids = BTreeSet::from(["products", "registry", "upstreams"]);
         for server in &self.servers {
             if !ids.insert(server.id.as_str()) {
                 bail!(
-                    "server id `{}` is used twice (the built-in server `products` counts); give each its own",
+                    "server id `{}` is used twice (the built-in `products`, `registry` and `upstreams` count); give each its own",
                     server.id
                 );
             }
@@ -302,6 +371,14 @@ mod tests {
                 ["line 4", "max_children", "expected"],
             ),
             ("max_connections = 0", ["max_connections", "0", "1 or more"]),
+            (
+                "[registry]\nhealth_every_secs = 0",
+                ["[registry]", "health_every_secs", "1 or more"],
+            ),
+            (
+                "max_sessions_per_principal = 0",
+                ["max_sessions_per_principal", "0", "1 or more"],
+            ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (
                 "[tool_timeouts_ms]\nsearch = 5",

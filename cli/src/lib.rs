@@ -7,7 +7,9 @@ pub mod args;
 mod commands;
 pub mod config;
 mod descriptors;
+mod fleet_file;
 pub mod node;
+pub mod services;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -76,10 +78,10 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = build_runtime(config.threads)?;
     let ended = runtime.block_on(async {
         match arguments.command {
-            Command::Up(up) => commands::up::run(config, up).await,
+            Command::Up(up) => Box::pin(commands::up::run(config, up)).await,
             Command::Serve(serve) => commands::serve::run(config, serve).await,
             Command::Bridge(bridge) => commands::bridge::run(config, bridge).await,
-            Command::Servers(ask) => commands::servers::run(config, ask).await,
+            Command::Servers(servers) => commands::servers::run(config, servers).await,
             Command::Tools(tools) => commands::tools::run(config, tools).await,
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(ask) => commands::tail::run(config, ask).await,

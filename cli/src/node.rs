@@ -1,12 +1,14 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
+mod lines;
+mod open_door;
+
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::products::Products;
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use bridges::{
-    admin::AdminDoor,
-    auth::Auth,
+    admin::{AdminDoor, Fleet},
     front::Front,
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
@@ -25,10 +27,17 @@ use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::config::{Config, ServerLine, ServerOptions};
+pub use lines::Adds;
+
+use crate::{
+    config::{Config, ServerLine, ServerOptions},
+    services::{Declared, RegistryPart, UpstreamsPart},
+};
 
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
+/// What is built in and no server of its own: what keeps declarations, and what runs declared servers.
+pub const SERVICES: [&str; 2] = ["registry", "upstreams"];
 /// How long a start waits for its servers' first word; slower ones come when they are ready.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
@@ -46,6 +55,9 @@ pub struct Node {
     doors: Vec<JoinHandle<()>>,
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
+    services: Vec<Kept>,
+    /// What is declared; opened on first use.
+    declared: Declared,
     /// Whose word the NATS door takes for who calls.
     identity: Identity,
     nats: Option<OwnNats>,
@@ -124,6 +136,8 @@ impl Node {
             doors: Vec::new(),
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
+            services: Vec::new(),
+            declared: Declared::default(),
             identity,
             nats,
         })
@@ -134,23 +148,6 @@ impl Node {
         if !listen.ip().is_loopback() {
             warn!(address = %listen, "this NATS takes clients without credentials, and is open to the network");
         }
-    }
-
-    /// Says aloud that nobody is asked who they are, and refuses rules that nobody could meet then.
-    fn warn_of_open_door(config: &Config, options: &HttpOptions) -> anyhow::Result<()> {
-        if !matches!(options.auth, Auth::None) {
-            return Ok(());
-        }
-        if !config.scopes()?.is_empty() {
-            bail!(
-                "policy.scopes says what scopes callers need, but with auth.mode = \"none\" nobody has any; configure [auth], or leave policy.scopes out"
-            );
-        }
-        warn!(
-            address = %options.listen,
-            "AUTHENTICATION IS OFF: every program on this machine can call every tool; configure [auth] before anybody else can"
-        );
-        Ok(())
     }
 
     /// The connection to the bus.
@@ -191,6 +188,22 @@ impl Node {
         Ok(front)
     }
 
+    /// What is told of servers, declared or on the bus.
+    ///
+    /// # Errors
+    /// When the bus refuses the directory's subscriptions.
+    pub async fn fleet(&mut self, config: &Config) -> anyhow::Result<Fleet> {
+        let front = self.front(config).await?;
+        let declared = match self.declared.open(&self.bus).await {
+            Ok(declared) => Some(declared.clone()),
+            Err(error) => {
+                warn!(%error, "servers cannot be registered on this bus");
+                None
+            }
+        };
+        Ok(Fleet::new(front, declared, config.private()))
+    }
+
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.
     pub async fn settled(&self) {
         let Some(front) = &self.front else { return };
@@ -220,6 +233,13 @@ impl Node {
     /// # Errors
     /// When a name is neither built in nor in the file.
     pub async fn serve(&mut self, config: &Config, names: &[String]) -> anyhow::Result<()> {
+        let (services, names): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| SERVICES.contains(&name.as_str()));
+        for name in services {
+            let part = self.service(config, name).await?;
+            self.services
+                .push(supervise::keep(part, self.bus.metrics().clone()).await?);
+        }
         let parts = names
             .iter()
             .map(|name| self.part(config, name))
@@ -237,11 +257,11 @@ impl Node {
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
-            return self.external(line, config.timeouts_of(&line.id));
+            return self.external(config, line);
         }
         if !BUILT_IN.contains(&name) {
             let configured = config.servers.iter().map(|line| line.id.as_str());
-            let known: Vec<_> = BUILT_IN.into_iter().chain(configured).collect();
+            let known: Vec<_> = BUILT_IN.into_iter().chain(SERVICES).chain(configured).collect();
             anyhow::bail!("there is no server `{name}`; known are {}", known.join(", "));
         }
         let database = match &config.products_database {
@@ -264,19 +284,33 @@ impl Node {
         }))
     }
 
-    fn external(
-        &self,
-        line: &ServerLine,
-        tool_timeouts: HashMap<String, Duration>,
-    ) -> anyhow::Result<Arc<dyn Part>> {
-        let bus = self.bus.clone();
-        Ok(match line.to_options(tool_timeouts)? {
-            ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
-            ServerOptions::Remote(options) => Arc::new(
-                Upstream::remote(bus, options)
-                    .with_context(|| format!("server `{}` cannot be used", line.id))?,
-            ),
+    async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
+        let (bus, declared) = (self.bus.clone(), self.declared.clone());
+        Ok(match name {
+            "registry" => Arc::new(RegistryPart {
+                directory: self.front(config).await?.directory().clone(),
+                bus,
+                declared,
+            }),
+            _ => Arc::new(UpstreamsPart {
+                config: config.clone(),
+                bus,
+                declared,
+            }),
         })
+    }
+
+    fn external(&self, config: &Config, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
+        let bus = self.bus.clone();
+        Ok(
+            match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
+                ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
+                ServerOptions::Remote(options) => Arc::new(
+                    Upstream::remote(bus, options)
+                        .with_context(|| format!("server `{}` cannot be used", line.id))?,
+                ),
+            },
+        )
     }
 
     /// Opens the HTTP and WebSocket doors.
@@ -286,18 +320,20 @@ impl Node {
     pub async fn open_http(&mut self, config: &Config, serves: Serves) -> anyhow::Result<SocketAddr> {
         let front = self.front(config).await?;
         let options = HttpOptions {
+            fleet: self.fleet(config).await?,
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
             max_connections: config.max_connections,
             auth: config.auth()?,
         };
-        Self::warn_of_open_door(config, &options)?;
+        open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {
             Some(doors) => doors,
-            None => Doors::start(front).await?,
+            None => Box::pin(Doors::start(front, config.max_sessions_per_principal)).await?,
         };
-        let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
+        // Boxed, as it is large and made once.
+        let door = Box::pin(HttpDoor::bind(self.legacy.insert(doors), options)).await?;
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
@@ -340,7 +376,7 @@ impl Node {
         {
             warn!("the calls of clients that had gone did not end in time");
         }
-        let stopped = join_all(self.servers.into_iter().map(Kept::stop));
+        let stopped = join_all(self.servers.into_iter().chain(self.services).map(Kept::stop));
         if timeout(SERVER_DRAIN, stopped).await.is_err() {
             warn!("a server did not stop in its time");
         }

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -46,6 +46,19 @@ impl Snapshot {
             .filter_map(|(id, replicas)| replicas.last().map(|card| (id, card)))
     }
 
+    /// The servers that are well: those with a replica that is.
+    pub fn well(&self) -> impl Iterator<Item = (&ServerId, &ServerCard)> {
+        self.servers().filter(|(id, _)| self.trouble(id).is_none())
+    }
+
+    /// Why a server should not be used now: what troubles its replicas, if none of them is well.
+    #[must_use]
+    pub fn trouble(&self, id: &ServerId) -> Option<&str> {
+        let mut troubles = self.replicas(id).iter().map(|card| card.trouble.as_deref());
+        let first = troubles.next()??;
+        troubles.all(|trouble| trouble.is_some()).then_some(first)
+    }
+
     /// The card that stands for a server's replicas: the one of the newest version.
     #[must_use]
     pub fn server(&self, id: &ServerId) -> Option<&ServerCard> {
@@ -68,6 +81,8 @@ struct Inner {
     snapshot: ArcSwap<Snapshot>,
     /// Held only to apply one change.
     known: Mutex<BTreeMap<(ServerId, String), Known>>,
+    /// When each server was last heard of, also those that are gone. Held only to read or write one.
+    last_seen: Mutex<BTreeMap<ServerId, SystemTime>>,
     changed: watch::Sender<u64>,
 }
 
@@ -95,6 +110,7 @@ impl Directory {
             tenant: tenant.to_owned(),
             snapshot: ArcSwap::default(),
             known: Mutex::default(),
+            last_seen: Mutex::default(),
             changed: watch::channel(0).0,
         }));
         bus.publish_with_reply(subject::ask_all_services(), inbox.clone(), Vec::new())
@@ -116,6 +132,13 @@ impl Directory {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.snapshot.load_full()
+    }
+
+    /// When a server was last heard of by this process, if it ever was.
+    #[must_use]
+    pub fn last_seen(&self, id: &ServerId) -> Option<SystemTime> {
+        let seen = self.0.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(id).copied()
     }
 
     /// Tells of changes; the value is the snapshot's generation.
@@ -185,6 +208,9 @@ impl Directory {
     }
 
     fn insert(&self, card: &ServerCard, sweep: u64) {
+        let mut seen = self.0.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(card.id.clone(), SystemTime::now());
+        drop(seen);
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (card.id.clone(), card.instance.clone());
         let old = known.insert(

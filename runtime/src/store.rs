@@ -3,27 +3,35 @@
 //! Reads ask the stream's leader, so that whoever reads after an acknowledged write sees it; direct reads were seen to be stale.
 //! Writes are fenced by the revision that was read.
 
+mod mirror;
+
 use std::time::Duration;
 
 use async_nats::jetstream::{
     self, ErrorCode,
+    consumer::{AckPolicy, Info, pull},
     context::CreateStreamErrorKind,
     kv::{self, CreateErrorKind, UpdateErrorKind},
     stream::{Config, DiscardPolicy},
 };
 use bytes::Bytes;
+use tracing::debug;
 
 use crate::bus::Bus;
 
+pub use mirror::{Mirror, Mirrored, Picture};
+
 /// How long the broker may take over one read or write.
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
+/// How long the broker keeps what was made for a count and not cleared away.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// What a bucket is for.
 #[derive(Clone, Debug)]
 pub struct BucketOptions {
     /// Its name: letters, digits, `-` and `_`.
     pub name: &'static str,
-    /// How long a record lives after its last write.
+    /// How long a record lives after its last write; zero for ever.
     pub max_age: Duration,
     /// How many bytes all records may take.
     pub max_bytes: i64,
@@ -35,6 +43,7 @@ pub struct BucketOptions {
 #[derive(Clone)]
 pub struct Bucket {
     kv: kv::Store,
+    bus: Bus,
 }
 
 /// One record as it was read.
@@ -103,7 +112,7 @@ impl Bucket {
             .get_key_value(name)
             .await
             .map_err(|error| failed(error.into()))?;
-        Ok(Self { kv })
+        Ok(Self { kv, bus: bus.clone() })
     }
 
     /// Reads a record; `None` when there is none.
@@ -148,12 +157,52 @@ impl Bucket {
             })
     }
 
-    /// Removes a record for good.
+    /// Removes a record if it still has the revision that was read. Mirrors hear of it by a marker that stays in its place.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it has another revision by now.
+    pub async fn remove_at(&self, key: &str, revision: u64) -> Result<(), StoreError> {
+        self.kv
+            .purge_expect_revision(key, Some(revision))
+            .await
+            .map_err(|error| match error.kind() {
+                UpdateErrorKind::WrongLastRevision => StoreError::Conflict,
+                _ => broker(error),
+            })
+    }
+
+    /// Removes a record for good. Nothing of it stays that would be counted, and no mirror hears of it.
     ///
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
     pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
-        self.kv.purge(key).await.map_err(broker)
+        let subject = format!("{}{key}", self.kv.prefix);
+        let purged = self.kv.stream.purge().filter(subject).await;
+        purged.map(drop).map_err(broker)
+    }
+
+    /// How many records there are whose keys begin with this and a dot.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn count(&self, prefix: &str) -> Result<u64, StoreError> {
+        // What a consumer would have to read is a number that the broker keeps at hand; names of subjects would be told one by one.
+        let config = pull::Config {
+            filter_subject: format!("{}{prefix}.>", self.kv.prefix),
+            ack_policy: AckPolicy::None,
+            inactive_threshold: COUNTING,
+            memory_storage: true,
+            ..pull::Config::default()
+        };
+        let counting = self.kv.stream.create_consumer(config).await.map_err(broker)?;
+        let Info {
+            name, num_pending, ..
+        } = counting.cached_info();
+        // The broker forgets it soon anyway.
+        if let Err(error) = self.kv.stream.delete_consumer(name).await {
+            debug!(%error, "a count was not cleared away");
+        }
+        Ok(*num_pending)
     }
 }
 

@@ -35,6 +35,15 @@ impl Client {
         }
     }
 
+    /// The same client with whatever another one shows.
+    #[must_use]
+    pub fn with_token_of(&self, other: &Self) -> Self {
+        Self {
+            token: other.token.clone(),
+            ..self.clone()
+        }
+    }
+
     /// A modern request as a correct client sends it; tests take it apart.
     pub fn modern(&self, called: &str, params: Value) -> RequestBuilder {
         self.modern_with_id(called, params, 1)

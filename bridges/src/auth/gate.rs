@@ -26,6 +26,8 @@ use crate::upstream::remote::fetch::Fetcher;
 
 /// The longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// The role of those who operate the platform, unless somebody says otherwise.
+const OPERATOR: &str = "operator";
 /// What carries a token in a URL, where it would be logged on its way.
 const QUERY_KEYS: [&str; 4] = ["access_token", "token", "api_key", "apikey"];
 
@@ -53,6 +55,8 @@ struct Checks {
     advertised: Vec<Scope>,
     /// The tenant whose servers this door shows.
     tenant: String,
+    /// The role of those who operate the platform.
+    operator_role: String,
 }
 
 struct Issuer {
@@ -102,6 +106,17 @@ impl Gate {
             debug!(endpoint, %refusal, "refused a request by what it shows");
         }
         admitted
+    }
+
+    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and the role of operators.
+    pub(crate) async fn operate(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+        let admitted = self.admit("", headers, uri).await?;
+        match &self.checks {
+            Some(checks) if !admitted.principal.roles.contains(&checks.operator_role) => Err(
+                Refusal::Forbidden("this is for operators, whose role the caller does not have"),
+            ),
+            _ => Ok(()),
+        }
     }
 
     /// The answer to a request that is not let in.
@@ -169,6 +184,10 @@ impl Checks {
             required: options.required_scopes.clone(),
             advertised: advertised.unwrap_or(&options.required_scopes).clone(),
             tenant: tenant.to_owned(),
+            operator_role: options
+                .operator_role
+                .clone()
+                .unwrap_or_else(|| OPERATOR.to_owned()),
         })
     }
 

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bus_schema::{Principal, RpcError};
+use bus_schema::{Principal, RpcError, mcp::method};
 use bytes::Bytes;
 use runtime::{
     Bus,
@@ -15,7 +15,8 @@ use serde::Deserialize;
 use tokio::{sync::Mutex, time::timeout};
 use tracing::warn;
 
-use crate::legacy::key;
+use super::{Front, route::Route};
+use crate::{legacy::key, request::Incoming};
 
 /// How long it is remembered whose a task is.
 const MAX_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -52,6 +53,25 @@ impl Owner {
     fn key(&self, task: &str) -> String {
         // No id of a server has a space.
         key(&self.principal, &format!("task {} {task}", self.server))
+    }
+}
+
+impl Front {
+    /// Checks that a task that a request is about is its caller's; gives the caller where the answer may tell of a new one.
+    pub(super) async fn owner(
+        &self,
+        principal: &Principal,
+        incoming: &Incoming,
+        route: &Route,
+    ) -> Result<Option<Owner>, RpcError> {
+        let owner = Owner::of(principal, route.server.as_str());
+        if method::TASKS.contains(&incoming.method.as_str())
+            && let (Some(owner), Some(task)) = (&owner, &route.name)
+        {
+            self.0.task_owners.check(owner, task).await?;
+        }
+        let may_own = incoming.method == method::TOOLS_CALL && incoming.meta.declares_tasks;
+        Ok(owner.filter(|_| may_own))
     }
 }
 

@@ -35,6 +35,17 @@ pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: 
     }
 }
 
+/// Stands before what operators do.
+pub(super) async fn operate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    match door.gate.operate(request.headers(), request.uri()).await {
+        Ok(()) => {
+            request.headers_mut().remove(header::AUTHORIZATION);
+            next.run(request).await
+        }
+        Err(refusal) => door.gate.refuse("", &refusal),
+    }
+}
+
 /// What is wrong with a path that has a route and leads to no endpoint: the id of its server.
 fn why_not(path: &str) -> String {
     let id = path.split('/').nth(2).unwrap_or_default();

@@ -58,6 +58,8 @@ pub struct HttpOptions {
     pub allowed: Vec<String>,
     /// Which protocols are spoken.
     pub serves: Serves,
+    /// What is told of servers.
+    pub fleet: admin::Fleet,
     /// How many connections it holds; one more is refused with 503.
     pub max_connections: usize,
     /// Who may come in.
@@ -180,7 +182,7 @@ impl HttpDoor {
         Ok(Self {
             listener,
             local,
-            router: routes(door, options.serves),
+            router: routes(door, options.fleet, options.serves),
             limits: Limits {
                 connections: options.max_connections,
                 ..Limits::default()
@@ -212,7 +214,7 @@ impl HttpDoor {
 }
 
 /// Every route of the door.
-fn routes(door: Door, serves: Serves) -> Router {
+fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
     let mut router = Router::new();
     if serves != Serves::WebSocket {
         router = router
@@ -225,11 +227,14 @@ fn routes(door: Door, serves: Serves) -> Router {
             .route("/ws", any(ws::all_servers))
             .route("/servers/{id}/ws", any(ws::one_server));
     }
-    let admin = admin::routes(door.front.clone());
+    let operating = middleware::from_fn_with_state(door.clone(), admission::operate);
+    let admin = admin::routes(fleet.front.clone());
+    let operators = admin::operator_routes(fleet).route_layer(operating);
     router
         .route_layer(middleware::from_fn_with_state(door.clone(), admission::admit))
         .merge(admission::documents())
         .merge(admin)
+        .merge(operators)
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(door.clone(), guard))
         .with_state(door)

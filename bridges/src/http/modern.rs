@@ -15,7 +15,7 @@ use bus_schema::{
 use super::{DOOR, Door, admission, answer, text_header, trace_of};
 use crate::{
     auth::Admitted,
-    front::{Caller, Endpoint, Teardown},
+    front::{Caller, Endpoint},
     param_headers,
     request::Incoming,
 };
@@ -62,7 +62,6 @@ fn caller(door: &Door, endpoint: Endpoint, who: &Admitted, headers: &HeaderMap) 
         protocol_version: ProtocolVersion::MODERN,
         trace: trace_of(headers),
         ending: door.stop.child_token(),
-        teardown: Teardown::Result,
     }
 }
 

@@ -11,7 +11,7 @@ use super::edit::Members;
 const MAX_DEPTH: usize = 64;
 
 /// The one spelling of a JSON text.
-pub(super) fn canonical(raw: &RawValue) -> String {
+pub(crate) fn canonical(raw: &RawValue) -> String {
     let mut out = String::with_capacity(raw.get().len());
     write(raw, 0, &mut out);
     out

@@ -2,10 +2,10 @@
 //!
 //! A child process is one way to have a conversation. What runs the calls knows only what stands here.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc, time::Duration};
 
 use bus_schema::mcp::{Era, ProtocolVersion};
-use futures::future::BoxFuture;
+use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::Value;
 
 use super::{capabilities::Declared, error::UpstreamError, link::Link, options::EraKnob};
@@ -46,6 +46,8 @@ pub(super) struct Offers {
     pub(super) logging: bool,
     /// It tells of changed resources.
     pub(super) subscribe: bool,
+    /// It makes experimental tasks of tool calls (2025-11-25).
+    pub(super) tasks: bool,
 }
 
 impl Offers {
@@ -54,6 +56,7 @@ impl Offers {
         Self {
             logging: capabilities["logging"].is_object(),
             subscribe: capabilities["resources"]["subscribe"] == true,
+            tasks: false,
         }
     }
 }
@@ -95,6 +98,16 @@ pub(super) trait Connector: Send + Sync + 'static {
 
     /// Whether the transport tells which call a message of the server belongs to.
     fn association(&self) -> Association;
+
+    /// How often it is to be asked whether the server is well, where something beside the conversation says so.
+    fn health_every(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Asks that.
+    fn ask_health(&self) -> BoxFuture<'_, Result<(), String>> {
+        ready(Ok(())).boxed()
+    }
 }
 
 /// What a transport tells of the messages that name no call.

@@ -152,6 +152,17 @@ pub(super) struct Turn {
 }
 
 impl Turn {
+    /// The call need not be the only one any more that may be asked: what the server asks for it says so.
+    pub(super) fn share(&mut self) {
+        if self.manner == Manner::Alone {
+            self.manner = Manner::Along;
+            if let Some(lane) = self.lanes.table().lane(self.number) {
+                lane.taken = false;
+            }
+            self.lanes.changed.notify_waiters();
+        }
+    }
+
     /// What the server may still ask for this call must not be taken for a question of the next: the lane takes no more calls.
     pub(super) fn spoil(&self) {
         if self.manner == Manner::Alone

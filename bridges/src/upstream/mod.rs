@@ -3,7 +3,7 @@
 //! [`Upstream`] runs a command and speaks MCP with it over its stdin and stdout, in whichever era the command knows, or does the
 //! same with a server at a URL ([`remote`]). Inside, `process` owns the operating system's side, `link` the conversation, `handshake` finds out the era, and `request`, `answer`
 //! and `legacy` translate. `server` chooses the conversation of a call: callers that a legacy server may ask have `lanes` of their
-//! own, and `rounds`, `ask` and `park` carry what it asks. Restarting belongs to [`runtime::supervise`], and serving on the bus to
+//! own, `rounds`, `ask` and `park` carry what it asks, and `tasks` holds what it works on for longer. Restarting belongs to [`runtime::supervise`], and serving on the bus to
 //! [`runtime::host`].
 
 mod answer;
@@ -11,6 +11,7 @@ mod ask;
 mod asks;
 mod call;
 mod canonical;
+pub(crate) use canonical::canonical;
 mod capabilities;
 mod child;
 mod connection;
@@ -27,6 +28,7 @@ mod options;
 mod park;
 mod part;
 mod pending;
+mod polling;
 mod process;
 pub mod remote;
 mod request;
@@ -34,6 +36,7 @@ mod rounds;
 mod seal;
 mod server;
 mod subscriptions;
+mod tasks;
 
 use crate::edit;
 

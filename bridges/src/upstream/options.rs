@@ -7,7 +7,8 @@ use std::{
 };
 
 use bus_schema::ServerId;
-use serde::Deserialize;
+
+pub use bus_schema::upstream::EraKnob;
 
 /// A server that is a command line. Not `Debug`, as `env` may hold secrets.
 #[derive(Clone)]
@@ -72,19 +73,6 @@ impl From<AskingOptions> for LaneLimits {
             idle: options.idle,
         }
     }
-}
-
-/// Whether the era of an upstream server is known beforehand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum EraKnob {
-    /// It is found out: a modern question first, and a legacy handshake when that is not understood.
-    #[default]
-    Auto,
-    /// It begins with `initialize`.
-    Legacy,
-    /// It takes metadata with every request.
-    Modern,
 }
 
 /// How long a child may take over what only it can do.

@@ -22,8 +22,10 @@ use super::{
     lanes::Lanes,
     options::{AskingOptions, ChildOptions, EraKnob, Limits},
     park::Parks,
+    polling,
     remote::{RemoteConnector, RemoteError, RemoteOptions},
     server::UpstreamServer,
+    tasks::Tasks,
 };
 
 /// How long the host of a server that has ended may take to hand out its last answers before a new one starts.
@@ -38,6 +40,7 @@ pub struct Upstream {
     /// What belongs to single callers outlives the connection that all share.
     lanes: Arc<Lanes>,
     parks: Arc<Parks>,
+    tasks: Arc<Tasks>,
     /// The era that the last run was found to speak, so that a restart need not find out again. Held only to read or set it.
     era: Mutex<Option<Era>>,
 }
@@ -89,6 +92,7 @@ impl Upstream {
         connector: Arc<dyn Connector>,
     ) -> Self {
         let parks = Parks::new(host.id.clone(), bus.instance().to_owned(), asking.input_ttl);
+        let tasks = Tasks::new(bus.instance().to_owned());
         let lanes = Lanes::new(
             host.id.clone(),
             Arc::clone(&connector),
@@ -102,6 +106,7 @@ impl Upstream {
             connector,
             lanes,
             parks,
+            tasks,
             era: Mutex::new(None),
         }
     }
@@ -125,12 +130,14 @@ impl Upstream {
             session,
             Arc::clone(&self.lanes),
             Arc::clone(&self.parks),
+            Arc::clone(&self.tasks),
         ));
         let host = tokio::select! {
             host = Host::start(self.bus.clone(), Arc::clone(&server) as _, self.host.clone()) => host?,
             error = carrier.ended() => return Err(error),
         };
-        Ok(run(server, carrier, host, stop).boxed())
+        let connector = Arc::clone(&self.connector);
+        Ok(run(server, connector, carrier, host, stop).boxed())
     }
 
     fn knob(&self) -> EraKnob {
@@ -151,12 +158,14 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         // Told to stop while it was down, it has not ended them.
         self.parks.clear();
+        self.tasks.clear();
         self.lanes.stop();
     }
 }
 
 async fn run(
     server: Arc<UpstreamServer>,
+    connector: Arc<dyn Connector>,
     mut carrier: Box<dyn Carrier>,
     host: Host,
     stop: CancellationToken,
@@ -164,6 +173,7 @@ async fn run(
     tokio::select! {
         () = stop.cancelled() => {}
         never = server.accompany() => match never {},
+        never = polling::watch(&*connector, host.health()) => match never {},
         error = carrier.ended() => {
             // It goes on answering those who are slow to listen, off the bus already.
             let mut leaving = host.stop().boxed();
@@ -183,6 +193,7 @@ async fn run(
     }
     // Nobody comes back to them.
     server.parks.clear();
+    server.tasks.clear();
     server.lanes.close().await;
     carrier.shut_down().await;
     Ok(())

@@ -26,6 +26,7 @@ pub(super) struct AuthSection {
     public_url: Option<String>,
     required_scopes: Vec<String>,
     scopes_supported: Option<Vec<String>>,
+    operator_role: Option<String>,
     issuers: Vec<IssuerLine>,
     api_keys: Vec<ApiKeyLine>,
 }
@@ -167,6 +168,7 @@ impl AuthSection {
                 Some(all) => Some(scopes(all).context("auth.scopes_supported")?),
                 None => None,
             },
+            operator_role: self.operator_role.clone(),
         })))
     }
 }

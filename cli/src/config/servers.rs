@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use bridges::upstream::{
     AskingOptions, ChildOptions, EraKnob,
-    remote::{Bearer, RemoteOptions, Secret, TransportKnob},
+    remote::{Bearer, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob},
 };
 use bus_schema::ServerId;
 use serde::Deserialize;
@@ -21,7 +21,7 @@ const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
 const MOST_CHILDREN: usize = 1_000;
 
 /// An external server in the file: a command, or a URL.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerLine {
     /// Its id on the bus.
@@ -42,6 +42,8 @@ pub struct ServerLine {
     pub bearer_env: Option<String>,
     /// The file that holds the token.
     pub bearer_file: Option<PathBuf>,
+    /// A page that answers with a status of success while the server is well.
+    pub health_url: Option<String>,
     /// The certificates that it is checked against instead of the system's.
     pub ca_file: Option<PathBuf>,
     /// Whether it may be at a private address, and without encryption.
@@ -82,7 +84,11 @@ impl ServerLine {
     ///
     /// # Errors
     /// When a variable that it names is not there.
-    pub fn to_options(&self, tool_timeouts: HashMap<String, Duration>) -> anyhow::Result<ServerOptions> {
+    pub fn to_options(
+        &self,
+        tool_timeouts: HashMap<String, Duration>,
+        health_every: Duration,
+    ) -> anyhow::Result<ServerOptions> {
         let Some(url) = &self.url else {
             return Ok(ServerOptions::Child(ChildOptions {
                 id: self.id.clone(),
@@ -103,6 +109,7 @@ impl ServerLine {
         };
         Ok(ServerOptions::Remote(RemoteOptions {
             tool_timeouts,
+            health_every,
             ..self.remote(url, bearer)
         }))
     }
@@ -115,6 +122,9 @@ impl ServerLine {
             era: self.era,
             headers: self.headers.clone().unwrap_or_default(),
             bearer,
+            health_url: self.health_url.clone(),
+            health_every: HEALTH_EVERY,
+            epoch: None,
             ca_file: self.ca_file.clone(),
             allow_private: self.allow_private.unwrap_or_default(),
             tags: self.tags.clone(),
@@ -186,6 +196,7 @@ impl ServerLine {
                         ("headers", self.headers.is_some()),
                         ("bearer_env", self.bearer_env.is_some()),
                         ("bearer_file", self.bearer_file.is_some()),
+                        ("health_url", self.health_url.is_some()),
                         ("ca_file", self.ca_file.is_some()),
                         ("allow_private", self.allow_private.is_some()),
                     ],
@@ -312,7 +323,7 @@ mod tests {
             bearer_env = \"TRUNKLINE_TEST_NO_SUCH_VARIABLE\"\nheaders = { X-Team = \"a\" }\n";
         let config = load(line).expect("loads");
         let error = config.servers[0]
-            .to_options(HashMap::new())
+            .to_options(HashMap::new(), HEALTH_EVERY)
             .err()
             .expect("no secret")
             .to_string();
@@ -321,7 +332,8 @@ mod tests {
             "{error}"
         );
         let config = load(&line.replace("TRUNKLINE_TEST_NO_SUCH_VARIABLE", "PATH")).expect("loads");
-        let Ok(ServerOptions::Remote(remote)) = config.servers[0].to_options(HashMap::new()) else {
+        let Ok(ServerOptions::Remote(remote)) = config.servers[0].to_options(HashMap::new(), HEALTH_EVERY)
+        else {
             panic!("it is a remote server");
         };
         assert_eq!(remote.transport, TransportKnob::Sse);

@@ -24,7 +24,7 @@ use tracing::warn;
 use super::{HostError, HostOptions, McpServer, Parts, deprecated, tool_list};
 use crate::{
     bus::Bus,
-    catalogue::{Listed, MAX_PAGES, list_request},
+    catalogue::{Listed, MAX_PAGES, Question, request_for},
 };
 
 /// The `_meta` key by which a tool says how long its calls may take, in milliseconds.
@@ -163,6 +163,7 @@ pub(super) fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
         prompts: 0,
         resources: 0,
         max_in_flight: options.max_in_flight,
+        trouble: None,
     }
 }
 
@@ -209,9 +210,14 @@ async fn ask(
 ) -> Result<Value, HostError> {
     let wrong = |why: String| HostError::Description { method: called, why };
     let principal = Principal::new("host", &options.tenant);
+    let question = Question {
+        method: called,
+        cursor,
+        capabilities: &Map::new(),
+    };
     let request = Request {
         caller: bus.instance().to_owned(),
-        ..list_request(options.id.as_str(), called, cursor, principal)
+        ..request_for(options.id.as_str(), &question, principal)
     };
     // Nobody listens for notifications here: without a receiver they are dropped.
     let (parts, _) = mpsc::channel(1);

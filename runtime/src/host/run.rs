@@ -58,6 +58,8 @@ pub(super) struct Shared {
     pub(super) running: TaskTracker,
     /// What the server said of itself last. Held only to read or replace it.
     description: Mutex<Description>,
+    /// Why the server should not be used now. Held only to read or replace it.
+    trouble: Mutex<Option<String>>,
     /// Calls to deprecated tools, as the log tells of them.
     deprecated_calls: deprecated::Calls,
     /// Who wants to hear of changed resources.
@@ -101,6 +103,7 @@ impl Host {
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
             description: Mutex::new(description),
+            trouble: Mutex::default(),
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
             draining: CancellationToken::new(),
@@ -132,11 +135,38 @@ impl Host {
         self.shared.card()
     }
 
+    /// By which the server's health is told while it is served.
+    #[must_use]
+    pub fn health(&self) -> HostHealth {
+        HostHealth(Arc::clone(&self.shared))
+    }
+
     /// Takes the server off the bus: new calls go elsewhere at once, running ones get their time to finish.
     pub async fn stop(mut self) {
         self.stop.cancel();
         let _ = self.finished.wait_for(|finished| *finished).await;
         info!(server.id = %self.shared.options.id, "server has left the bus");
+    }
+}
+
+/// Tells the bus how a hosted server is.
+#[derive(Clone)]
+pub struct HostHealth(Arc<Shared>);
+
+impl HostHealth {
+    /// Says why the server should not be used now, or that it is well again.
+    pub async fn set(&self, trouble: Option<String>) {
+        let changed = {
+            let mut known = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *known, trouble.clone()) != trouble
+        };
+        if changed && !self.0.draining.is_cancelled() {
+            match &trouble {
+                Some(why) => warn!(server.id = %self.0.options.id, why, "server is in trouble"),
+                None => info!(server.id = %self.0.options.id, "server is well again"),
+            }
+            self.0.announce(EventKind::Up).await;
+        }
     }
 }
 
@@ -148,7 +178,13 @@ impl Drop for Host {
 
 impl Shared {
     pub(super) fn card(&self) -> ServerCard {
-        self.description().card.clone()
+        let mut card = self.description().card.clone();
+        card.trouble = self
+            .trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        card
     }
 
     fn description(&self) -> std::sync::MutexGuard<'_, Description> {

@@ -22,7 +22,8 @@ use super::{
 };
 
 /// Who asks.
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
+pub(super) const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("trunkline/", env!("CARGO_PKG_VERSION")));
 /// Common servers close a connection that was idle for five seconds; a request that meets the end of one is lost.
 const IDLE_LIMIT: Duration = Duration::from_secs(4);
 /// How many connections may wait for more to do.
@@ -142,7 +143,7 @@ fn judge<B>(answer: Response<B>) -> Result<Response<B>, RemoteError> {
 }
 
 /// What the dialer found is somewhere below hyper's own error.
-fn cause(error: &legacy::Error) -> RemoteError {
+pub(super) fn cause(error: &legacy::Error) -> RemoteError {
     let mut next: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<RemoteError>() {

@@ -5,6 +5,7 @@
 //! credentials or a server that is down, ends the attempt. Source: MCP 2026-07-28, Streamable HTTP, backward compatibility.
 
 use std::{
+    future::ready,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -38,10 +39,12 @@ use super::{
     guard::Reach,
     http_sse::HttpSse,
     modern::{self, Modern},
-    options::{RemoteOptions, TransportKnob, to_uri},
+    options::{Bearer, RemoteOptions, TransportKnob, to_uri},
+    page::Page,
     pump::pump,
     session::{self, Legacy, NotOpened},
     tls,
+    token::Issuer,
     ws::Socket,
 };
 
@@ -57,6 +60,7 @@ pub(in crate::upstream) struct Server {
     transport: TransportKnob,
     era: EraKnob,
     client: Arc<Client>,
+    page: Option<Page>,
 }
 
 /// What a server was found to speak.
@@ -94,10 +98,20 @@ impl Server {
             Reach::of(options.allow_private),
             tls::connector(options.ca_file.as_deref())?,
         );
+        let issuer = match (&options.bearer, options.issuer()?) {
+            (Bearer::Client(credentials), Some(issuer)) => {
+                Some(Issuer::new(credentials, to_uri(&issuer)?, &url, dialer.clone())?)
+            }
+            _ => None,
+        };
+        let page = match options.health_page()? {
+            Some(page) => Some(Page::new(to_uri(&page)?, options.health_every, dialer.clone())),
+            None => None,
+        };
         let client = Client::new(
             dialer,
             options.standing_headers()?,
-            Credentials::new(&options.bearer)?,
+            Credentials::new(&options.bearer, issuer)?,
         );
         Ok(Self {
             id: options.id.clone(),
@@ -105,6 +119,7 @@ impl Server {
             transport,
             era: options.era,
             client: Arc::new(client),
+            page,
         })
     }
 
@@ -175,6 +190,17 @@ impl Connector for RemoteConnector {
             Ok(Connection::new(link, session, Box::new(remote)))
         }
         .boxed()
+    }
+
+    fn health_every(&self) -> Option<Duration> {
+        self.server.page.as_ref().map(|page| page.every)
+    }
+
+    fn ask_health(&self) -> BoxFuture<'_, Result<(), String>> {
+        match &self.server.page {
+            Some(page) => page.ask().boxed(),
+            None => ready(Ok(())).boxed(),
+        }
     }
 
     fn association(&self) -> Association {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use arc_swap::ArcSwapOption;
 use axum::http::HeaderValue;
 use std::sync::Arc;
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, sync::Mutex, time::Instant};
 
 use super::{
     error::RemoteError,
     options::{Bearer, Secret},
+    token::Issuer,
 };
 
 /// A longer file holds something else.
@@ -17,23 +18,33 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 
 /// A bearer token, as the header that carries it.
 pub(super) struct Credentials {
-    file: Option<PathBuf>,
+    source: Source,
     current: ArcSwapOption<HeaderValue>,
 }
 
+/// Where the token comes from.
+enum Source {
+    /// From nowhere, or from what the operator wrote.
+    Fixed,
+    File(PathBuf),
+    /// With until when the present one is used. Held while a new one is got, so that only one is.
+    Issuer(Box<Issuer>, Mutex<Option<Instant>>),
+}
+
 impl Credentials {
-    /// What the operator gave. A file is read on first use.
+    /// What the operator gave. A file is read, and an issuer asked, on first use.
     ///
     /// # Errors
     /// [`RemoteError::BadBearer`] when a header cannot carry it.
-    pub(super) fn new(bearer: &Bearer) -> Result<Self, RemoteError> {
-        let (file, current) = match bearer {
-            Bearer::None => (None, None),
-            Bearer::Token(token) => (None, Some(Arc::new(value(token, "bearer_env")?))),
-            Bearer::File(path) => (Some(path.clone()), None),
+    pub(super) fn new(bearer: &Bearer, issuer: Option<Issuer>) -> Result<Self, RemoteError> {
+        let (source, current) = match (bearer, issuer) {
+            (_, Some(issuer)) => (Source::Issuer(Box::new(issuer), Mutex::default()), None),
+            (Bearer::Token(token), None) => (Source::Fixed, Some(Arc::new(value(token, "bearer_env")?))),
+            (Bearer::File(path), None) => (Source::File(path.clone()), None),
+            (Bearer::None | Bearer::Client(_), None) => (Source::Fixed, None),
         };
         Ok(Self {
-            file,
+            source,
             current: ArcSwapOption::new(current),
         })
     }
@@ -41,26 +52,58 @@ impl Credentials {
     /// The header to send, if any.
     ///
     /// # Errors
-    /// [`RemoteError`] when the file holds no token.
+    /// [`RemoteError`] when there is no token to be had.
     pub(super) async fn get(&self) -> Result<Option<Arc<HeaderValue>>, RemoteError> {
-        let current = self.current.load_full();
-        match (current, &self.file) {
-            (None, Some(path)) => self.read(path).await.map(Some),
-            (current, _) => Ok(current),
+        match (&self.source, self.current.load_full()) {
+            (Source::File(path), None) => self.read(path).await.map(Some),
+            (Source::Issuer(issuer, until), current) => {
+                let mut until = until.lock().await;
+                match current.filter(|_| until.is_some_and(|until| Instant::now() < until)) {
+                    Some(current) => Ok(Some(current)),
+                    None => self.issue(issuer, &mut until).await.map(Some),
+                }
+            }
+            (Source::Fixed | Source::File(_), current) => Ok(current),
         }
     }
 
-    /// Another header than the one that was refused, if the file holds one by now.
+    /// Another header than the one that was refused, if there is one by now.
     ///
     /// # Errors
-    /// [`RemoteError`] when the file holds no token.
+    /// [`RemoteError`] when there is no token to be had.
     pub(super) async fn renewed(
         &self,
         refused: Option<&HeaderValue>,
     ) -> Result<Option<Arc<HeaderValue>>, RemoteError> {
-        let Some(path) = &self.file else { return Ok(None) };
-        let read = self.read(path).await?;
-        Ok((Some(&*read) != refused).then_some(read))
+        let other = match &self.source {
+            Source::Fixed => return Ok(None),
+            Source::File(path) => self.read(path).await?,
+            Source::Issuer(issuer, until) => {
+                let mut until = until.lock().await;
+                // Whoever was refused at the same time has got a new one already.
+                match self
+                    .current
+                    .load_full()
+                    .filter(|current| Some(&**current) != refused)
+                {
+                    Some(current) => current,
+                    None => self.issue(issuer, &mut until).await?,
+                }
+            }
+        };
+        Ok((Some(&*other) != refused).then_some(other))
+    }
+
+    async fn issue(
+        &self,
+        issuer: &Issuer,
+        until: &mut Option<Instant>,
+    ) -> Result<Arc<HeaderValue>, RemoteError> {
+        let issued = issuer.issue().await?;
+        let token = Arc::new(value(&issued.token, "the answer of its issuer")?);
+        self.current.store(Some(Arc::clone(&token)));
+        *until = Some(issued.until);
+        Ok(token)
     }
 
     async fn read(&self, path: &Path) -> Result<Arc<HeaderValue>, RemoteError> {
@@ -100,7 +143,7 @@ mod tests {
     async fn a_token_is_read_again_only_when_it_was_refused() {
         let path = std::env::temp_dir().join(format!("trunkline-bearer-{}", std::process::id()));
         std::fs::write(&path, "one\n").unwrap();
-        let credentials = Credentials::new(&Bearer::File(path.clone())).unwrap();
+        let credentials = Credentials::new(&Bearer::File(path.clone()), None).unwrap();
         let one = credentials.get().await.unwrap().unwrap();
         assert_eq!(*one, "Bearer one");
         assert!(one.is_sensitive());

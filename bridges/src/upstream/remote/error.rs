@@ -50,6 +50,12 @@ pub enum RemoteError {
     /// There is something else than a token.
     #[error("{0} holds no bearer token: one line of visible ASCII is expected")]
     BadBearer(String),
+    /// A variable that its declaration names is not there.
+    #[error("the environment of this process has no variable {0}, which its declaration names")]
+    NoSecret(String),
+    /// The issuer of tokens for it gives none.
+    #[error("cannot get a token for it from its issuer: {0}")]
+    NoToken(String),
     /// The certificates that a server is to be checked against cannot be had.
     #[error("cannot use the certificates in {}: {why}", path.display())]
     BadCa {

@@ -46,7 +46,7 @@ impl Fetcher {
     pub(crate) fn new(ca_file: Option<&Path>, allow_private: bool) -> Result<Self, RemoteError> {
         let reach = Reach::of(allow_private);
         let dialer = Dialer::new(reach, tls::connector(ca_file)?);
-        let credentials = Credentials::new(&Bearer::None)?;
+        let credentials = Credentials::new(&Bearer::None, None)?;
         Ok(Self {
             client: Client::new(dialer, HeaderMap::new(), credentials),
             reach,

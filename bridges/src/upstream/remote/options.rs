@@ -9,10 +9,11 @@ use std::{
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
 use bus_schema::{ServerId, header};
-use serde::Deserialize;
 use url::{Host, Url};
 
 use crate::upstream::{AskingOptions, EraKnob};
+
+pub use bus_schema::upstream::TransportKnob;
 
 use super::{dial, error::RemoteError, guard::Reach};
 
@@ -31,6 +32,12 @@ pub struct RemoteOptions {
     pub headers: BTreeMap<String, String>,
     /// What this platform shows it to be let in.
     pub bearer: Bearer,
+    /// A page that answers with a status of success while the server is well.
+    pub health_url: Option<String>,
+    /// How often that is asked.
+    pub health_every: Duration,
+    /// The number of its owner, which the server is told: it grows with each.
+    pub epoch: Option<u64>,
     /// The certificates that it is checked against, in PEM form, instead of those of the system.
     pub ca_file: Option<PathBuf>,
     /// Whether it may be inside: at a loopback or private address, and without encryption.
@@ -45,20 +52,8 @@ pub struct RemoteOptions {
     pub asking: AskingOptions,
 }
 
-/// Whether the transport of a remote server is known beforehand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum TransportKnob {
-    /// WebSocket for `ws` and `wss` URLs; for others Streamable HTTP, and HTTP+SSE when that is not understood.
-    #[default]
-    Auto,
-    /// Streamable HTTP.
-    Http,
-    /// HTTP+SSE, the transport of 2024-11-05.
-    Sse,
-    /// WebSocket.
-    Ws,
-}
+/// How often health pages are asked unless somebody says otherwise.
+pub const HEALTH_EVERY: Duration = Duration::from_secs(30);
 
 /// A token that the platform shows to a server.
 #[derive(Clone, Default)]
@@ -70,6 +65,21 @@ pub enum Bearer {
     Token(Secret),
     /// The one in a file, which is read again when the server refuses it.
     File(PathBuf),
+    /// One that is got from an issuer, and again before it ends.
+    Client(ClientCredentials),
+}
+
+/// Who the platform is at an issuer of tokens.
+#[derive(Clone)]
+pub struct ClientCredentials {
+    /// Where tokens are got.
+    pub token_endpoint: String,
+    /// The client's id.
+    pub client_id: String,
+    /// Its secret.
+    pub client_secret: Secret,
+    /// What is asked for.
+    pub scopes: Vec<String>,
 }
 
 /// A text that no log shows.
@@ -108,7 +118,8 @@ const OWN_HEADERS: [HeaderName; 11] = [
     http::TRANSFER_ENCODING,
     http::UPGRADE,
 ];
-const OWN_MCP_HEADERS: [&str; 5] = [
+const OWN_MCP_HEADERS: [&str; 6] = [
+    header::EPOCH,
     header::PROTOCOL_VERSION,
     header::METHOD,
     header::NAME,
@@ -125,7 +136,34 @@ impl RemoteOptions {
         let url = self.url()?;
         self.transport_of(&url)?;
         self.standing_headers()?;
+        self.health_page()?;
+        self.issuer()?;
         Ok(())
+    }
+
+    /// Where its health page is.
+    pub(super) fn health_page(&self) -> Result<Option<Url>, RemoteError> {
+        self.health_url.as_deref().map(|url| self.page(url)).transpose()
+    }
+
+    /// Where tokens for it are got.
+    pub(super) fn issuer(&self) -> Result<Option<Url>, RemoteError> {
+        match &self.bearer {
+            Bearer::Client(credentials) => self.page(&credentials.token_endpoint).map(Some),
+            Bearer::None | Bearer::Token(_) | Bearer::File(_) => Ok(None),
+        }
+    }
+
+    /// A URL that is asked by plain HTTP, under the same rules as the server's.
+    fn page(&self, url: &str) -> Result<Url, RemoteError> {
+        let url = self.usable(url)?;
+        match url.scheme() {
+            "http" | "https" => Ok(url),
+            _ => Err(RemoteError::BadUrl {
+                url: shown(url.as_str()),
+                why: "it is asked by HTTP; write https://host/path".to_owned(),
+            }),
+        }
     }
 
     /// The transport, when the settings leave no choice.
@@ -149,7 +187,11 @@ impl RemoteOptions {
 
     /// The URL, when it may be connected to as far as can be told without a resolver.
     pub(super) fn url(&self) -> Result<Url, RemoteError> {
-        judged(&self.url, Reach::of(self.allow_private))
+        self.usable(&self.url)
+    }
+
+    fn usable(&self, text: &str) -> Result<Url, RemoteError> {
+        judged(text, Reach::of(self.allow_private))
     }
 
     /// The headers that every request has.
@@ -175,6 +217,9 @@ impl RemoteOptions {
                 HeaderValue::from_str(value).map_err(|_| bad("its value is not visible ASCII"))?;
             value.set_sensitive(true);
             headers.insert(parsed, value);
+        }
+        if let Some(epoch) = self.epoch {
+            headers.insert(header::EPOCH, epoch.into());
         }
         Ok(headers)
     }
@@ -256,6 +301,9 @@ mod tests {
             era: EraKnob::Auto,
             headers: BTreeMap::new(),
             bearer: Bearer::None,
+            health_url: None,
+            health_every: HEALTH_EVERY,
+            epoch: None,
             ca_file: None,
             allow_private: false,
             tags: Vec::new(),

@@ -1,0 +1,241 @@
+//! The registry: takes declarations of servers, judges them, and keeps them.
+//!
+//! It is an actor without a state of its own: any number of them share the wishes, and every write is fenced by the revision that was
+//! read. It is on no call's way; what it keeps, every process has its own picture of.
+
+use std::sync::Arc;
+
+use bus_schema::{
+    Request, RpcError, ServerId,
+    mcp::error,
+    registry::{self, Declaration, Entry, Over, Put, Refusal, Remove, Was, Written},
+    rpc::Message,
+};
+use futures::{FutureExt as _, future::BoxFuture};
+use runtime::{
+    Bus, Directory, Host, HostOptions, McpServer, Outcome, Parts, Visibility, host::HostError,
+    placement::Owners, registry::Registry, store::StoreError,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tracing::info;
+
+/// How often a write is tried again that may replace anything and met another one.
+const ATTEMPTS: usize = 8;
+/// The code of errors that say why a wish was not granted; the reason stands in their data.
+const REFUSED: i64 = error::INVALID_PARAMS;
+
+/// The registry as a server on the bus.
+pub struct RegistryServer {
+    registry: Registry,
+    owners: Owners,
+    directory: Directory,
+}
+
+impl RegistryServer {
+    /// A registry over what is kept and who is there.
+    #[must_use]
+    pub const fn new(registry: Registry, owners: Owners, directory: Directory) -> Self {
+        Self {
+            registry,
+            owners,
+            directory,
+        }
+    }
+
+    /// Puts it on the bus, where only those find it who know its name.
+    ///
+    /// # Errors
+    /// [`HostError`] when the bus refuses.
+    pub async fn host(self, bus: Bus) -> Result<Host, HostError> {
+        let options = HostOptions {
+            visibility: Visibility::Hidden,
+            ..HostOptions::new(ServerId::registry())
+        };
+        Host::start(bus, Arc::new(self), options).await
+    }
+
+    async fn answer(&self, request: &Request) -> Result<serde_json::Value, RpcError> {
+        let by = &request.principal;
+        match request.method.as_str() {
+            registry::PUT => to_json(&self.put(&by.tenant, &by.subject, read(request)?).await?),
+            registry::REMOVE => to_json(&self.remove(&by.tenant, &read::<Remove>(request)?).await?),
+            other => Err(RpcError::new(
+                error::METHOD_NOT_FOUND,
+                format!("the registry has no method `{other}`"),
+            )),
+        }
+    }
+
+    async fn put(&self, tenant: &str, by: &str, put: Put) -> Result<Written, RpcError> {
+        let Put { declaration, over } = put;
+        declaration.check().map_err(|bad| {
+            let field = bad.field.to_owned();
+            refused(bad.to_string(), &Refusal::Bad { field })
+        })?;
+        for _ in 0..ATTEMPTS {
+            let known = self
+                .registry
+                .read(tenant, &declaration.id)
+                .await
+                .map_err(unavailable)?;
+            if let Some((entry, revision)) = &known
+                && entry.declaration == declaration
+                && !matches!(over, Over::Revision(wanted) if wanted != *revision)
+            {
+                return Ok(Written {
+                    entry: entry.clone(),
+                    revision: *revision,
+                    was: Was::Same,
+                });
+            }
+            self.may_replace(tenant, &declaration, known.as_ref(), over)?;
+            let now = now();
+            let entry = Entry {
+                registered_at: known
+                    .as_ref()
+                    .map_or_else(|| now.clone(), |(entry, _)| entry.registered_at.clone()),
+                updated_at: now,
+                registered_by: by.to_owned(),
+                declaration: declaration.clone(),
+            };
+            let written = self
+                .registry
+                .write(tenant, &entry, known.as_ref().map(|(_, revision)| *revision))
+                .await;
+            match written {
+                Ok(revision) => {
+                    info!(server.id = %declaration.id, by, revision, "registered a server");
+                    let was = if known.is_some() { Was::Changed } else { Was::New };
+                    return Ok(Written { entry, revision, was });
+                }
+                // Somebody else was quicker; what is there now decides.
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+        Err(refused(
+            format!(
+                "server `{}` is being changed by others all the time; try again",
+                declaration.id
+            ),
+            &Refusal::Changed,
+        ))
+    }
+
+    fn may_replace(
+        &self,
+        tenant: &str,
+        declaration: &Declaration,
+        known: Option<&(Entry, u64)>,
+        over: Over,
+    ) -> Result<(), RpcError> {
+        let id = &declaration.id;
+        match (known, over) {
+            (Some(_), Over::Nothing) => Err(refused(
+                format!(
+                    "server `{id}` is registered already, and otherwise; replace it with PUT, or choose another id"
+                ),
+                &Refusal::Exists,
+            )),
+            (Some((_, is)), Over::Revision(wanted)) if *is != wanted => Err(refused(
+                format!("server `{id}` has revision {is} and not {wanted}; read it again"),
+                &Refusal::Changed,
+            )),
+            (None, Over::Revision(_)) => Err(unknown(id)),
+            // What was registered until now may still be on its way out.
+            (None, _)
+                if self.owners.of(tenant, id).is_empty()
+                    && self.directory.snapshot().server(id).is_some() =>
+            {
+                Err(refused(
+                    format!("a server `{id}` is on the bus that was not registered here; choose another id"),
+                    &Refusal::OnTheBus,
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn remove(&self, tenant: &str, remove: &Remove) -> Result<Written, RpcError> {
+        let id = &remove.id;
+        for _ in 0..ATTEMPTS {
+            let known = self.registry.read(tenant, id).await.map_err(unavailable)?;
+            let (entry, revision) = known.ok_or_else(|| unknown(id))?;
+            if let Some(wanted) = remove.revision.filter(|wanted| *wanted != revision) {
+                return Err(refused(
+                    format!("server `{id}` has revision {revision} and not {wanted}; read it again"),
+                    &Refusal::Changed,
+                ));
+            }
+            match self.registry.remove(tenant, id, revision).await {
+                Ok(()) => {
+                    info!(server.id = %id, "removed a registered server");
+                    let was = Was::Changed;
+                    return Ok(Written { entry, revision, was });
+                }
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(unavailable(error)),
+            }
+        }
+        Err(refused(
+            format!("server `{id}` is being changed by others all the time; try again"),
+            &Refusal::Changed,
+        ))
+    }
+}
+
+impl McpServer for RegistryServer {
+    fn handle(self: Arc<Self>, request: Request, _parts: Parts) -> BoxFuture<'static, Outcome> {
+        async move {
+            let id = Message::parse(&request.body.0)
+                .ok()
+                .and_then(|message| message.id)
+                .map(ToString::to_string);
+            match self.answer(&request).await {
+                Ok(result) => {
+                    let result = result.to_string();
+                    Outcome::result(id.as_deref().unwrap_or("null"), result.as_bytes())
+                }
+                Err(error) => Outcome::error(id.as_deref(), &error),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn read<T: DeserializeOwned>(request: &Request) -> Result<T, RpcError> {
+    let message = Message::parse(&request.body.0)?;
+    let params = message.params.map_or("null", |params| params.get());
+    serde_json::from_str(params).map_err(|error| {
+        let field = "params".to_owned();
+        refused(error.to_string(), &Refusal::Bad { field })
+    })
+}
+
+fn to_json(written: &impl Serialize) -> Result<serde_json::Value, RpcError> {
+    serde_json::to_value(written).map_err(|error| RpcError::internal(error.to_string()))
+}
+
+fn refused(why: impl Into<String>, refusal: &Refusal) -> RpcError {
+    let data = serde_json::to_value(refusal).unwrap_or_default();
+    RpcError::new(REFUSED, why).with_data(data)
+}
+
+fn unknown(id: &ServerId) -> RpcError {
+    refused(format!("no server `{id}` is registered"), &Refusal::Unknown)
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it stands where errors are mapped")]
+fn unavailable(error: StoreError) -> RpcError {
+    refused(
+        format!("the registry cannot be read or written now: {error}"),
+        &Refusal::Unavailable,
+    )
+}
+
+fn now() -> String {
+    OffsetDateTime::now_utc()
+        .format(&Rfc3339)
+        .expect("the present has a date")
+}

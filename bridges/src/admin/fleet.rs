@@ -1,0 +1,294 @@
+//! What the platform knows of its servers: what is declared, who runs it, who is on the bus, and how each does.
+
+use std::{collections::BTreeMap, time::SystemTime};
+
+use bus_schema::{
+    Principal, ProtocolVersion, ServerCard, ServerId,
+    mcp::Era,
+    principal::DEFAULT_TENANT,
+    registry::{Auth, Entry},
+};
+use runtime::{
+    catalogue::Listed,
+    directory::Snapshot,
+    load::Load,
+    placement::{Owner, Owners},
+    registry::Registry,
+};
+use serde_json::{Map, Value, json};
+use sha2::{Digest as _, Sha256};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{front::Front, upstream::canonical};
+
+/// Everything that is asked about servers.
+#[derive(Clone)]
+pub struct Fleet {
+    pub(crate) front: Front,
+    /// `None` on a bus without JetStream, where nothing is declared.
+    declared: Option<(Registry, Owners)>,
+    /// Whether servers at private addresses may be declared.
+    pub(crate) private: Private,
+}
+
+/// Whether declared servers may be at private addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Private {
+    /// When their declaration says so.
+    Allowed,
+    /// Never.
+    Refused,
+}
+
+/// How a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Status {
+    /// It is there and well.
+    Healthy,
+    /// It is there, and should not be used now.
+    Degraded,
+    /// It is not there.
+    Down,
+}
+
+impl Status {
+    pub(crate) const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Down];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One server, as it is at this moment.
+pub(crate) struct Server {
+    pub(crate) id: ServerId,
+    pub(crate) status: Status,
+    reason: Option<String>,
+    /// What was declared, with its revision.
+    pub(crate) declared: Option<(Entry, u64)>,
+    card: Option<ServerCard>,
+    replicas: Vec<ServerCard>,
+    last_seen: Option<SystemTime>,
+}
+
+impl Fleet {
+    /// What doors know of the servers on the bus, with what is declared.
+    #[must_use]
+    pub const fn new(front: Front, declared: Option<(Registry, Owners)>, private: Private) -> Self {
+        Self {
+            front,
+            declared,
+            private,
+        }
+    }
+
+    /// What is told of all servers, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Value> {
+        self.servers()
+            .values()
+            .map(|server| Value::Object(server.to_json()))
+            .collect()
+    }
+
+    /// All that is known of one server, if it is declared or on the bus.
+    pub async fn show(&self, id: &ServerId) -> Option<Value> {
+        let server = self.server(id)?;
+        let mut told = server.to_json();
+        told.extend(self.details(&server).await);
+        Some(Value::Object(told))
+    }
+
+    /// All servers of the tenant that the doors serve, by id.
+    pub(crate) fn servers(&self) -> BTreeMap<ServerId, Server> {
+        let snapshot = self.front.directory().snapshot();
+        let mut servers: BTreeMap<_, _> = snapshot
+            .servers()
+            .map(|(id, _)| (id.clone(), self.server_of(&snapshot, id, None)))
+            .collect();
+        if let Some((registry, _)) = &self.declared {
+            for entry in registry.all(DEFAULT_TENANT) {
+                let id = entry.value.declaration.id.clone();
+                let declared = Some((entry.value, entry.revision));
+                servers.insert(id.clone(), self.server_of(&snapshot, &id, declared));
+            }
+        }
+        servers
+    }
+
+    /// One server, if it is declared or on the bus.
+    pub(crate) fn server(&self, id: &ServerId) -> Option<Server> {
+        let registry = self.declared.as_ref().map(|(registry, _)| registry);
+        let declared = registry.and_then(|registry| registry.get(DEFAULT_TENANT, id));
+        let declared = declared.map(|entry| (entry.value, entry.revision));
+        let snapshot = self.front.directory().snapshot();
+        let is_known = declared.is_some() || snapshot.server(id).is_some();
+        is_known.then(|| self.server_of(&snapshot, id, declared))
+    }
+
+    fn server_of(&self, snapshot: &Snapshot, id: &ServerId, declared: Option<(Entry, u64)>) -> Server {
+        let replicas = snapshot.replicas(id).to_vec();
+        let (status, reason) = if replicas.is_empty() {
+            let owners = self
+                .declared
+                .as_ref()
+                .map(|(_, owners)| owners.of(DEFAULT_TENANT, id));
+            (Status::Down, Some(why_down(&owners.unwrap_or_default())))
+        } else if let Some(trouble) = snapshot.trouble(id) {
+            (Status::Degraded, Some(trouble.to_owned()))
+        } else {
+            (Status::Healthy, None)
+        };
+        Server {
+            id: id.clone(),
+            status,
+            reason,
+            declared,
+            card: snapshot.server(id).cloned(),
+            replicas,
+            last_seen: self.front.directory().last_seen(id),
+        }
+    }
+
+    /// What takes asking: how the replicas do, and what tools there are.
+    pub(crate) async fn details(&self, server: &Server) -> Map<String, Value> {
+        let mut details = Map::new();
+        if server.replicas.is_empty() {
+            return details;
+        }
+        let loads = self.front.bus().load(&server.id, server.replicas.len());
+        let tools = self.front.catalogue().list(&server.id, Listed::Tools);
+        let (loads, tools) = tokio::join!(loads, tools);
+        details.insert("replicas".to_owned(), server.replicas(&loads.unwrap_or_default()));
+        if let Ok(tools) = tools {
+            let tools = tools.items.iter().map(|tool| {
+                let digest = Sha256::digest(canonical(&tool.json));
+                let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+                json!({ "name": tool.key, "digest": format!("sha256:{digest}") })
+            });
+            details.insert("tools".to_owned(), tools.collect());
+        }
+        details
+    }
+
+    /// Whose name changes to the fleet are made in.
+    pub(crate) fn operator(&self) -> Principal {
+        Principal::developer()
+    }
+}
+
+fn why_down(owners: &[Owner]) -> String {
+    if let Some(failure) = owners.iter().find_map(|owner| owner.failure.clone()) {
+        return failure;
+    }
+    match owners.iter().find_map(|owner| owner.instance.as_deref()) {
+        Some(instance) => format!("process {instance} is connecting to it"),
+        None => {
+            "no process of the fleet runs it; `trunkline serve upstreams` starts one that does".to_owned()
+        }
+    }
+}
+
+impl Server {
+    /// What is told of it in lists.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        let card = self.card.as_ref();
+        let declared = self.declared.as_ref().map(|(entry, _)| &entry.declaration);
+        let title = declared.and_then(|declared| declared.title.as_ref());
+        let description = declared.and_then(|declared| declared.description.as_ref());
+        let version = declared.and_then(|declared| declared.version.as_ref());
+        let mut told = json!({
+            "id": self.id,
+            "title": title.or(card.map(|card| &card.title)),
+            "description": description.or(card.and_then(|card| card.instructions.as_ref())),
+            "version": version.or(card.map(|card| &card.version)),
+            "tags": self.tags(),
+            "source": if declared.is_some() { "registry" } else { "bus" },
+            "status": self.status.as_str(),
+            "reason": self.reason,
+            "lastSeen": self.last_seen(),
+            "replicas": self.replicas(&[]),
+        });
+        if let Some((entry, revision)) = &self.declared {
+            told["name"] = json!(entry.declaration.name);
+            told["url"] = json!(entry.declaration.url);
+            told["auth"] = shown(&entry.declaration.auth);
+            told["healthUrl"] = json!(entry.declaration.health_url);
+            told["owner"] = json!(entry.declaration.owner);
+            told["registeredAt"] = json!(entry.registered_at);
+            told["updatedAt"] = json!(entry.updated_at);
+            told["registeredBy"] = json!(entry.registered_by);
+            told["revision"] = json!(revision);
+        }
+        if let Some(card) = card {
+            told["protocol"] = json!({ "era": era(card), "version": card.protocol_version });
+            told["capabilities"] = json!(card.capabilities);
+            told["counts"] =
+                json!({ "tools": card.tools, "prompts": card.prompts, "resources": card.resources });
+        }
+        let mut told = match told {
+            Value::Object(told) => told,
+            _ => Map::new(),
+        };
+        told.retain(|_, value| !value.is_null());
+        told
+    }
+
+    /// What the overview says of it.
+    pub(crate) fn summary(&self) -> Value {
+        json!({ "id": self.id, "status": self.status.as_str(), "reason": self.reason, "lastSeen": self.last_seen() })
+    }
+
+    /// Its labels: those that were declared, and those that it came with.
+    pub(crate) fn tags(&self) -> Vec<&str> {
+        let declared = self
+            .declared
+            .iter()
+            .flat_map(|(entry, _)| &entry.declaration.tags);
+        let mut tags: Vec<&str> = declared
+            .chain(self.card.iter().flat_map(|card| &card.tags))
+            .map(String::as_str)
+            .collect();
+        tags.sort_unstable();
+        tags.dedup();
+        tags
+    }
+
+    fn last_seen(&self) -> Option<String> {
+        OffsetDateTime::from(self.last_seen?).format(&Rfc3339).ok()
+    }
+
+    fn replicas(&self, loads: &[Load]) -> Value {
+        let replica = |card: &ServerCard| match loads.iter().find(|load| load.instance == card.instance) {
+            Some(load) => json!(load),
+            None => json!({ "instance": card.instance, "maxInFlight": card.max_in_flight }),
+        };
+        self.replicas.iter().map(replica).collect()
+    }
+}
+
+/// The era of the version that is spoken behind a host.
+fn era(card: &ServerCard) -> &'static str {
+    match card
+        .protocol_version
+        .parse::<ProtocolVersion>()
+        .map(ProtocolVersion::era)
+    {
+        Ok(Era::Legacy) => "legacy",
+        Ok(Era::Modern) => "modern",
+        Err(_) => "unknown",
+    }
+}
+
+/// How the platform is let in, without the names of secrets.
+fn shown(auth: &Auth) -> Value {
+    match auth {
+        Auth::None => json!({ "type": "none" }),
+        Auth::Bearer { .. } => json!({ "type": "bearer" }),
+        Auth::Oauth2 { token_endpoint, .. } => json!({ "type": "oauth2", "tokenEndpoint": token_endpoint }),
+    }
+}

@@ -1,0 +1,338 @@
+//! `/servers` and `/status`: the servers of the platform over REST, for people and programs that run it.
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use bus_schema::{
+    ServerId,
+    registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Was, Written},
+};
+use runtime::registry::RegistryError;
+use serde_json::{Map, Value, json};
+use url::form_urlencoded;
+
+use super::fleet::{Fleet, Private, Server, Status};
+use crate::upstream::remote::RemoteOptions;
+
+/// How many servers a page of the list has unless somebody asks for fewer.
+const PAGE: usize = 1_000;
+
+/// The routes, for a router whose state reaches the fleet.
+pub(super) fn routes(fleet: Fleet) -> Router {
+    Router::new()
+        .route("/servers", get(list).post(create))
+        .route("/servers/{id}", get(show).put(replace).delete(remove))
+        .route("/status", get(status))
+        .with_state(fleet)
+}
+
+/// Why a request is not granted.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    field: Option<String>,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            message: message.into(),
+            field: None,
+        }
+    }
+
+    fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: Some(field.into()),
+            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
+        }
+    }
+}
+
+impl axum::response::IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut error = json!({ "code": self.code, "message": self.message });
+        if let Some(field) = self.field {
+            error["field"] = field.into();
+        }
+        (self.status, axum::Json(json!({ "error": error }))).into_response()
+    }
+}
+
+impl From<RegistryError> for Refused {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        let RegistryError::Refused { refusal, .. } = error else {
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+        };
+        match refusal {
+            Some(Refusal::Bad { field }) => Self::unusable(field, message),
+            Some(Refusal::Exists | Refusal::OnTheBus) => Self::new(StatusCode::CONFLICT, "exists", message),
+            Some(Refusal::Unknown) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            Some(Refusal::Changed) => Self::new(StatusCode::PRECONDITION_FAILED, "changed", message),
+            Some(Refusal::Unavailable) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
+            None => Self::new(StatusCode::BAD_GATEWAY, "registry_failed", message),
+        }
+    }
+}
+
+async fn list(State(fleet): State<Fleet>, uri: Uri) -> Result<Response, Refused> {
+    let wanted = Wanted::read(uri.query().unwrap_or_default())?;
+    let mut servers = fleet
+        .servers()
+        .into_values()
+        .filter(|server| wanted.matches(server))
+        .peekable();
+    let mut page = Vec::new();
+    while page.len() < wanted.limit
+        && let Some(server) = servers.next()
+    {
+        page.push(server);
+    }
+    let next = servers.peek().and(page.last()).map(|last| last.id.to_string());
+    let servers: Vec<_> = page.iter().map(Server::to_json).collect();
+    let mut answer = json!({ "servers": servers });
+    if let Some(next) = next {
+        answer["nextCursor"] = next.into();
+    }
+    Ok(axum::Json(answer).into_response())
+}
+
+/// What a list is asked for.
+struct Wanted {
+    /// All of which a server must have.
+    tags: Vec<String>,
+    status: Option<Status>,
+    after: Option<String>,
+    limit: usize,
+}
+
+impl Wanted {
+    fn read(query: &str) -> Result<Self, Refused> {
+        let mut wanted = Self {
+            tags: Vec::new(),
+            status: None,
+            after: None,
+            limit: PAGE,
+        };
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "tags" => wanted
+                    .tags
+                    .extend(value.split(',').filter(|tag| !tag.is_empty()).map(str::to_owned)),
+                "status" => wanted.status = Some(read_status(&value)?),
+                "cursor" => wanted.after = Some(value.into_owned()),
+                "limit" => {
+                    let limit = value.parse().ok().filter(|limit| (1..=PAGE).contains(limit));
+                    let wrong = || Refused::bad_request(format!("limit is `{value}`; use 1 to {PAGE}"));
+                    wanted.limit = limit.ok_or_else(wrong)?;
+                }
+                other => {
+                    return Err(Refused::bad_request(format!(
+                        "there is no parameter `{other}`; use tags, status, limit and cursor"
+                    )));
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn matches(&self, server: &Server) -> bool {
+        let tags = server.tags();
+        self.tags.iter().all(|tag| tags.contains(&tag.as_str()))
+            && self.status.is_none_or(|status| status == server.status)
+            && self
+                .after
+                .as_ref()
+                .is_none_or(|after| server.id.as_str() > after.as_str())
+    }
+}
+
+fn read_status(text: &str) -> Result<Status, Refused> {
+    let known = Status::ALL.map(Status::as_str).join(", ");
+    let status = Status::ALL.into_iter().find(|status| status.as_str() == text);
+    status.ok_or_else(|| Refused::bad_request(format!("status is `{text}`; use one of {known}")))
+}
+
+async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
+    let server = find(&fleet, &id)?;
+    let mut told = server.to_json();
+    told.extend(fleet.details(&server).await);
+    let revision = server.declared.as_ref().map(|(_, revision)| *revision);
+    Ok(with_etag(axum::Json(told).into_response(), revision))
+}
+
+fn find(fleet: &Fleet, id: &str) -> Result<Server, Refused> {
+    let parsed = id.parse::<ServerId>().ok();
+    let found = parsed.and_then(|id| fleet.server(&id));
+    found.ok_or_else(|| {
+        let message = format!("no server `{id}` is registered or on the bus");
+        Refused::new(StatusCode::NOT_FOUND, "not_found", message)
+    })
+}
+
+async fn create(State(fleet): State<Fleet>, request: Request) -> Result<Response, Refused> {
+    let declaration = read_declaration(request.into_body(), None).await?;
+    write(&fleet, declaration, Over::Nothing).await
+}
+
+async fn replace(
+    State(fleet): State<Fleet>,
+    Path(id): Path<String>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let id: ServerId = id
+        .parse()
+        .map_err(|error| Refused::bad_request(format!("{error}")))?;
+    let over = match if_match(request.headers())? {
+        Some(revision) => Over::Revision(revision),
+        None => Over::Anything,
+    };
+    let declaration = read_declaration(request.into_body(), Some(&id)).await?;
+    write(&fleet, declaration, over).await
+}
+
+async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Response, Refused> {
+    if declaration.allow_private && fleet.private == Private::Refused {
+        let message = "servers at private addresses may not be registered here; an operator allows it with `allow_private = true` under [registry]";
+        return Err(Refused::unusable("allowPrivate", message));
+    }
+    declaration
+        .check()
+        .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
+    RemoteOptions::check_declared(&declaration)
+        .map_err(|error| Refused::unusable("url", error.to_string()))?;
+    let bus = fleet.front.bus();
+    let written = bus
+        .register(&fleet.operator(), &Put { declaration, over })
+        .await?;
+    let status = match written.was {
+        Was::New => StatusCode::CREATED,
+        Was::Changed | Was::Same => StatusCode::OK,
+    };
+    let mut response = (status, axum::Json(told(&written))).into_response();
+    let location = format!("/servers/{}", written.entry.declaration.id);
+    if let Ok(location) = HeaderValue::from_str(&location) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    Ok(with_etag(response, Some(written.revision)))
+}
+
+async fn remove(
+    State(fleet): State<Fleet>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refused> {
+    let server = find(&fleet, &id)?;
+    if server.declared.is_none() {
+        let message = format!(
+            "server `{id}` was not registered; it is on the bus by itself, and leaves when its process does"
+        );
+        return Err(Refused::new(StatusCode::CONFLICT, "not_registered", message));
+    }
+    let remove = Remove {
+        id: server.id,
+        revision: if_match(&headers)?,
+    };
+    fleet.front.bus().unregister(&fleet.operator(), &remove).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What is said of a declaration that was taken: how it stands in the registry.
+fn told(written: &Written) -> Map<String, Value> {
+    let mut told = match serde_json::to_value(&written.entry.declaration) {
+        Ok(Value::Object(told)) => told,
+        _ => Map::new(),
+    };
+    for (key, value) in [
+        ("registeredAt", json!(written.entry.registered_at)),
+        ("updatedAt", json!(written.entry.updated_at)),
+        ("registeredBy", json!(written.entry.registered_by)),
+        ("revision", json!(written.revision)),
+    ] {
+        told.insert(key.to_owned(), value);
+    }
+    told
+}
+
+async fn read_declaration(body: Body, id: Option<&ServerId>) -> Result<Declaration, Refused> {
+    let body = to_bytes(body, MAX_DECLARATION_BYTES).await.map_err(|_| {
+        let message = format!("the body is larger than {MAX_DECLARATION_BYTES} bytes, or did not come whole");
+        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    })?;
+    let mut text: Value = serde_json::from_slice(&body)
+        .map_err(|error| Refused::bad_request(format!("the body is no JSON: {error}")))?;
+    if let (Some(id), Some(members)) = (id, text.as_object_mut()) {
+        let named = members.entry("id").or_insert_with(|| json!(id));
+        if *named != json!(id) {
+            return Err(Refused::unusable(
+                "id",
+                format!("the path names `{id}`, and the body {named}; write one of them"),
+            ));
+        }
+    }
+    serde_json::from_value(text).map_err(|error| {
+        Refused::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "unusable",
+            format!("the body is no declaration of a server: {error}"),
+        )
+    })
+}
+
+/// The revision that a change is meant for.
+fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+    let Some(value) = headers.get(header::IF_MATCH) else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default().trim();
+    if text == "*" {
+        return Ok(None);
+    }
+    let revision = text.trim_matches('"').parse().ok();
+    let wrong = || {
+        Refused::bad_request(format!(
+            "If-Match is `{text}`; send the ETag of the server as it was read"
+        ))
+    };
+    revision.map(Some).ok_or_else(wrong)
+}
+
+fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
+    let etag = revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok());
+    if let Some(etag) = etag {
+        response.headers_mut().insert(header::ETAG, etag);
+    }
+    response
+}
+
+async fn status(State(fleet): State<Fleet>) -> Response {
+    let servers = fleet.servers();
+    let count = |status| servers.values().filter(|server| server.status == status).count();
+    let [healthy, degraded, down] = Status::ALL.map(count);
+    let overall = if degraded + down == 0 {
+        "operational"
+    } else {
+        "degraded"
+    };
+    let each: Vec<_> = servers.values().map(Server::summary).collect();
+    axum::Json(json!({
+        "status": overall,
+        "summary": { "total": servers.len(), "healthy": healthy, "degraded": degraded, "down": down },
+        "servers": each,
+    }))
+    .into_response()
+}

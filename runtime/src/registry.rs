@@ -1,0 +1,178 @@
+//! The declarations of the registry: every process holds a picture of them, and writes are fenced by revision.
+//!
+//! Reading asks nobody. What may be declared is judged by who writes; who serves a declared server is decided in `placement`.
+
+use std::{sync::Arc, time::Duration};
+
+use bus_schema::{
+    Principal, RpcError, ServerId, Token,
+    registry::{self, Entry, Put, Refusal, Remove, Written},
+    rpc::Message,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::{
+    bus::Bus,
+    call::{CallError, Retry},
+    own_request::own_request,
+    store::{Bucket, BucketOptions, Mirror, Mirrored, Picture, StoreError},
+};
+
+const BUCKET: BucketOptions = BucketOptions {
+    name: "registry",
+    max_age: Duration::ZERO,
+    max_bytes: 256 * 1024 * 1024,
+    max_record_bytes: 128 * 1024,
+};
+
+/// The declared servers of all tenants.
+#[derive(Clone)]
+pub struct Registry {
+    bucket: Bucket,
+    picture: Mirror<Entry>,
+}
+
+impl Registry {
+    /// Opens the registry, and reads what is declared.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the broker has no JetStream or does not answer.
+    pub async fn open(bus: &Bus) -> Result<Self, StoreError> {
+        let bucket = Bucket::open(bus, BUCKET).await?;
+        Ok(Self {
+            picture: Mirror::of(bucket.clone()).await?,
+            bucket,
+        })
+    }
+
+    /// What is declared for a server, as this process has heard.
+    #[must_use]
+    pub fn get(&self, tenant: &str, id: &ServerId) -> Option<Mirrored<Entry>> {
+        self.picture.picture().get(&key(tenant, id)).cloned()
+    }
+
+    /// All that is declared for a tenant, in the order of the ids.
+    #[must_use]
+    pub fn all(&self, tenant: &str) -> Vec<Mirrored<Entry>> {
+        let prefix = format!("{}.", Token::encode(tenant));
+        let picture = self.picture.picture();
+        let of_tenant = picture.iter().filter(|(key, _)| key.starts_with(&prefix));
+        of_tenant.map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// Tells of each change, with all declarations by their keys.
+    #[must_use]
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<Arc<Picture<Entry>>> {
+        self.picture.changes()
+    }
+
+    /// Reads a declaration as it is, with its revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn read(&self, tenant: &str, id: &ServerId) -> Result<Option<(Entry, u64)>, StoreError> {
+        let Some(record) = self.bucket.get(&key(tenant, id)).await? else {
+            return Ok(None);
+        };
+        let entry =
+            serde_json::from_slice(&record.value).map_err(|error| StoreError::Broker(error.into()))?;
+        Ok(Some((entry, record.revision)))
+    }
+
+    /// Writes a declaration: over the revision that was read, or where none was. Gives the new revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when somebody else has written or removed it in between.
+    pub async fn write(&self, tenant: &str, entry: &Entry, over: Option<u64>) -> Result<u64, StoreError> {
+        let key = key(tenant, &entry.declaration.id);
+        let value = serde_json::to_vec(entry).expect("an entry is always JSON").into();
+        match over {
+            Some(revision) => self.bucket.update(&key, value, revision).await,
+            None => self.bucket.create(&key, value).await,
+        }
+    }
+
+    /// Removes a declaration at the revision that was read.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when somebody else has written in between.
+    pub async fn remove(&self, tenant: &str, id: &ServerId, revision: u64) -> Result<(), StoreError> {
+        self.bucket.remove_at(&key(tenant, id), revision).await
+    }
+}
+
+/// Says why the registry has not done as it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// It does not, and says why.
+    #[error("{message}")]
+    Refused {
+        /// In words.
+        message: String,
+        /// What a program can use; `None` for what no registry should say.
+        refusal: Option<Refusal>,
+    },
+    /// It could not be asked.
+    #[error("the registry does not answer; `trunkline serve registry` starts one")]
+    Call(#[source] CallError),
+    /// Its answer makes no sense.
+    #[error("the registry's answer cannot be read")]
+    Answer,
+}
+
+impl Bus {
+    /// Asks the registry to keep a declaration.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when it does not.
+    pub async fn register(&self, principal: &Principal, put: &Put) -> Result<Written, RegistryError> {
+        // Made twice, it finds its own work.
+        self.ask_registry(principal, registry::PUT, put, Retry::Safe)
+            .await
+    }
+
+    /// Asks the registry to forget a declaration.
+    ///
+    /// # Errors
+    /// [`RegistryError`] when it does not.
+    pub async fn unregister(&self, principal: &Principal, remove: &Remove) -> Result<Written, RegistryError> {
+        self.ask_registry(principal, registry::REMOVE, remove, Retry::Never)
+            .await
+    }
+
+    async fn ask_registry(
+        &self,
+        principal: &Principal,
+        method: &str,
+        params: &impl Serialize,
+        retry: Retry,
+    ) -> Result<Written, RegistryError> {
+        let Ok(Value::Object(params)) = serde_json::to_value(params) else {
+            return Err(RegistryError::Answer);
+        };
+        let request = own_request(
+            ServerId::registry().as_str(),
+            method,
+            params,
+            &Map::new(),
+            principal.clone(),
+        );
+        let (_, body) = self.ask(request, retry).await.map_err(RegistryError::Call)?;
+        let message = Message::parse(&body).map_err(|_| RegistryError::Answer)?;
+        if let Some(error) = message.error {
+            let error: RpcError = serde_json::from_str(error.get()).map_err(|_| RegistryError::Answer)?;
+            return Err(RegistryError::Refused {
+                message: error.message,
+                refusal: error.data.and_then(|data| serde_json::from_value(data).ok()),
+            });
+        }
+        let result = message.result.ok_or(RegistryError::Answer)?;
+        serde_json::from_str(result.get()).map_err(|_| RegistryError::Answer)
+    }
+}
+
+fn key(tenant: &str, id: &ServerId) -> String {
+    format!("{}.{id}", Token::encode(tenant))
+}
