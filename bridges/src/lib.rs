@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod askable;
+pub mod auth;
 mod conversation;
 mod edit;
 pub mod front;

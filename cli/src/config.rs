@@ -1,5 +1,6 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod auth;
 mod servers;
 
 use std::{
@@ -12,13 +13,15 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    admin::Private, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL, upstream::remote::HEALTH_EVERY,
+    admin::Private, auth::Auth, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    upstream::remote::HEALTH_EVERY,
 };
-use bus_schema::{ServerId, registry::SECRET_PREFIX};
+use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
 use crate::args::Common;
 
+use auth::{AuthSection, PolicySection};
 pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -61,6 +64,8 @@ pub struct Config {
     pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    auth: AuthSection,
+    policy: PolicySection,
     /// The flags that it was read with, for reading it again.
     flags: Common,
 }
@@ -87,6 +92,10 @@ struct File {
     registry: RegistryTable,
     #[serde(default)]
     servers: Vec<ServerLine>,
+    #[serde(default)]
+    auth: AuthSection,
+    #[serde(default)]
+    policy: PolicySection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -148,6 +157,8 @@ impl Config {
                 .map_or(HEALTH_EVERY, Duration::from_secs),
             bootstrap: file.bootstrap,
             servers: file.servers,
+            auth: file.auth,
+            policy: file.policy,
             flags: common.clone(),
         };
         config.check()?;
@@ -193,7 +204,31 @@ impl Config {
         of_server.collect()
     }
 
+    /// Who may come in, with the secrets that checking that needs.
+    ///
+    /// # Errors
+    /// When a variable or a file that is named is not there.
+    pub fn auth(&self) -> anyhow::Result<Auth> {
+        self.auth.to_options()
+    }
+
+    /// Whether somebody has to show something to come in.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.auth.is_required()
+    }
+
+    /// The scopes that tools need.
+    ///
+    /// # Errors
+    /// When one is no scope, or is for no tools.
+    pub fn scopes(&self) -> anyhow::Result<ScopeTable> {
+        self.policy.table()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.auth.check()?;
+        self.scopes()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }

@@ -15,6 +15,7 @@ mod databases;
 mod discovery;
 mod doors;
 mod hostile;
+mod identity;
 mod in_process;
 mod legacy_tasks;
 mod listening;
