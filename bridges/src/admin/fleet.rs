@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::SystemTime};
 
 use bus_schema::{
-    Principal, ProtocolVersion, ServerCard, ServerId,
+    ProtocolVersion, ServerCard, ServerId,
     mcp::Era,
     principal::DEFAULT_TENANT,
     registry::{Auth, Entry},
@@ -173,11 +173,6 @@ impl Fleet {
             details.insert("tools".to_owned(), tools.collect());
         }
         details
-    }
-
-    /// Whose name changes to the fleet are made in.
-    pub(crate) fn operator(&self) -> Principal {
-        Principal::developer()
     }
 }
 

@@ -109,13 +109,13 @@ impl Gate {
     }
 
     /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and the role of operators.
-    pub(crate) async fn operate(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), Refusal> {
+    pub(crate) async fn operate(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admitted, Refusal> {
         let admitted = self.admit("", headers, uri).await?;
         match &self.checks {
             Some(checks) if !admitted.principal.roles.contains(&checks.operator_role) => Err(
                 Refusal::Forbidden("this is for operators, whose role the caller does not have"),
             ),
-            _ => Ok(()),
+            _ => Ok(admitted),
         }
     }
 

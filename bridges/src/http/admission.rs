@@ -38,8 +38,9 @@ pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: 
 /// Stands before what operators do.
 pub(super) async fn operate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
     match door.gate.operate(request.headers(), request.uri()).await {
-        Ok(()) => {
+        Ok(admitted) => {
             request.headers_mut().remove(header::AUTHORIZATION);
+            request.extensions_mut().insert(admitted);
             next.run(request).await
         }
         Err(refusal) => door.gate.refuse("", &refusal),
