@@ -1,9 +1,12 @@
 //! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
 
+mod catalogue;
 mod fleet;
+mod naming;
+mod openapi;
 mod servers;
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -14,6 +17,7 @@ use axum::{
 };
 use runtime::Bus;
 use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -24,6 +28,7 @@ use crate::{
 };
 
 pub use fleet::{Fleet, Private};
+pub use naming::{BadNaming, Naming};
 
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
@@ -31,6 +36,7 @@ const MAX_CONNECTIONS: usize = 256;
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     let front = fleet.front.clone();
+    let catalogue = catalogue::routes(fleet.clone()).with_state(());
     let servers = servers::routes(fleet).with_state(());
     Router::new()
         .route("/healthz", get(healthy))
@@ -40,7 +46,9 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S
             get(|State(front): State<Front>| async move { metrics(front.bus()) }),
         )
         .with_state(front)
+        .merge(openapi::routes())
         .merge(servers)
+        .merge(catalogue)
 }
 
 /// The same for a process without doors; ready means that the bus is there.
@@ -126,4 +134,9 @@ fn metrics(bus: &Bus) -> Response {
         bus.metrics().render(),
     )
         .into_response()
+}
+
+/// A moment as all answers spell it.
+fn rfc3339(moment: SystemTime) -> Option<String> {
+    OffsetDateTime::from(moment).format(&Rfc3339).ok()
 }

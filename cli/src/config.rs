@@ -11,7 +11,11 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::{admin::Private, http::MAX_CONNECTIONS, upstream::remote::HEALTH_EVERY};
+use bridges::{
+    admin::{Naming, Private},
+    http::MAX_CONNECTIONS,
+    upstream::remote::HEALTH_EVERY,
+};
 use bus_schema::{ServerId, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
@@ -53,6 +57,8 @@ pub struct Config {
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
     pub health_every: Duration,
+    /// How servers are named to clients of the catalogue.
+    pub naming: Naming,
     /// External servers.
     pub servers: Vec<ServerLine>,
 }
@@ -66,6 +72,7 @@ struct File {
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    public_url: Option<String>,
     max_connections: Option<usize>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
@@ -90,6 +97,7 @@ struct Products {
 struct RegistryTable {
     allow_private: Option<bool>,
     health_every_secs: Option<u64>,
+    namespace: Option<String>,
 }
 
 impl Config {
@@ -133,6 +141,7 @@ impl Config {
                 .registry
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
+            naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
             servers: file.servers,
         };
         config.check()?;
@@ -309,6 +318,14 @@ mod tests {
                 ["[registry]", "health_every_secs", "1 or more"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
+            (
+                "public_url = \"mcp.example.com\"",
+                ["public_url", "mcp.example.com", "https://"],
+            ),
+            (
+                "[registry]\nnamespace = \"example com\"",
+                ["namespace", "example com", "com.example"],
+            ),
             (
                 "[tool_timeouts_ms]\nsearch = 5",
                 ["tool_timeouts_ms", "search", "<server>.<tool>"],

@@ -306,7 +306,7 @@ impl Node {
             }
         };
         let options = HttpOptions {
-            fleet: Fleet::new(front.clone(), declared, config.private()),
+            fleet: Fleet::new(front.clone(), declared, config.private()).named(config.naming.clone()),
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,

@@ -13,6 +13,7 @@ mod declared;
 mod dial;
 mod error;
 mod exchange;
+mod fetch;
 mod guard;
 mod health;
 mod http_sse;
@@ -30,4 +31,5 @@ mod ws;
 
 pub(super) use connect::RemoteConnector;
 pub use error::{ForbiddenKind, RemoteError};
+pub use fetch::{Addresses, Documents};
 pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob};
