@@ -1,8 +1,12 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
+mod import;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use import::Import;
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
 #[derive(Debug, Parser)]
@@ -70,9 +74,11 @@ pub enum Command {
         after_help = "Examples:\n  trunkline bridge http --listen 127.0.0.1:8081\n  trunkline bridge stdio --server products"
     )]
     Bridge(Bridge),
-    /// Show the servers on the bus, with their replicas
-    #[command(after_help = "Examples:\n  trunkline servers\n  trunkline servers --json")]
-    Servers(Ask),
+    /// Show the servers on the bus, with their replicas; import remote ones
+    #[command(
+        after_help = "Examples:\n  trunkline servers\n  trunkline servers --json\n  trunkline servers import path/to/server.json"
+    )]
+    Servers(Servers),
     /// Show the tools on the bus
     #[command(after_help = "Examples:\n  trunkline tools\n  trunkline tools --server products --json")]
     Tools(Tools),
@@ -182,6 +188,26 @@ pub struct Ask {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `trunkline servers`
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Servers {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub what: Option<ServersCommand>,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// What is done with servers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ServersCommand {
+    /// Register the remote servers of an MCP registry, or the one of a server.json
+    #[command(after_help = import::EXAMPLES)]
+    Import(Box<Import>),
 }
 
 /// `trunkline tools`

@@ -76,7 +76,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Up(up) => commands::up::run(config, up).await,
             Command::Serve(serve) => commands::serve::run(config, serve).await,
             Command::Bridge(bridge) => commands::bridge::run(config, bridge).await,
-            Command::Servers(ask) => commands::servers::run(config, ask).await,
+            Command::Servers(servers) => commands::servers::run(config, servers).await,
             Command::Tools(tools) => commands::tools::run(config, tools).await,
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(ask) => commands::tail::run(config, ask).await,

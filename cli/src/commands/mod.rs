@@ -3,6 +3,7 @@
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
+mod import;
 mod output;
 pub(crate) mod serve;
 pub(crate) mod servers;

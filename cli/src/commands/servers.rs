@@ -5,15 +5,21 @@ use std::process::ExitCode;
 use bus_schema::subject::CallerClass;
 use serde_json::json;
 
-use super::output;
+use super::{import, output};
 use crate::{
-    args,
+    args::{self, ServersCommand},
     config::Config,
     node::{NatsChoice, Node},
 };
 
-pub(crate) async fn run(config: Config, ask: args::Ask) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config, servers: args::Servers) -> anyhow::Result<ExitCode> {
     let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
+    if let Some(ServersCommand::Import(import)) = servers.what {
+        let done = import::run(&mut node, &config, *import).await;
+        node.stop().await;
+        return done;
+    }
+    let ask = servers.ask;
     let front = node.front(&config).await?;
     let snapshot = front.directory().snapshot();
     let mut rows = Vec::new();
