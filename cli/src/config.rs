@@ -319,20 +319,28 @@ mod tests {
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (
-                "public_url = \"mcp.example.com\"",
-                ["public_url", "mcp.example.com", "https://"],
-            ),
-            (
-                "[registry]\nnamespace = \"example com\"",
-                ["namespace", "example com", "com.example"],
-            ),
-            (
                 "[tool_timeouts_ms]\nsearch = 5",
                 ["tool_timeouts_ms", "search", "<server>.<tool>"],
             ),
             (
                 "[tool_timeouts_ms]\n\"a.b\" = 0",
                 ["tool_timeouts_ms", "a.b", "1 or more"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+    }
+
+    #[test]
+    fn what_the_catalogue_cannot_be_named_is_told() {
+        for (text, words) in [
+            (
+                "public_url = \"mcp.example.com\"",
+                ["public_url", "mcp.example.com", "https://"],
+            ),
+            (
+                "[registry]\nnamespace = \"example com\"",
+                ["namespace", "example com", "com.example"],
             ),
         ] {
             expect_refusal(text, words);

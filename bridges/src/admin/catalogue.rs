@@ -1,6 +1,6 @@
 //! `/v0.1/servers`: the platform's servers as the official MCP registry tells of servers, so that clients of that can browse this.
 //!
-//! It is read-only, and the same stands under `/v0`, which some clients still ask. Source: the registry's OpenAPI document of
+//! It is read-only, and the same stands under `/v0`, which some clients still ask. Source: the registry's description of its interface of
 //! 2025-12-11. A page is in the order of names and versions, and a cursor names the last entry, so that what comes and goes in between
 //! moves nothing else.
 

@@ -8,6 +8,7 @@
 
 mod asking;
 mod calls;
+mod catalogue;
 mod channels;
 mod clients;
 mod confirming;
@@ -15,6 +16,7 @@ mod databases;
 mod discovery;
 mod doors;
 mod hostile;
+mod importing;
 mod in_process;
 mod legacy_tasks;
 mod listening;
@@ -24,6 +26,7 @@ mod placement;
 mod processes;
 mod registry;
 mod remotes;
+mod rest;
 mod sessions;
 mod slow_readers;
 mod statements;

@@ -318,7 +318,7 @@ mod tests {
         read(&server, "active", base)
     }
 
-    fn remote(remote: Value) -> Wish {
+    fn remote(remote: &Value) -> Wish {
         wish(json!({ "name": "com.example/weather", "version": "1.0.0", "remotes": [remote] }))
     }
 
@@ -371,7 +371,7 @@ mod tests {
 
     #[test]
     fn headers_are_filled_and_tokens_become_variables() {
-        let (declared, notes) = declared(remote(json!({
+        let (declared, notes) = declared(remote(&json!({
             "type": "streamable-http", "url": "https://{region}.a.example/mcp",
             "variables": { "region": { "default": "eu" } },
             "headers": [
@@ -407,16 +407,16 @@ mod tests {
             ),
         ] {
             let reason = reason(remote(
-                json!({ "type": "sse", "url": "https://a.example", "headers": [header] }),
+                &json!({ "type": "sse", "url": "https://a.example", "headers": [header] }),
             ));
             assert!(reason.contains(words), "{reason}");
         }
-        let open = remote(json!({
+        let open = remote(&json!({
             "type": "sse", "url": "https://{tenant}.a.example", "variables": { "tenant": { "description": "your id" } }
         }));
         assert!(reason(open).contains("`tenant` (your id)"));
-        assert!(reason(remote(json!({ "type": "sse", "url": "{baseUrl}/mcp" }))).contains("`baseUrl`"));
-        assert!(reason(remote(json!({ "type": "carrier-pigeon", "url": "x" }))).contains("no remote"));
+        assert!(reason(remote(&json!({ "type": "sse", "url": "{baseUrl}/mcp" }))).contains("`baseUrl`"));
+        assert!(reason(remote(&json!({ "type": "carrier-pigeon", "url": "x" }))).contains("no remote"));
     }
 
     #[test]

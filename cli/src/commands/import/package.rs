@@ -161,7 +161,7 @@ mod tests {
 
     use super::*;
 
-    fn told(packages: Value) -> Skipped {
+    fn told(packages: &Value) -> Skipped {
         let Value::Object(server) = json!({ "packages": packages }) else {
             panic!("an object")
         };
@@ -190,7 +190,7 @@ mod tests {
                 r#"["docker", "run", "-i", "--rm", "ghcr.io/a/b:1"]"#,
             ),
         ] {
-            let lines = told(json!([package])).lines.expect("lines");
+            let lines = told(&json!([package])).lines.expect("lines");
             let read: toml::Value = toml::from_str(&lines).expect("they are TOML");
             assert_eq!(read["servers"][0]["id"].as_str(), Some("files"));
             assert!(lines.contains(&format!("command = {command}\n")), "{lines}");
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn variables_stand_beside_the_command() {
-        let lines = told(json!([{
+        let lines = told(&json!([{
             "registryType": "oci", "identifier": "a", "version": "2", "transport": { "type": "stdio" },
             "environmentVariables": [{ "name": "KEY", "isSecret": true }, { "name": "MODE", "default": "a\"b" }],
         }]))
@@ -224,7 +224,7 @@ mod tests {
                 "npm",
             ),
         ] {
-            let skipped = told(packages);
+            let skipped = told(&packages);
             assert!(skipped.lines.is_none());
             assert!(skipped.reason.contains(words), "{}", skipped.reason);
         }
