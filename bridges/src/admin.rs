@@ -36,7 +36,6 @@ const MAX_CONNECTIONS: usize = 256;
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     let front = fleet.front.clone();
-    let catalogue = catalogue::routes(fleet.clone()).with_state(());
     let servers = servers::routes(fleet).with_state(());
     Router::new()
         .route("/healthz", get(healthy))
@@ -48,7 +47,11 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S
         .with_state(front)
         .merge(openapi::routes())
         .merge(servers)
-        .merge(catalogue)
+}
+
+/// What clients of the official MCP registry ask, for a process that serves Streamable HTTP.
+pub(crate) fn catalogue<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    catalogue::routes(fleet).with_state(())
 }
 
 /// The same for a process without doors; ready means that the bus is there.

@@ -6,6 +6,7 @@
 mod aggregate;
 mod answering;
 mod changes;
+mod declares;
 mod keeper;
 mod listening;
 mod owner;
@@ -19,7 +20,7 @@ use std::{
 };
 
 use bus_schema::{
-    Body, Principal, ProtocolVersion, Request, RoutedState, RpcError, ServerCard, ServerId, TraceContext,
+    Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
     mcp::{meta, method},
     rpc::{self, Kind},
 };
@@ -34,8 +35,8 @@ pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
+use declares::Declares;
 use listening::Listening;
-pub use listening::Teardown;
 use route::Route;
 use trace_ids::Ids;
 
@@ -68,8 +69,6 @@ pub struct Caller {
     pub trace: Option<TraceContext>,
     /// Cancelled when the door wants streams without an end to end.
     pub ending: CancellationToken,
-    /// How it ends them.
-    pub teardown: Teardown,
 }
 
 /// Takes requests from doors.
@@ -163,6 +162,33 @@ impl Front {
         self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
     }
 
+    /// Asks the server of a resource to tell of it, which it does as long as what this gives is not dropped. A server that is away, or
+    /// takes its time, may still refuse later.
+    ///
+    /// # Errors
+    /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
+    pub async fn watch_resource(&self, endpoint: &Endpoint, uri: &str) -> Result<Watching, RpcError> {
+        let server = match endpoint {
+            Endpoint::Server(id) => id.clone(),
+            Endpoint::All => {
+                self.0
+                    .aggregate
+                    .owner_of_resource(uri, Declares::default())
+                    .await?
+            }
+        };
+        let wanted = Wanted {
+            lists: Lists::default(),
+            uris: BTreeSet::from([uri.to_owned()]),
+        };
+        let owned = vec![(server, wanted.uris.clone())];
+        let watching = self.0.changes.watch(endpoint.clone(), wanted, owned, None);
+        match watching.refusal().await {
+            Some(error) => Err(error),
+            None => Ok(watching),
+        }
+    }
+
     /// The card of the one server that an endpoint shows; `None` when it shows all, or the server is not there.
     #[must_use]
     pub fn card(&self, endpoint: &Endpoint) -> Option<ServerCard> {
@@ -214,8 +240,13 @@ impl Front {
         let served = if method::SERVED.contains(&called) {
             self.offers(endpoint, called)
         } else if method::TASKS.contains(&called) {
-            self.card(endpoint)
-                .is_some_and(|card| has_tasks(&card.capabilities))
+            match endpoint {
+                Endpoint::All => false,
+                // A server that is away for a moment has not lost what it had.
+                Endpoint::Server(_) => self
+                    .card(endpoint)
+                    .is_none_or(|card| has_tasks(&card.capabilities)),
+            }
         } else {
             method::is_custom(called)
                 && match endpoint {
@@ -322,7 +353,7 @@ impl Front {
         let wanted = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
         let watching = self.watch(&caller.endpoint, wanted.clone()).await;
         let id = incoming.id.as_deref().unwrap_or("null");
-        let listening = Listening::new(watching, id, wanted, caller.ending.clone(), caller.teardown);
+        let listening = Listening::new(watching, id, wanted, caller.ending.clone());
         Ok(State::Listening(Box::new(listening)))
     }
 
@@ -338,7 +369,7 @@ impl Front {
             Endpoint::All => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri).await {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Declares::default()).await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }
@@ -377,10 +408,9 @@ impl Front {
             chunked_bytes: 0,
             body: Body(route.body),
         };
-        let parked = incoming.request_state.as_deref().and_then(RoutedState::parse);
-        let call = match &parked {
-            // Only the instance that has parked the call can go on with it.
-            Some(state) => self.0.bus.call_instance(request, state.instance),
+        let tie = self.tie(incoming, &route.server);
+        let call = match tie.instance() {
+            Some(instance) => self.0.bus.call_instance(request, instance),
             None => self.0.bus.call(request, retry),
         };
         State::Remote(Box::new(Remote {
@@ -389,7 +419,7 @@ impl Front {
             door: caller.door,
             started: Instant::now(),
             front: self.clone(),
-            parked: parked.is_some(),
+            tie,
             expects_answer: incoming.kind == Kind::Request,
             call,
         }))

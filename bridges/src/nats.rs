@@ -23,7 +23,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Step, Teardown},
+    front::{Caller, Endpoint, Front, Step},
     request::Incoming,
 };
 
@@ -181,7 +181,6 @@ impl Answers {
             protocol_version: ProtocolVersion::MODERN,
             trace,
             ending: self.ending.clone(),
-            teardown: Teardown::Result,
         };
         Ok((caller, incoming))
     }

@@ -74,10 +74,8 @@ pub enum Command {
         after_help = "Examples:\n  trunkline bridge http --listen 127.0.0.1:8081\n  trunkline bridge stdio --server products"
     )]
     Bridge(Bridge),
-    /// Show the servers on the bus, with their replicas; import remote ones
-    #[command(
-        after_help = "Examples:\n  trunkline servers\n  trunkline servers --json\n  trunkline servers import path/to/server.json"
-    )]
+    /// Show the servers of the platform; register, import, show and remove remote ones
+    #[command(after_help = SERVERS_EXAMPLES)]
     Servers(Servers),
     /// Show the tools on the bus
     #[command(after_help = "Examples:\n  trunkline tools\n  trunkline tools --server products --json")]
@@ -92,6 +90,15 @@ pub enum Command {
     #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
     Completions(Completions),
 }
+
+const SERVERS_EXAMPLES: &str = "\
+Examples:
+  trunkline servers
+  trunkline servers add weather https://weather.example.com/mcp --tag forecasts --bearer-env TRUNKLINE_SECRET_WEATHER
+  trunkline servers add --file fleet.toml
+  trunkline servers import https://registry.example.com --search weather
+  trunkline servers show weather
+  trunkline servers remove weather";
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -127,6 +134,9 @@ pub struct Up {
     /// The nats-server program [default: from PATH, or as `make nats` fetched it]
     #[arg(long, env = "TRUNKLINE_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
+    /// A file of remote servers that are registered at the start; those that are registered already stay as they are
+    #[arg(long, value_name = "FILE")]
+    pub bootstrap: Option<PathBuf>,
     /// Print the ready banner as JSON
     #[arg(long)]
     pub json: bool,
@@ -205,9 +215,84 @@ pub struct Servers {
 /// What is done with servers.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ServersCommand {
+    /// Register a remote server, or all that a file names
+    Add(Box<AddServer>),
+    /// Remove a registered server
+    Remove(NamedServer),
+    /// Show all that is known of a server
+    Show(NamedServer),
     /// Register the remote servers of an MCP registry, or the one of a server.json
     #[command(after_help = import::EXAMPLES)]
     Import(Box<Import>),
+}
+
+/// `trunkline servers add`
+#[derive(Clone, Debug, Args)]
+pub struct AddServer {
+    /// Its id: lower-case letters, digits and `-`
+    #[arg(required_unless_present = "file")]
+    pub id: Option<String>,
+    /// Where it is
+    #[arg(required_unless_present = "file")]
+    pub url: Option<String>,
+    /// A file of declarations, TOML (`[[servers]]`) or JSON (a list, or one)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "url"])]
+    pub file: Option<PathBuf>,
+    /// Its name in registries, such as com.example/weather
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Its name for people
+    #[arg(long)]
+    pub title: Option<String>,
+    /// What it is good for
+    #[arg(long)]
+    pub description: Option<String>,
+    /// A label to find it by; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Its semantic version
+    #[arg(long, value_name = "VERSION")]
+    pub server_version: Option<String>,
+    /// How messages travel: auto, http, sse or ws
+    #[arg(long, default_value = "auto")]
+    pub transport: String,
+    /// Which era it speaks: auto, legacy or modern
+    #[arg(long, default_value = "auto")]
+    pub era: String,
+    /// The variable of the platform's processes that holds its token; it begins with `TRUNKLINE_SECRET_`
+    #[arg(long, value_name = "VARIABLE")]
+    pub bearer_env: Option<String>,
+    /// A header of every request, as `Name: value`; may be given several times
+    #[arg(long = "header", value_name = "HEADER")]
+    pub headers: Vec<String>,
+    /// It may be at a private address, and without encryption
+    #[arg(long)]
+    pub allow_private: bool,
+    /// A URL that answers 2xx while the server is well
+    #[arg(long, value_name = "URL")]
+    pub health_url: Option<String>,
+    /// Whom to ask about it
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// How many processes of the fleet connect to it
+    #[arg(long, default_value_t = 1)]
+    pub replicas: u32,
+    /// Replace what is registered under the id
+    #[arg(long)]
+    pub replace: bool,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// One server by its id.
+#[derive(Clone, Debug, Args)]
+pub struct NamedServer {
+    /// Its id
+    pub id: String,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
 }
 
 /// `trunkline tools`

@@ -14,6 +14,7 @@ use anyhow::{Context as _, bail};
 use bridges::{
     admin::{Naming, Private},
     http::MAX_CONNECTIONS,
+    legacy::MAX_SESSIONS_PER_PRINCIPAL,
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{ServerId, registry::SECRET_PREFIX};
@@ -45,6 +46,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// How many connections HTTP holds at once.
     pub max_connections: usize,
+    /// How many legacy sessions one principal may have over HTTP.
+    pub max_sessions_per_principal: u64,
     /// The longest that a call may take.
     pub call_timeout: Duration,
     /// How many threads run the platform's code.
@@ -59,14 +62,19 @@ pub struct Config {
     pub health_every: Duration,
     /// How servers are named to clients of the catalogue.
     pub naming: Naming,
+    /// A file of remote servers that are registered at the start.
+    pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    /// The flags that it was read with, for reading it again.
+    flags: Common,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     data_dir: Option<PathBuf>,
+    bootstrap: Option<PathBuf>,
     nats: Option<String>,
     nats_listen: Option<SocketAddr>,
     listen: Option<SocketAddr>,
@@ -74,6 +82,7 @@ struct File {
     allowed_hosts: Vec<String>,
     public_url: Option<String>,
     max_connections: Option<usize>,
+    max_sessions_per_principal: Option<u64>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
     #[serde(default)]
@@ -126,6 +135,9 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             allowed_hosts: file.allowed_hosts,
             max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
+            max_sessions_per_principal: file
+                .max_sessions_per_principal
+                .unwrap_or(MAX_SESSIONS_PER_PRINCIPAL),
             call_timeout: file
                 .call_timeout_secs
                 .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
@@ -142,10 +154,26 @@ impl Config {
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
+            bootstrap: file.bootstrap,
             servers: file.servers,
+            flags: common.clone(),
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The file that it was read from, whether it is there or not.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        self.flags.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn again(&self) -> anyhow::Result<Self> {
+        Self::load(&self.flags)
     }
 
     /// Whether servers at private addresses may be registered.
@@ -182,6 +210,9 @@ impl Config {
         }
         if self.max_connections == 0 {
             bail!("max_connections is 0; use 1 or more");
+        }
+        if self.max_sessions_per_principal == 0 {
+            bail!("max_sessions_per_principal is 0; use 1 or more");
         }
         if self.call_timeout > LONGEST_CALL {
             bail!("call_timeout_secs is more than a day (86400)");
@@ -316,6 +347,10 @@ mod tests {
             (
                 "[registry]\nhealth_every_secs = 0",
                 ["[registry]", "health_every_secs", "1 or more"],
+            ),
+            (
+                "max_sessions_per_principal = 0",
+                ["max_sessions_per_principal", "0", "1 or more"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (

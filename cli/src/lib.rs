@@ -7,6 +7,7 @@ pub mod args;
 mod commands;
 pub mod config;
 mod descriptors;
+mod fleet_file;
 pub mod node;
 pub mod services;
 
@@ -73,7 +74,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let runtime = build_runtime(config.threads)?;
     let ended = runtime.block_on(async {
         match arguments.command {
-            Command::Up(up) => commands::up::run(config, up).await,
+            Command::Up(up) => Box::pin(commands::up::run(config, up)).await,
             Command::Serve(serve) => commands::serve::run(config, serve).await,
             Command::Bridge(bridge) => commands::bridge::run(config, bridge).await,
             Command::Servers(servers) => commands::servers::run(config, servers).await,

@@ -1,5 +1,7 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
+mod lines;
+
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::products::Products;
@@ -23,6 +25,8 @@ use runtime::{
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+pub use lines::Adds;
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
@@ -183,6 +187,22 @@ impl Node {
         Ok(front)
     }
 
+    /// What is told of servers, declared or on the bus.
+    ///
+    /// # Errors
+    /// When the bus refuses the directory's subscriptions.
+    pub async fn fleet(&mut self, config: &Config) -> anyhow::Result<Fleet> {
+        let front = self.front(config).await?;
+        let declared = match self.declared.open(&self.bus).await {
+            Ok(declared) => Some(declared.clone()),
+            Err(error) => {
+                warn!(%error, "servers cannot be registered on this bus");
+                None
+            }
+        };
+        Ok(Fleet::new(front, declared, config.private()).named(config.naming.clone()))
+    }
+
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.
     pub async fn settled(&self) {
         let Some(front) = &self.front else { return };
@@ -298,15 +318,8 @@ impl Node {
     /// When the port cannot be had.
     pub async fn open_http(&mut self, config: &Config, serves: Serves) -> anyhow::Result<SocketAddr> {
         let front = self.front(config).await?;
-        let declared = match self.declared.open(&self.bus).await {
-            Ok(declared) => Some(declared.clone()),
-            Err(error) => {
-                warn!(%error, "servers cannot be registered on this bus");
-                None
-            }
-        };
         let options = HttpOptions {
-            fleet: Fleet::new(front.clone(), declared, config.private()).named(config.naming.clone()),
+            fleet: self.fleet(config).await?,
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
@@ -317,7 +330,7 @@ impl Node {
         }
         let doors = match self.legacy.take() {
             Some(doors) => doors,
-            None => Doors::start(front).await?,
+            None => Doors::start(front, config.max_sessions_per_principal).await?,
         };
         let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
         let local = door.local();

@@ -2,6 +2,7 @@
 
 pub mod asking;
 pub mod changing;
+pub mod channel;
 pub mod children;
 pub mod conformance;
 pub mod dialogue;

@@ -94,6 +94,23 @@ impl Fleet {
         Self { naming, ..self }
     }
 
+    /// What is told of all servers, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Value> {
+        self.servers()
+            .values()
+            .map(|server| Value::Object(server.to_json()))
+            .collect()
+    }
+
+    /// All that is known of one server, if it is declared or on the bus.
+    pub async fn show(&self, id: &ServerId) -> Option<Value> {
+        let server = self.server(id)?;
+        let mut told = server.to_json();
+        told.extend(self.details(&server).await);
+        Some(Value::Object(told))
+    }
+
     /// All servers of the tenant that the doors serve, by id.
     pub(crate) fn servers(&self) -> BTreeMap<ServerId, Server> {
         let snapshot = self.front.directory().snapshot();

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Front, listening::Listening};
+use super::{Front, listening::Listening, route::Tie};
 use crate::request::Incoming;
 
 /// An answer on its way to a client.
@@ -26,8 +26,8 @@ pub(super) enum State {
 
 pub(super) struct Remote {
     pub(super) call: Call,
-    /// Whether it is a further round of a call that one instance has parked.
-    pub(super) parked: bool,
+    /// Whether only one instance can answer it.
+    pub(super) tie: Tie,
     /// Whether the message is a request, and no notification.
     pub(super) expects_answer: bool,
     pub(super) front: Front,
@@ -112,7 +112,16 @@ impl Answering {
                     source: None,
                 },
             ),
-            Err(CallError::NoResponders { .. }) if remote.parked => Final::expired(self.id.as_deref()),
+            Err(CallError::NoResponders { .. }) if remote.front.is_gone(&remote.tie, &remote.server) => {
+                Final::gone(self.id.as_deref(), &remote.tie)
+            }
+            // Lost while it was asked about a task, the instance has taken the task with it.
+            Err(CallError::HostLost { .. })
+                if matches!(remote.tie, Tie::Task(_))
+                    && remote.front.is_gone(&remote.tie, &remote.server) =>
+            {
+                Final::gone(self.id.as_deref(), &remote.tie)
+            }
             Ok(Answer::Final { code, body }) => Final {
                 code,
                 body,
@@ -138,6 +147,17 @@ impl Answering {
     }
 }
 
+impl Answering {
+    /// What is to be said after the answer on a channel that other requests share.
+    #[must_use]
+    pub(crate) fn parting(&self) -> Option<Bytes> {
+        match &self.state {
+            State::Listening(listening) => Some(listening.parting()),
+            State::Local(_) | State::Remote(_) => None,
+        }
+    }
+}
+
 impl Final {
     /// An error that a request is answered with.
     pub(super) fn error(incoming: &Incoming, error: &RpcError) -> Self {
@@ -148,11 +168,14 @@ impl Final {
         }
     }
 
-    /// The instance that had parked the call is gone, and the call with it.
-    fn expired(id: Option<&str>) -> Self {
-        let error = RpcError::invalid_params(
-            "`params.requestState` is expired or not yours; make the call again without it",
-        );
+    /// The instance is gone that had parked the call or held the task, and that with it.
+    fn gone(id: Option<&str>, tie: &Tie) -> Self {
+        let error = RpcError::invalid_params(match tie {
+            Tie::Task(_) => "there is no such task any more: the process that held it has ended",
+            Tie::Parked(_) | Tie::Free => {
+                "`params.requestState` is expired or not yours; make the call again without it"
+            }
+        });
         Self {
             code: Some(error.code),
             body: rpc::error_response(id, &error).into(),

@@ -14,7 +14,7 @@ use axum::{
 };
 use bus_schema::{
     ProtocolVersion, RpcError, header,
-    mcp::{Era, meta, method},
+    mcp::{Era, error::LEGACY_SERVER, meta, method},
     rpc::{self, Kind, Message},
 };
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use super::{
     DOOR, Door, answer, method_not_allowed, modern::Accepts, principal, says_modern, text_header, trace_of,
 };
 use crate::{
-    front::{Caller, Endpoint, Teardown},
+    front::{Caller, Endpoint},
     legacy::{Session, SessionError, questions::Taken, streams::Place},
     request::Incoming,
 };
@@ -135,17 +135,24 @@ async fn find_session(
 /// What a client hears whose session cannot be used. Only one that has no session any more hears 404, as it opens a new one then.
 fn refused(error: &SessionError, id: Option<&str>) -> Response {
     let status = match error {
-        SessionError::Missing | SessionError::TooLarge(_) => StatusCode::BAD_REQUEST,
+        SessionError::Missing | SessionError::TooLarge(_) | SessionError::Refused(_) => {
+            StatusCode::BAD_REQUEST
+        }
         SessionError::Unknown => StatusCode::NOT_FOUND,
+        SessionError::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
         _ => StatusCode::SERVICE_UNAVAILABLE,
     };
     let rpc_error = match (error, status) {
-        (SessionError::TooLarge(error), _) => error.clone(),
+        (SessionError::TooLarge(error) | SessionError::Refused(error), _) => error.clone(),
+        (SessionError::TooMany(_), _) => RpcError::new(LEGACY_SERVER, error.to_string()),
         (_, StatusCode::SERVICE_UNAVAILABLE) => RpcError::internal(error.to_string()),
         _ => RpcError::invalid_request(error.to_string()),
     };
     let mut response = answer::error(status, id, &rpc_error);
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if matches!(
+        status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+    ) {
         response
             .headers_mut()
             .insert(http_header::RETRY_AFTER, RETRY_AFTER);
@@ -189,7 +196,6 @@ fn caller(door: &Door, session: &Session, headers: &HeaderMap) -> Caller {
         protocol_version: session.version,
         trace: trace_of(headers),
         ending: door.stop.clone(),
-        teardown: Teardown::Result,
     }
 }
 

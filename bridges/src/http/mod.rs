@@ -199,7 +199,9 @@ fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
         router = router
             .route("/mcp", any(all_servers))
             .route("/servers/{id}/mcp", any(one_server))
-            .merge(sse::routes());
+            .merge(sse::routes())
+            // It sends clients to these endpoints.
+            .merge(admin::catalogue(fleet.clone()));
     }
     if serves != Serves::Http {
         router = router

@@ -14,7 +14,7 @@ use bus_schema::{
 
 use super::{DOOR, Door, answer, principal, text_header, trace_of};
 use crate::{
-    front::{Caller, Endpoint, Teardown},
+    front::{Caller, Endpoint},
     param_headers,
     request::Incoming,
 };
@@ -56,7 +56,6 @@ fn caller(door: &Door, endpoint: Endpoint, headers: &HeaderMap) -> Caller {
         protocol_version: ProtocolVersion::MODERN,
         trace: trace_of(headers),
         ending: door.stop.clone(),
-        teardown: Teardown::Result,
     }
 }
 

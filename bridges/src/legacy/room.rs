@@ -79,14 +79,14 @@ impl std::ops::Deref for Room {
 }
 
 impl Doors {
-    /// Begins to hear the other doors.
+    /// Begins to hear the other doors. `most_sessions` is how many legacy sessions one principal may have over HTTP.
     ///
     /// # Errors
     /// [`HostError`] when the bus refuses a subscription.
-    pub async fn start(front: Front) -> Result<Self, HostError> {
+    pub async fn start(front: Front, most_sessions: u64) -> Result<Self, HostError> {
         let bus = front.bus().clone();
         let room = Room(Arc::new(Shared {
-            sessions: Sessions::new(bus.clone()),
+            sessions: Sessions::new(bus.clone(), most_sessions),
             questions: Questions::new(bus.instance()),
             ledger: Arc::new(Ledger::new(bus.clone())),
             calls: Arc::default(),
@@ -190,6 +190,14 @@ impl Room {
         uri: &str,
         subscription: Subscription,
     ) -> Result<(), SessionError> {
+        // Held until the client's stream follows, so that the server is asked once.
+        let _watching = match subscription {
+            Subscription::Begin => {
+                let asked = self.front.watch_resource(&session.endpoint, uri).await;
+                Some(asked.map_err(SessionError::Refused)?)
+            }
+            Subscription::End => None,
+        };
         let changed = self
             .sessions
             .change(session, |session| session.subscribe(uri, subscription))

@@ -4,7 +4,7 @@
 
 use bus_schema::{
     RpcError,
-    mcp::{error, meta, method},
+    mcp::{error, meta, method, task},
     rpc::{self, Message},
 };
 use serde_json::value::RawValue;
@@ -194,7 +194,7 @@ fn bare_request(called: &str, params: Option<&Members<'_>>, declared: &Declared)
             continue;
         }
         if is_key(key, "_meta") {
-            let meta = without_token(value);
+            let meta = without_legacy_meta(value);
             if meta != "{}" {
                 kept.push(key.get(), &meta);
             }
@@ -206,14 +206,14 @@ fn bare_request(called: &str, params: Option<&Members<'_>>, declared: &Declared)
     request.finish()
 }
 
-/// Nobody can report progress on a request that crosses as data.
-fn without_token(raw: &RawValue) -> String {
+/// Nobody can report progress on a request that crosses as data, and the modern era does not say which task it belongs to.
+fn without_legacy_meta(raw: &RawValue) -> String {
     let Some(members) = Members::of(raw) else {
         return raw.get().to_owned();
     };
     let mut kept = Object::default();
     for (key, value) in members.iter() {
-        if !is_key(key, meta::PROGRESS_TOKEN) {
+        if !is_key(key, meta::PROGRESS_TOKEN) && !is_key(key, task::RELATED) {
             kept.push(key.get(), value.get());
         }
     }
@@ -245,7 +245,7 @@ mod tests {
             ),
             (
                 method::SAMPLE,
-                r#""params":{"messages":[],"task":{},"includeContext":"thisServer","tools":[],"_meta":{"k":1,"progressToken":1}}"#,
+                r#""params":{"messages":[],"task":{},"includeContext":"thisServer","tools":[],"_meta":{"k":1,"progressToken":1,"io.modelcontextprotocol/related-task":{"taskId":"t"}}}"#,
                 r#"{"method":"sampling/createMessage","params":{"messages":[],"includeContext":"thisServer","tools":[],"_meta":{"k":1}}}"#,
             ),
         ] {

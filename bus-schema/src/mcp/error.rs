@@ -23,6 +23,8 @@ pub const MISSING_CAPABILITY: i64 = -32021;
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// A resource does not exist (legacy).
 pub const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
+/// Before 2026-07-28: something that only the server itself knows.
+pub const LEGACY_SERVER: i64 = -32000;
 /// The user has to open a page before the request can be served (legacy).
 pub const LEGACY_URL_ELICITATION: i64 = -32042;
 /// The user lets the client's model say nothing (client to server, legacy).

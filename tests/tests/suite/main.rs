@@ -33,5 +33,6 @@ mod statements;
 mod store;
 mod tidy;
 mod tool_lists;
+mod upstream_tasks;
 mod upstreams;
 mod versions;

@@ -146,7 +146,7 @@ async fn settle(door: &Door, session: &Session, incoming: &Incoming) -> Result<O
     };
     match settled {
         Ok(()) => Ok(Some(done(incoming))),
-        Err(SessionError::TooLarge(error)) => Ok(Some(incoming.error(&error))),
+        Err(SessionError::TooLarge(error) | SessionError::Refused(error)) => Ok(Some(incoming.error(&error))),
         Err(error) => Err(error),
     }
 }

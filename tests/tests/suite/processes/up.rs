@@ -43,6 +43,11 @@ impl Up {
         Client::new(format!("{}/servers/{server}/mcp", self.text("http")))
     }
 
+    /// The folder that it runs in.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where its NATS listens.
     pub(super) fn nats(&self) -> &str {
         self.text("nats").trim_start_matches("nats://")
