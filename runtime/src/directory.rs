@@ -320,3 +320,47 @@ fn numbers(version: &str) -> Vec<u64> {
         .filter_map(|number| number.parse().ok())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn card(instance: &str, version: &str) -> ServerCard {
+        let card = json!({
+            "id": "a", "instance": instance, "tenant": "t", "title": "A", "version": version,
+            "protocol_version": "2026-07-28", "revision": "1", "max_in_flight": 1
+        });
+        serde_json::from_value(card).unwrap()
+    }
+
+    #[test]
+    fn a_server_has_changed_when_it_says_something_else_of_itself_and_not_when_it_is_heard_again() {
+        let directory = Directory(Arc::new(Inner {
+            tenant: "t".to_owned(),
+            snapshot: ArcSwap::default(),
+            known: Mutex::default(),
+            seen: Mutex::default(),
+            changed: watch::channel(0).0,
+        }));
+        let id: ServerId = "a".parse().unwrap();
+        assert_eq!(directory.seen(&id), None);
+        directory.insert(&card("one", "1.0.0"), 0);
+        let first = directory.seen(&id).unwrap();
+        // The same again, another replica of it, and one of an older version.
+        for card in [card("one", "1.0.0"), card("two", "1.0.0"), card("three", "0.9.0")] {
+            directory.insert(&card, 1);
+        }
+        let again = directory.seen(&id).unwrap();
+        assert_eq!((again.first, again.changed), (first.first, first.changed));
+        assert!(again.last >= first.last);
+        directory.remove(|_| true);
+        directory.insert(&card("one", "1.0.0"), 2);
+        assert_eq!(directory.seen(&id).unwrap().changed, first.changed);
+        directory.insert(&card("two", "1.1.0"), 2);
+        let newer = directory.seen(&id).unwrap();
+        assert_eq!(newer.first, first.first);
+        assert_ne!(newer.changed, first.changed);
+    }
+}

@@ -233,6 +233,7 @@ async fn what_cannot_be_imported_is_told_with_what_to_do() {
         (vec![inside], 1, "--allow-private"),
         (vec!["https://192.168.0.1"], 1, "--allow-private"),
         (vec![&nowhere], 1, "nowhere.json"),
+        (vec!["registry.example.com"], 1, "begins with https://"),
         (vec![&package], 1, "uvx"),
         (
             vec![inside, "--allow-private", "--search", "nothing"],

@@ -49,6 +49,10 @@ pub(super) async fn read(import: &Import) -> anyhow::Result<Vec<Entry>> {
 
 fn from_file(path: &Path) -> anyhow::Result<Value> {
     let about = || format!("cannot read {}", path.display());
+    if !path.exists() {
+        let path = path.display();
+        bail!("there is no file {path}; the URL of a registry begins with https://");
+    }
     let size = fs::metadata(path).with_context(about)?.len();
     if size > MAX_FILE_BYTES {
         bail!(
