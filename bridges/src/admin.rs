@@ -34,9 +34,7 @@ pub use naming::{BadNaming, Naming};
 const MAX_CONNECTIONS: usize = 256;
 
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    let front = fleet.front.clone();
-    let servers = servers::routes(fleet).with_state(());
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S> {
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(door_ready))
@@ -46,7 +44,11 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S
         )
         .with_state(front)
         .merge(openapi::routes())
-        .merge(servers)
+}
+
+/// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
+pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    servers::routes(fleet).with_state(())
 }
 
 /// What clients of the official MCP registry ask, for a process that serves Streamable HTTP.

@@ -5,12 +5,13 @@
 
 mod aggregate;
 mod answering;
+mod authorize;
 mod changes;
-mod declares;
 mod keeper;
 mod listening;
 mod owner;
 mod route;
+mod task_owners;
 mod trace_ids;
 
 use std::{
@@ -22,6 +23,7 @@ use std::{
 use bus_schema::{
     Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
     mcp::{meta, method},
+    policy::ScopeTable,
     rpc::{self, Kind},
 };
 use runtime::{Bus, Catalogue, Directory, Retry};
@@ -29,15 +31,15 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::request::Incoming;
+use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
-use declares::Declares;
 use listening::Listening;
 use route::Route;
+use task_owners::TaskOwners;
 use trace_ids::Ids;
 
 /// What the platform calls itself.
@@ -81,21 +83,25 @@ struct Inner {
     aggregate: aggregate::Aggregate,
     changes: Arc<Changes>,
     call_timeout: Duration,
+    scopes: ScopeTable,
+    task_owners: TaskOwners,
     ids: Ids,
 }
 
 impl Front {
-    /// A front on the bus. `call_timeout` is the longest that a call may take.
+    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools.
     #[must_use]
-    pub fn new(bus: Bus, catalogue: Catalogue, call_timeout: Duration) -> Self {
+    pub fn new(bus: Bus, catalogue: Catalogue, call_timeout: Duration, scopes: ScopeTable) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
         let changes = Changes::start(&bus, catalogue.directory());
         Self(Arc::new(Inner {
+            task_owners: TaskOwners::new(bus.clone()),
             bus,
             catalogue,
             aggregate,
             changes,
             call_timeout,
+            scopes,
             ids: Ids::default(),
         }))
     }
@@ -173,7 +179,7 @@ impl Front {
             Endpoint::All => {
                 self.0
                     .aggregate
-                    .owner_of_resource(uri, Declares::default())
+                    .owner_of_resource(uri, Askable::default())
                     .await?
             }
         };
@@ -313,6 +319,8 @@ impl Front {
         incoming: &Incoming,
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
+        self.authorize(&caller.principal, &caller.endpoint, incoming)
+            .map_err(|scopes| RpcError::insufficient_scope(&scopes))?;
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
@@ -346,7 +354,9 @@ impl Front {
                 }
             }
         };
-        Ok(self.remote(caller, incoming, route, trace).await)
+        let owner = self.owner(&caller.principal, incoming, &route).await?;
+        let remote = self.remote(caller, incoming, route, trace).await;
+        Ok(State::Remote(Box::new(Remote { owner, ..remote })))
     }
 
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
@@ -369,7 +379,7 @@ impl Front {
             Endpoint::All => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Declares::default()).await {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Askable::default()).await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }
@@ -384,7 +394,7 @@ impl Front {
         incoming: &Incoming,
         route: Route,
         trace: &TraceContext,
-    ) -> State {
+    ) -> Remote {
         let retry = match self.directory().snapshot().server(&route.server) {
             Some(_) => {
                 self.0
@@ -413,7 +423,9 @@ impl Front {
             Some(instance) => self.0.bus.call_instance(request, instance),
             None => self.0.bus.call(request, retry),
         };
-        State::Remote(Box::new(Remote {
+        Remote {
+            owner: None,
+            noting: None,
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,
@@ -422,7 +434,7 @@ impl Front {
             tie,
             expects_answer: incoming.kind == Kind::Request,
             call,
-        }))
+        }
     }
 
     fn discover(&self, endpoint: &Endpoint) -> Value {

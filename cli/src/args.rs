@@ -4,6 +4,7 @@ mod import;
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use import::Import;
@@ -86,6 +87,9 @@ pub enum Command {
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
     Tail(Ask),
+    /// Make API keys
+    #[command(after_help = "Example:\n  trunkline keys new --subject ci --scope products:read")]
+    Keys(Keys),
     /// Print a script that completes commands in a shell
     #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
     Completions(Completions),
@@ -321,6 +325,38 @@ pub struct Call {
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,
+}
+
+/// `trunkline keys`
+#[derive(Clone, Debug, Args)]
+pub struct Keys {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What can be done with API keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print a new key, which is shown only once, and the lines of the configuration that let it in
+    New(NewKey),
+}
+
+/// `trunkline keys new`
+#[derive(Clone, Debug, Args)]
+pub struct NewKey {
+    /// Who comes with it
+    #[arg(long, value_name = "NAME")]
+    pub subject: String,
+    /// What it is in its organisation; may be given more than once
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
+    /// What it may do here; may be given more than once
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<Scope>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `trunkline completions`

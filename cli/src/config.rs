@@ -1,5 +1,6 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod auth;
 mod servers;
 
 use std::{
@@ -13,15 +14,17 @@ use std::{
 use anyhow::{Context as _, bail};
 use bridges::{
     admin::{Naming, Private},
+    auth::Auth,
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
     upstream::remote::HEALTH_EVERY,
 };
-use bus_schema::{ServerId, registry::SECRET_PREFIX};
+use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
 use crate::args::Common;
 
+use auth::{AuthSection, PolicySection};
 pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -66,6 +69,8 @@ pub struct Config {
     pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    auth: AuthSection,
+    policy: PolicySection,
     /// The flags that it was read with, for reading it again.
     flags: Common,
 }
@@ -93,6 +98,10 @@ struct File {
     registry: RegistryTable,
     #[serde(default)]
     servers: Vec<ServerLine>,
+    #[serde(default)]
+    auth: AuthSection,
+    #[serde(default)]
+    policy: PolicySection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -156,6 +165,8 @@ impl Config {
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
             bootstrap: file.bootstrap,
             servers: file.servers,
+            auth: file.auth,
+            policy: file.policy,
             flags: common.clone(),
         };
         config.check()?;
@@ -201,7 +212,31 @@ impl Config {
         of_server.collect()
     }
 
+    /// Who may come in, with the secrets that checking that needs.
+    ///
+    /// # Errors
+    /// When a variable or a file that is named is not there.
+    pub fn auth(&self) -> anyhow::Result<Auth> {
+        self.auth.to_options()
+    }
+
+    /// Whether somebody has to show something to come in.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.auth.is_required()
+    }
+
+    /// The scopes that tools need.
+    ///
+    /// # Errors
+    /// When one is no scope, or is for no tools.
+    pub fn scopes(&self) -> anyhow::Result<ScopeTable> {
+        self.policy.table()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.auth.check()?;
+        self.scopes()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }

@@ -1,6 +1,7 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
 mod lines;
+mod open_door;
 
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -182,7 +183,7 @@ impl Node {
         }
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
-        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout);
+        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout, config.scopes()?);
         self.front = Some(front.clone());
         Ok(front)
     }
@@ -324,15 +325,15 @@ impl Node {
             allowed: config.allowed_hosts.clone(),
             serves,
             max_connections: config.max_connections,
+            auth: config.auth()?,
         };
-        if !config.listen.ip().is_loopback() {
-            warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
-        }
+        open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {
             Some(doors) => doors,
-            None => Doors::start(front, config.max_sessions_per_principal).await?,
+            None => Box::pin(Doors::start(front, config.max_sessions_per_principal)).await?,
         };
-        let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
+        // Boxed, as it is large and made once.
+        let door = Box::pin(HttpDoor::bind(self.legacy.insert(doors), options)).await?;
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
@@ -407,12 +408,7 @@ impl Part for ProductsPart {
                 ..HostOptions::new(id)
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;
-            let running = async move {
-                stop.cancelled().await;
-                host.stop().await;
-                Ok(())
-            };
-            Ok(running.boxed() as RunningPart)
+            Ok(host.serve_until(stop))
         }
         .boxed()
     }

@@ -324,11 +324,7 @@ impl Catalogue {
     /// One page, from a replica with the revision that the list is kept under. During an upgrade the others answer as well.
     async fn fetch_page(&self, card: &ServerCard, page: &Question<'_>) -> Result<Bytes, CatalogueError> {
         for _ in 0..REVISION_ATTEMPTS {
-            let principal = Principal {
-                subject: "catalogue".to_owned(),
-                tenant: card.tenant.clone(),
-                client: None,
-            };
+            let principal = Principal::new("catalogue", &card.tenant);
             let request = request_for(card.id.as_str(), page, principal);
             let mut call = self.bus.call(request, Retry::Safe);
             let answer = call.last().await;

@@ -23,7 +23,8 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{LIST_TTL_MS, declares::Declares};
+use super::LIST_TTL_MS;
+use crate::askable::Askable;
 use crate::request::Incoming;
 
 /// How long a list waits for a server that does not answer.
@@ -49,7 +50,7 @@ pub(super) struct Aggregate {
 /// The lists for clients that can be asked the same.
 #[derive(Default)]
 struct Shape {
-    declares: Declares,
+    declares: Askable,
     /// The same as JSON.
     capabilities: Map<String, Value>,
     /// One for each of [`Listed::ALL`].
@@ -95,19 +96,19 @@ impl Aggregate {
             ));
         }
         Ok(Some(
-            self.current(list, Declares::of(incoming)).await.result.clone(),
+            self.current(list, Askable::of(incoming)).await.result.clone(),
         ))
     }
 
     /// A list at the present state of the bus, for clients that can be asked this.
-    pub(super) async fn current(&self, list: Listed, declares: Declares) -> Arc<Built> {
-        if declares == Declares::default() {
+    pub(super) async fn current(&self, list: Listed, declares: Askable) -> Arc<Built> {
+        if declares == Askable::default() {
             return self.current_of(list, &self.plain).await;
         }
         self.current_of(list, &self.shape(declares)).await
     }
 
-    fn shape(&self, declares: Declares) -> Arc<Shape> {
+    fn shape(&self, declares: Askable) -> Arc<Shape> {
         let now = Instant::now();
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((shape, used)) = others.iter_mut().find(|(shape, _)| shape.declares == declares) {

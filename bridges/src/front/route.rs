@@ -7,8 +7,9 @@ use bus_schema::{
 };
 use bytes::Bytes;
 
-use super::{Front, declares::Declares};
+use super::Front;
 use crate::{
+    askable::Askable,
     edit::{Edits, Members},
     request::{Incoming, Piece, Reference},
 };
@@ -91,7 +92,7 @@ impl Front {
             let server = self
                 .0
                 .aggregate
-                .owner_of_resource(&uri, Declares::of(incoming))
+                .owner_of_resource(&uri, Askable::of(incoming))
                 .await?;
             return Ok(Route {
                 server,
@@ -114,7 +115,7 @@ impl Front {
                 let server = self
                     .0
                     .aggregate
-                    .owner_of_resource(uri, Declares::of(incoming))
+                    .owner_of_resource(uri, Askable::of(incoming))
                     .await?;
                 Ok(Route {
                     server,

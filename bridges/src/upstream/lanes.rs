@@ -34,14 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     tenant: String,
+    issuer: String,
     subject: String,
 }
 
 impl Owner {
     pub(super) fn of(principal: &Principal) -> Self {
+        let [tenant, issuer, subject] = principal.identity().pieces().map(str::to_owned);
         Self {
-            tenant: principal.tenant.clone(),
-            subject: principal.subject.clone(),
+            tenant,
+            issuer,
+            subject,
         }
     }
 }

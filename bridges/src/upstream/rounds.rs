@@ -124,14 +124,14 @@ impl UpstreamServer {
             Found::Open(mut call, answers) => {
                 debug!(server.id = %self.id(), "a caller is back with its input");
                 call.come_back(asked, answers).await?;
-                Ok(Begun::Call(*call))
+                Ok(Begun::Call(call))
             }
             Found::Again(ticket) => {
                 let first = reading.first_round();
                 let reading = Reading::of(&first)?;
                 self.call(&reading, asked, request, Some(ticket))
                     .await
-                    .map(Begun::Call)
+                    .map(|call| Begun::Call(Box::new(call)))
             }
             Found::StillAgain(ticket, requests) => {
                 Ok(Begun::Done(self.ask_for_pages(&asked.id, &ticket, requests)))

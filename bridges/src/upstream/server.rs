@@ -48,7 +48,7 @@ pub(super) struct UpstreamServer {
 
 /// What has become of a message.
 pub(super) enum Begun {
-    Call(Call),
+    Call(Box<Call>),
     Done(Outcome),
 }
 
@@ -103,7 +103,7 @@ impl UpstreamServer {
         drop((body, request));
         match begun {
             Ok(Begun::Call(call)) => tokio::select! {
-                outcome = self.run(call, &parts) => outcome,
+                outcome = self.run(*call, &parts) => outcome,
                 () = self.over.cancelled() => {
                     let error = RpcError::internal(format!("server `{}` has ended", self.id()));
                     Outcome::error(id.as_deref(), &error)
@@ -138,13 +138,15 @@ impl UpstreamServer {
                 .link
                 .begin(reading, asked, Era::Modern, trace)
                 .await
-                .map(Begun::Call);
+                .map(|call| Begun::Call(Box::new(call)));
         }
         if is_retry && method::ASKING.contains(&reading.method()) {
             return self.resume(reading, asked, request).await;
         }
         let ticket = self.ticket(reading, &asked.declared, request);
-        self.call(reading, asked, request, ticket).await.map(Begun::Call)
+        self.call(reading, asked, request, ticket)
+            .await
+            .map(|call| Begun::Call(Box::new(call)))
     }
 
     /// Makes a call of a legacy server, on the conversation that its caller needs.

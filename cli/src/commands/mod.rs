@@ -5,6 +5,7 @@ pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
 mod import;
+pub(crate) mod keys;
 mod output;
 mod reload;
 pub(crate) mod serve;

@@ -220,11 +220,7 @@ async fn ask(
     cursor: Option<&str>,
 ) -> Result<Value, HostError> {
     let wrong = |why: String| HostError::Description { method: called, why };
-    let principal = Principal {
-        subject: "host".to_owned(),
-        tenant: options.tenant.clone(),
-        client: None,
-    };
+    let principal = Principal::new("host", &options.tenant);
     let question = Question {
         method: called,
         cursor,

@@ -16,6 +16,7 @@ mod databases;
 mod discovery;
 mod doors;
 mod hostile;
+mod identity;
 mod importing;
 mod in_process;
 mod legacy_tasks;

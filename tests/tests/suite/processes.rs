@@ -2,6 +2,7 @@
 
 mod commands;
 mod fleet;
+mod losses;
 mod platform;
 mod refusals;
 mod replicas;

@@ -1,92 +1,116 @@
-//! Reads documents that an operator names by URL, such as those of a registry of servers. The guard is that of remote servers, and so
-//! is what is not done: no redirect is followed, and no credentials are sent.
+//! Short documents from elsewhere, such as the keys of an issuer: one request, one JSON answer, within bounds.
+//!
+//! It goes the way of every connection to a remote server, so it meets the same guard.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use axum::http::{HeaderValue, Request, StatusCode, header as http};
-use bus_schema::registry::Declaration;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header as http};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, LengthLimitError, Limited};
-use hyper_util::{client::legacy, rt::TokioExecutor};
-use tokio::time::timeout;
+use http_body_util::{BodyExt as _, Limited};
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
-    client::{USER_AGENT, cause, judge},
+    Bearer, RemoteError,
+    client::Client,
+    credentials::Credentials,
     dial::Dialer,
-    error::{RemoteError, chain},
+    error::chain,
     guard::Reach,
-    options::{RemoteOptions, to_uri},
+    options::{judged, to_uri},
     reply::refused,
     tls,
 };
 
-/// How long a document may take.
+/// How long a document may take, from the name's lookup to its last byte.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long it may be, in bytes.
-const MAX_BYTES: usize = 16 * 1024 * 1024;
+/// How long it may be.
+const MAX_BYTES: usize = 256 * 1024;
+/// How many may be under way at once.
+const MAX_UNDER_WAY: usize = 32;
+const JSON: HeaderValue = HeaderValue::from_static("application/json, application/jwk-set+json");
+const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
 
-/// Reads documents.
-pub struct Documents {
-    http: legacy::Client<Dialer, Empty<Bytes>>,
-    allow_private: bool,
+/// Fetches documents.
+pub(crate) struct Fetcher {
+    client: Client,
+    reach: Reach,
+    turns: Semaphore,
 }
 
-impl Documents {
-    /// A reader of public documents, or of those at private addresses as well.
+impl Fetcher {
+    /// A fetcher. `ca_file` stands instead of the system's certificates; with `allow_private` it goes to private addresses too, and
+    /// without encryption.
     ///
     /// # Errors
-    /// [`RemoteError::NoTls`] when TLS cannot be set up.
-    pub fn new(reach: Addresses) -> Result<Self, RemoteError> {
-        let allow_private = reach == Addresses::Private;
-        let dialer = Dialer::new(Reach::of(allow_private), tls::connector(None)?);
+    /// [`RemoteError`] when the certificates cannot be used.
+    pub(crate) fn new(ca_file: Option<&Path>, allow_private: bool) -> Result<Self, RemoteError> {
+        let reach = Reach::of(allow_private);
+        let dialer = Dialer::new(reach, tls::connector(ca_file)?);
+        let credentials = Credentials::new(&Bearer::None, None)?;
         Ok(Self {
-            http: legacy::Client::builder(TokioExecutor::new()).build(dialer),
-            allow_private,
+            client: Client::new(dialer, HeaderMap::new(), credentials),
+            reach,
+            turns: Semaphore::new(MAX_UNDER_WAY),
         })
     }
 
-    /// Reads one document to its end.
+    /// Finds what is wrong with a URL, as far as can be told without a resolver.
     ///
     /// # Errors
-    /// [`RemoteError`] when the URL cannot be used, nobody answers in time, the answer is no success, or it is too long.
-    pub async fn get(&self, url: &str) -> Result<Bytes, RemoteError> {
-        let uri = to_uri(&self.options(url)?.url()?)?;
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        headers.insert(http::USER_AGENT, USER_AGENT);
-        headers.insert(http::ACCEPT, HeaderValue::from_static("application/json"));
-        let all = async {
-            let answer = self.http.request(request).await.map_err(|error| cause(&error))?;
-            let (head, body) = judge(answer)?.into_parts();
-            let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| {
-                if error.is::<LengthLimitError>() {
-                    return RemoteError::TooLong(MAX_BYTES as u64);
-                }
-                RemoteError::Lost(chain(&*error))
-            })?;
-            let body = body.to_bytes();
+    /// [`RemoteError`] that says so.
+    pub(crate) fn check(&self, url: &str) -> Result<(), RemoteError> {
+        judged(url, self.reach).map(drop)
+    }
+
+    /// Reads a JSON document.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when it does not come.
+    pub(crate) async fn get(&self, url: &str) -> Result<Bytes, RemoteError> {
+        self.ask(Method::GET, url, HeaderMap::new(), Bytes::new()).await
+    }
+
+    /// Posts a form, and reads the JSON document that answers it. `authorization` is never logged.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when no answer comes.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        authorization: &HeaderValue,
+        form: String,
+    ) -> Result<Bytes, RemoteError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::CONTENT_TYPE, FORM);
+        headers.insert(http::AUTHORIZATION, authorization.clone());
+        self.ask(Method::POST, url, headers, form.into()).await
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        url: &str,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Bytes, RemoteError> {
+        let uri = to_uri(&judged(url, self.reach)?)?;
+        headers.insert(http::ACCEPT, JSON);
+        let asking = async {
+            let _turn = self.turns.acquire().await;
+            let answer = self.client.send(method, &uri, &headers, body).await?;
+            let (head, body) = answer.into_parts();
+            let document = Limited::new(body, MAX_BYTES).collect().await;
+            let document = document
+                .map_err(|error| RemoteError::Lost(chain(&*error)))?
+                .to_bytes();
             match head.status {
-                StatusCode::OK => Ok(body),
-                status => Err(refused(status, &body)),
+                // The type is not looked at: issuers give their keys several.
+                StatusCode::OK => Ok(document),
+                status => Err(refused(status, &document)),
             }
         };
-        timeout(LIMIT, all).await.unwrap_or(Err(RemoteError::Late(LIMIT)))
+        timeout(LIMIT, asking)
+            .await
+            .unwrap_or(Err(RemoteError::Late(LIMIT)))
     }
-
-    /// A server at the URL, as whose URL it is judged.
-    fn options(&self, url: &str) -> Result<RemoteOptions, RemoteError> {
-        let mut as_server = Declaration::new(bus_schema::ServerId::registry(), url);
-        as_server.allow_private = self.allow_private;
-        RemoteOptions::declared(&as_server, |_| None)
-    }
-}
-
-/// Which addresses documents are read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addresses {
-    /// Public ones, with encryption.
-    Public,
-    /// Private ones as well, and without encryption.
-    Private,
 }
