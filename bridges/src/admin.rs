@@ -1,9 +1,12 @@
 //! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
 
+mod catalogue;
 mod fleet;
+mod naming;
+mod openapi;
 mod servers;
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -14,6 +17,7 @@ use axum::{
 };
 use runtime::Bus;
 use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -24,6 +28,7 @@ use crate::{
 };
 
 pub use fleet::{Fleet, Private};
+pub use naming::{BadNaming, Naming};
 
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
@@ -38,11 +43,17 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
             get(|State(front): State<Front>| async move { metrics(front.bus()) }),
         )
         .with_state(front)
+        .merge(openapi::routes())
 }
 
 /// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
 pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     servers::routes(fleet).with_state(())
+}
+
+/// What clients of the official MCP registry ask, for a process that serves Streamable HTTP.
+pub(crate) fn catalogue<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    catalogue::routes(fleet).with_state(())
 }
 
 /// The same for a process without doors; ready means that the bus is there.
@@ -128,4 +139,9 @@ fn metrics(bus: &Bus) -> Response {
         bus.metrics().render(),
     )
         .into_response()
+}
+
+/// A moment as all answers spell it.
+fn rfc3339(moment: SystemTime) -> Option<String> {
+    OffsetDateTime::from(moment).format(&Rfc3339).ok()
 }

@@ -1,9 +1,13 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
+mod import;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use import::Import;
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
 #[derive(Debug, Parser)]
@@ -71,7 +75,7 @@ pub enum Command {
         after_help = "Examples:\n  trunkline bridge http --listen 127.0.0.1:8081\n  trunkline bridge stdio --server products"
     )]
     Bridge(Bridge),
-    /// Show the servers of the platform; register, show and remove remote ones
+    /// Show the servers of the platform; register, import, show and remove remote ones
     #[command(after_help = SERVERS_EXAMPLES)]
     Servers(Servers),
     /// Show the tools on the bus
@@ -96,6 +100,7 @@ Examples:
   trunkline servers
   trunkline servers add weather https://weather.example.com/mcp --tag forecasts --bearer-env TRUNKLINE_SECRET_WEATHER
   trunkline servers add --file fleet.toml
+  trunkline servers import https://registry.example.com --search weather
   trunkline servers show weather
   trunkline servers remove weather";
 
@@ -220,6 +225,9 @@ pub enum ServersCommand {
     Remove(NamedServer),
     /// Show all that is known of a server
     Show(NamedServer),
+    /// Register the remote servers of an MCP registry, or the one of a server.json
+    #[command(after_help = import::EXAMPLES)]
+    Import(Box<Import>),
 }
 
 /// `trunkline servers add`

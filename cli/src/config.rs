@@ -13,7 +13,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    admin::Private, auth::Auth, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    admin::{Naming, Private},
+    auth::Auth,
+    http::MAX_CONNECTIONS,
+    legacy::MAX_SESSIONS_PER_PRINCIPAL,
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX};
@@ -60,6 +63,8 @@ pub struct Config {
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
     pub health_every: Duration,
+    /// How servers are named to clients of the catalogue.
+    pub naming: Naming,
     /// A file of remote servers that are registered at the start.
     pub bootstrap: Option<PathBuf>,
     /// External servers.
@@ -80,6 +85,7 @@ struct File {
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    public_url: Option<String>,
     max_connections: Option<usize>,
     max_sessions_per_principal: Option<u64>,
     call_timeout_secs: Option<u64>,
@@ -109,6 +115,7 @@ struct Products {
 struct RegistryTable {
     allow_private: Option<bool>,
     health_every_secs: Option<u64>,
+    namespace: Option<String>,
 }
 
 impl Config {
@@ -155,6 +162,7 @@ impl Config {
                 .registry
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
+            naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
             bootstrap: file.bootstrap,
             servers: file.servers,
             auth: file.auth,
@@ -387,6 +395,22 @@ mod tests {
             (
                 "[tool_timeouts_ms]\n\"a.b\" = 0",
                 ["tool_timeouts_ms", "a.b", "1 or more"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+    }
+
+    #[test]
+    fn what_the_catalogue_cannot_be_named_is_told() {
+        for (text, words) in [
+            (
+                "public_url = \"mcp.example.com\"",
+                ["public_url", "mcp.example.com", "https://"],
+            ),
+            (
+                "[registry]\nnamespace = \"example com\"",
+                ["namespace", "example com", "com.example"],
             ),
         ] {
             expect_refusal(text, words);

@@ -201,7 +201,7 @@ impl Node {
                 None
             }
         };
-        Ok(Fleet::new(front, declared, config.private()))
+        Ok(Fleet::new(front, declared, config.private()).named(config.naming.clone()))
     }
 
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.

@@ -1,7 +1,9 @@
 //! What the platform knows of its servers: what is declared, who runs it, who is on the bus, and how each does.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::BTreeMap;
 
+use super::{Naming, rfc3339};
+use crate::{front::Front, upstream::canonical};
 use bus_schema::{
     ProtocolVersion, ServerCard, ServerId,
     mcp::Era,
@@ -10,16 +12,13 @@ use bus_schema::{
 };
 use runtime::{
     catalogue::Listed,
-    directory::Snapshot,
+    directory::{Seen, Snapshot},
     load::Load,
     placement::{Owner, Owners},
     registry::Registry,
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
-use crate::{front::Front, upstream::canonical};
 
 /// Everything that is asked about servers.
 #[derive(Clone)]
@@ -29,6 +28,8 @@ pub struct Fleet {
     declared: Option<(Registry, Owners)>,
     /// Whether servers at private addresses may be declared.
     pub(crate) private: Private,
+    /// How servers are named to clients of the catalogue.
+    pub(crate) naming: Naming,
 }
 
 /// Whether declared servers may be at private addresses.
@@ -70,20 +71,27 @@ pub(crate) struct Server {
     reason: Option<String>,
     /// What was declared, with its revision.
     pub(crate) declared: Option<(Entry, u64)>,
-    card: Option<ServerCard>,
+    pub(super) card: Option<ServerCard>,
     replicas: Vec<ServerCard>,
-    last_seen: Option<SystemTime>,
+    pub(super) seen: Option<Seen>,
 }
 
 impl Fleet {
     /// What doors know of the servers on the bus, with what is declared.
     #[must_use]
-    pub const fn new(front: Front, declared: Option<(Registry, Owners)>, private: Private) -> Self {
+    pub fn new(front: Front, declared: Option<(Registry, Owners)>, private: Private) -> Self {
         Self {
             front,
             declared,
             private,
+            naming: Naming::default(),
         }
+    }
+
+    /// The same, with other names in the catalogue.
+    #[must_use]
+    pub fn named(self, naming: Naming) -> Self {
+        Self { naming, ..self }
     }
 
     /// What is told of all servers, by id.
@@ -150,7 +158,7 @@ impl Fleet {
             declared,
             card: snapshot.server(id).cloned(),
             replicas,
-            last_seen: self.front.directory().last_seen(id),
+            seen: self.front.directory().seen(id),
         }
     }
 
@@ -254,7 +262,7 @@ impl Server {
     }
 
     fn last_seen(&self) -> Option<String> {
-        OffsetDateTime::from(self.last_seen?).format(&Rfc3339).ok()
+        rfc3339(self.seen?.last)
     }
 
     fn replicas(&self, loads: &[Load]) -> Value {

@@ -229,7 +229,12 @@ fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
     }
     let operating = middleware::from_fn_with_state(door.clone(), admission::operate);
     let admin = admin::routes(fleet.front.clone());
-    let operators = admin::operator_routes(fleet).route_layer(operating);
+    let mut operators = admin::operator_routes(fleet.clone());
+    // The catalogue sends its clients to the endpoints of Streamable HTTP.
+    if serves != Serves::WebSocket {
+        operators = operators.merge(admin::catalogue(fleet));
+    }
+    let operators = operators.route_layer(operating);
     router
         .route_layer(middleware::from_fn_with_state(door.clone(), admission::admit))
         .merge(admission::documents())

@@ -4,6 +4,7 @@ mod bootstrap;
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
+mod import;
 pub(crate) mod keys;
 mod output;
 mod reload;

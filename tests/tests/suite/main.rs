@@ -8,6 +8,7 @@
 
 mod asking;
 mod calls;
+mod catalogue;
 mod channels;
 mod clients;
 mod confirming;
@@ -16,6 +17,7 @@ mod discovery;
 mod doors;
 mod hostile;
 mod identity;
+mod importing;
 mod in_process;
 mod legacy_tasks;
 mod listening;
@@ -25,6 +27,7 @@ mod placement;
 mod processes;
 mod registry;
 mod remotes;
+mod rest;
 mod sessions;
 mod slow_readers;
 mod statements;

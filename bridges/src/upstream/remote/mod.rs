@@ -11,6 +11,7 @@ mod connection;
 mod credentials;
 mod declared;
 mod dial;
+mod documents;
 mod error;
 mod exchange;
 pub(crate) mod fetch;
@@ -30,5 +31,6 @@ mod tools;
 mod ws;
 
 pub(super) use connect::RemoteConnector;
+pub use documents::{Addresses, Documents};
 pub use error::{ForbiddenKind, RemoteError};
 pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob};
