@@ -10,7 +10,6 @@ mod source;
 use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context as _, bail};
-use bridges::{admin::Private, upstream::remote::RemoteOptions};
 use bus_schema::{
     Principal, ServerId,
     principal::DEFAULT_TENANT,
@@ -19,7 +18,7 @@ use bus_schema::{
 use runtime::{Bus, registry::Registry};
 use serde_json::{Value, json};
 
-use super::output;
+use super::{output, servers::add};
 use crate::{args::Import, config::Config, node::Node};
 use manifest::{Skipped, Wish};
 
@@ -266,17 +265,11 @@ async fn declare(
 
 /// All that can be judged here.
 fn judge(config: &Config, import: &Import, declaration: &Declaration) -> anyhow::Result<()> {
-    declaration.check()?;
-    if declaration.allow_private && config.private() == Private::Refused {
-        bail!(
-            "servers at private addresses may not be registered here; allow_private = true under [registry] allows it"
-        );
-    }
-    let checked = RemoteOptions::check_declared(declaration);
+    let judged = add::judge(config, declaration);
     if import.allow_private {
-        return Ok(checked?);
+        return judged;
     }
-    checked.context(
+    judged.context(
         "it cannot be reached as it is declared; --allow-private allows private addresses and http://",
     )
 }
