@@ -74,7 +74,7 @@ pub enum Command {
     #[command(after_help = "Examples:\n  trunkline servers\n  trunkline servers --json")]
     Servers(Ask),
     /// Show the tools on the bus
-    #[command(after_help = "Examples:\n  trunkline tools\n  trunkline tools --server products --json")]
+    #[command(after_help = TOOLS_EXAMPLES)]
     Tools(Tools),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
@@ -86,6 +86,13 @@ pub enum Command {
     #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
     Completions(Completions),
 }
+
+const TOOLS_EXAMPLES: &str = "\
+Examples:
+  trunkline tools
+  trunkline tools --tag catalogue
+  trunkline tools --search 'find a product' --limit 5
+  trunkline tools --server products --json";
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -190,6 +197,15 @@ pub struct Tools {
     /// Show this server's only
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
+    /// Show those of servers with this tag only; with several, servers that have them all
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Show what fits these words, the best first
+    #[arg(long, value_name = "WORDS")]
+    pub search: Option<String>,
+    /// Show so many at most [default: 20 of a search, else all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,
