@@ -6,10 +6,13 @@
 mod aggregate;
 mod answering;
 mod changes;
+mod entrance;
 mod keeper;
 mod listening;
+mod offering;
 mod owner;
 mod route;
+mod search_first;
 mod trace_ids;
 
 use std::{
@@ -23,7 +26,7 @@ use bus_schema::{
     mcp::{meta, method},
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Retry};
+use runtime::{Bus, Catalogue, Directory, Discovery, Retry};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +37,7 @@ pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
+use entrance::Entrance;
 use listening::Listening;
 pub use listening::Teardown;
 use route::Route;
@@ -49,6 +53,8 @@ const LIST_TTL_MS: u64 = 5_000;
 pub enum Endpoint {
     /// All servers, their tools and prompts under prefixed names.
     All,
+    /// All servers, with two tools that find and call theirs.
+    Search,
     /// One server, as it is.
     Server(ServerId),
 }
@@ -80,6 +86,7 @@ struct Inner {
     bus: Bus,
     catalogue: Catalogue,
     aggregate: aggregate::Aggregate,
+    discovery: Discovery,
     changes: Arc<Changes>,
     call_timeout: Duration,
     ids: Ids,
@@ -92,6 +99,7 @@ impl Front {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
         let changes = Changes::start(&bus, catalogue.directory());
         Self(Arc::new(Inner {
+            discovery: Discovery::new(bus.clone(), catalogue.clone()),
             bus,
             catalogue,
             aggregate,
@@ -124,7 +132,13 @@ impl Front {
         let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
         let trace = self.0.ids.next_trace(outside);
         let id = incoming.id.clone();
-        let state = match self.dispatch(caller, incoming, &trace).await {
+        let entered = match self.enter(caller, incoming).await {
+            Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace).await,
+            Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace).await,
+            Ok(Entrance::Answered(state)) => Ok(state),
+            Err(error) => Err(error),
+        };
+        let state = match entered {
             Ok(state) => state,
             Err(error) => State::Local(Some(Final::error(incoming, &error))),
         };
@@ -167,7 +181,7 @@ impl Front {
     #[must_use]
     pub fn card(&self, endpoint: &Endpoint) -> Option<ServerCard> {
         match endpoint {
-            Endpoint::All => None,
+            Endpoint::All | Endpoint::Search => None,
             Endpoint::Server(id) => self.directory().snapshot().server(id).cloned(),
         }
     }
@@ -181,26 +195,11 @@ impl Front {
                 .server(id)
                 .map(|card| card.capabilities.clone())
                 .unwrap_or_default(),
-            Endpoint::All => {
-                let mut union = Map::new();
-                for capabilities in snapshot.servers().map(|(_, card)| &card.capabilities) {
-                    let subscribe = capabilities
-                        .get("resources")
-                        .is_some_and(|resources| resources["subscribe"] == true);
-                    for key in capabilities.keys() {
-                        // What is not a plain list belongs to one server and is offered on its own endpoint.
-                        let one = match key.as_str() {
-                            "tools" | "prompts" => json!({ "listChanged": true }),
-                            "resources" if subscribe => json!({ "listChanged": true, "subscribe": true }),
-                            "resources" => json!({ "listChanged": true }),
-                            "completions" | "logging" => json!({}),
-                            _ => continue,
-                        };
-                        if subscribe || !union.contains_key(key) {
-                            union.insert(key.clone(), one);
-                        }
-                    }
-                }
+            Endpoint::All => offering::union(snapshot.servers().map(|(_, card)| card)),
+            Endpoint::Search => {
+                let mut union = offering::union(snapshot.servers().map(|(_, card)| card));
+                // The two tools are always there, and never others.
+                union.insert("tools".to_owned(), json!({}));
                 union
             }
         }
@@ -220,7 +219,7 @@ impl Front {
             method::is_custom(called)
                 && match endpoint {
                     Endpoint::Server(_) => true,
-                    Endpoint::All => ServerId::split_prefixed(called)
+                    Endpoint::All | Endpoint::Search => ServerId::split_prefixed(called)
                         .is_some_and(|(id, _)| self.directory().snapshot().server(&id).is_some()),
                 }
         };
@@ -242,7 +241,7 @@ impl Front {
                 .server(id)
                 .is_none_or(|card| card.capabilities.contains_key(capability)),
             // A platform without servers is not without tools; it has none at the moment.
-            Endpoint::All => {
+            Endpoint::All | Endpoint::Search => {
                 snapshot.servers().next().is_none()
                     || snapshot
                         .servers()
@@ -269,6 +268,7 @@ impl Front {
     pub fn instructions(&self, endpoint: &Endpoint) -> Option<String> {
         match endpoint {
             Endpoint::Server(_) => self.card(endpoint).and_then(|card| card.instructions),
+            Endpoint::Search => Some(search_first::INSTRUCTIONS.to_owned()),
             Endpoint::All => {
                 let text = "This endpoint shows many servers. Tool and prompt names begin with the server's id and `__`.";
                 Some(text.to_owned())
@@ -294,7 +294,7 @@ impl Front {
             return self.listen(caller, incoming).await;
         }
         let route = match &caller.endpoint {
-            Endpoint::All => match self.0.aggregate.list(incoming).await? {
+            Endpoint::All | Endpoint::Search => match self.0.aggregate.list(incoming).await? {
                 Some(result) => {
                     let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
                     return Ok(State::Local(Some(Final {
@@ -335,7 +335,7 @@ impl Front {
         match endpoint {
             _ if uris.is_empty() => Vec::new(),
             Endpoint::Server(id) => vec![(id.clone(), uris.clone())],
-            Endpoint::All => {
+            Endpoint::All | Endpoint::Search => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
                     if let Ok(server) = self.0.aggregate.owner_of_resource(uri).await {

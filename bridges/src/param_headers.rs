@@ -35,7 +35,7 @@ pub(crate) async fn check(
     let Some(name) = &incoming.name else { return Ok(()) };
     let (server, tool) = match endpoint {
         Endpoint::Server(id) => (id.clone(), name.value.as_str()),
-        Endpoint::All => match ServerId::split_prefixed(&name.value) {
+        Endpoint::All | Endpoint::Search => match ServerId::split_prefixed(&name.value) {
             Some(split) => split,
             None => return Ok(()),
         },

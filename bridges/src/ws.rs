@@ -37,7 +37,16 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn all_servers(State(door): State<Door>, upgrade: WebSocketUpgrade) -> Response {
+    let endpoint = door.shared.clone();
+    open(door, endpoint, upgrade)
+}
+
+pub(crate) async fn all_tools(State(door): State<Door>, upgrade: WebSocketUpgrade) -> Response {
     open(door, Endpoint::All, upgrade)
+}
+
+pub(crate) async fn search(State(door): State<Door>, upgrade: WebSocketUpgrade) -> Response {
+    open(door, Endpoint::Search, upgrade)
 }
 
 pub(crate) async fn one_server(

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::{admin::Private, http::MAX_CONNECTIONS, upstream::remote::HEALTH_EVERY};
+use bridges::{admin::Private, front::Endpoint, http::MAX_CONNECTIONS, upstream::remote::HEALTH_EVERY};
 use bus_schema::{ServerId, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
@@ -53,6 +53,8 @@ pub struct Config {
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
     pub health_every: Duration,
+    /// What is shown where no server is named.
+    pub endpoint: Endpoint,
     /// External servers.
     pub servers: Vec<ServerLine>,
 }
@@ -76,6 +78,8 @@ struct File {
     #[serde(default)]
     registry: RegistryTable,
     #[serde(default)]
+    endpoint: EndpointTable,
+    #[serde(default)]
     servers: Vec<ServerLine>,
 }
 
@@ -90,6 +94,22 @@ struct Products {
 struct RegistryTable {
     allow_private: Option<bool>,
     health_every_secs: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointTable {
+    #[serde(default)]
+    mode: Mode,
+}
+
+/// How the tools of all servers are shown.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    #[default]
+    All,
+    Search,
 }
 
 impl Config {
@@ -133,6 +153,10 @@ impl Config {
                 .registry
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
+            endpoint: match file.endpoint.mode {
+                Mode::All => Endpoint::All,
+                Mode::Search => Endpoint::Search,
+            },
             servers: file.servers,
         };
         config.check()?;
@@ -307,6 +331,10 @@ mod tests {
             (
                 "[registry]\nhealth_every_secs = 0",
                 ["[registry]", "health_every_secs", "1 or more"],
+            ),
+            (
+                "[endpoint]\nmode = \"some\"",
+                ["line 2", "unknown variant `some`", "search"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (

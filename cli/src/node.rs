@@ -307,6 +307,7 @@ impl Node {
         };
         let options = HttpOptions {
             fleet: Fleet::new(front.clone(), declared, config.private()),
+            shared: config.endpoint.clone(),
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,

@@ -203,7 +203,7 @@ impl Changes {
         let watchers: Vec<_> = self.watchers().values().cloned().collect();
         for watcher in watchers {
             let here = match &watcher.endpoint {
-                Endpoint::All => true,
+                Endpoint::All | Endpoint::Search => true,
                 Endpoint::Server(id) => id == server,
             };
             if here {
@@ -324,8 +324,12 @@ impl Drop for Watching {
 fn digests(snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
     match endpoint {
         Endpoint::Server(id) => snapshot.server(id).map(|card| card.lists.clone()),
-        Endpoint::All => Some(ListDigests {
-            tools: of_all(snapshot, |lists| &lists.tools),
+        Endpoint::All | Endpoint::Search => Some(ListDigests {
+            // The tools of a search are always the same two.
+            tools: match endpoint {
+                Endpoint::Search => String::new(),
+                _ => of_all(snapshot, |lists| &lists.tools),
+            },
             prompts: of_all(snapshot, |lists| &lists.prompts),
             resources: of_all(snapshot, |lists| &lists.resources),
         }),

@@ -45,7 +45,7 @@ pub(super) fn routes() -> Router<Door> {
 }
 
 async fn open_all(State(door): State<Door>) -> Response {
-    open(&door, Endpoint::All)
+    open(&door, door.shared.clone())
 }
 
 async fn open_one(State(door): State<Door>, Path(id): Path<String>) -> Response {
@@ -61,7 +61,7 @@ async fn take_all(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    take(&door, &Endpoint::All, &channel, &headers, body).await
+    take(&door, &door.shared, &channel, &headers, body).await
 }
 
 async fn take_one(
@@ -165,7 +165,7 @@ fn channel_key(principal: &Principal, endpoint: &Endpoint, channel: &str) -> Str
 
 fn path(endpoint: &Endpoint) -> String {
     match endpoint {
-        Endpoint::All => String::new(),
+        Endpoint::All | Endpoint::Search => String::new(),
         Endpoint::Server(id) => format!("/servers/{id}"),
     }
 }
