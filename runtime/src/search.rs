@@ -1,6 +1,6 @@
 //! Ranked full-text search over tools: which of many fit some words best.
 //!
-//! The measure is Okapi BM25 in its form for weighted fields: a word in a tool's name says more than one in its description, and that
+//! The measure is Okapi BM25, taken for each field of a tool: a word in a tool's name says more than one in its description, and that
 //! more than one in its input schema. It is small enough to be written out here: a search engine would bring an index on disk and
 //! threads of its own for lists that fit in memory and change as a whole. Whose tools are searched is `discovery`'s matter.
 

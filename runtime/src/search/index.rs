@@ -11,11 +11,13 @@ use serde_json::Value;
 use super::words::words;
 use crate::catalogue::{Item, List};
 
-/// How much a word counts by where it stands.
-const IN_NAME: f32 = 4.0;
-const IN_TITLE: f32 = 3.0;
-const IN_DESCRIPTION: f32 = 1.0;
-const IN_SCHEMA: f32 = 0.5;
+/// How much the fields of a tool count: its name, its title, its description and its input schema.
+const WEIGHTS: [f32; FIELDS] = [3.0, 1.5, 1.0, 0.3];
+const FIELDS: usize = 4;
+const NAME: usize = 0;
+const TITLE: usize = 1;
+const DESCRIPTION: usize = 2;
+const SCHEMA: usize = 3;
 /// How soon a word that comes again says nothing new.
 const SATURATION: f32 = 1.2;
 /// How much a long text counts against its words.
@@ -29,13 +31,19 @@ const MOST_CONTINUED: usize = 64;
 /// How many words of a query count.
 const MOST_ASKED: usize = 64;
 
+/// Words that say nothing beside others.
+const EMPTY: [&str; 24] = [
+    "a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "how", "in", "is", "it", "me", "my",
+    "of", "on", "or", "that", "the", "there", "to", "with",
+];
+
 /// The words of one list of tools, and where they stand.
 #[derive(Debug, Default)]
 pub struct Index {
-    /// How long each tool's texts are, each word weighted by its place.
-    lengths: Vec<f32>,
-    /// The tools that have a word, with how much it counts there.
-    places: BTreeMap<String, Vec<(usize, f32)>>,
+    /// How many words each field of each tool has.
+    lengths: Vec<[f32; FIELDS]>,
+    /// The tools that have a word, with how often it stands in each field.
+    places: BTreeMap<String, Vec<(usize, [f32; FIELDS])>>,
 }
 
 /// A tool that was found.
@@ -56,15 +64,16 @@ impl Index {
         let mut index = Self::default();
         for (place, item) in list.items.iter().enumerate() {
             let counted = count(item);
-            index.lengths.push(counted.values().sum());
-            for (word, weight) in counted {
-                index.places.entry(word).or_default().push((place, weight));
+            let length = |field: usize| counted.values().map(|count| count[field]).sum();
+            index.lengths.push(std::array::from_fn(length));
+            for (word, count) in counted {
+                index.places.entry(word).or_default().push((place, count));
             }
         }
         index
     }
 
-    fn having(&self, word: &str) -> &[(usize, f32)] {
+    fn having(&self, word: &str) -> &[(usize, [f32; FIELDS])] {
         self.places.get(word).map(Vec::as_slice).unwrap_or_default()
     }
 
@@ -78,20 +87,33 @@ impl Index {
 }
 
 /// The best of all tools of these lists for a query, at most `limit`. Tools that fit as well stand in the order of their lists.
+///
+/// How rare a word is counts for each field by itself: one that stands in nearly every description may be in few names, and means
+/// those.
 #[must_use]
 pub fn rank(query: &str, lists: &[&Index], limit: usize) -> Vec<Hit> {
     let mut found: BTreeMap<(usize, usize), f32> = BTreeMap::new();
-    let tools: usize = lists.iter().map(|list| list.lengths.len()).sum();
-    let length: f32 = lists.iter().flat_map(|list| &list.lengths).sum();
-    let average = (length / as_f32(tools)).max(f32::MIN_POSITIVE);
+    let tools = as_f32(lists.iter().map(|list| list.lengths.len()).sum());
+    let averages: [f32; FIELDS] = std::array::from_fn(|field| {
+        let lengths = lists.iter().flat_map(|list| &list.lengths);
+        let whole: f32 = lengths.map(|lengths| lengths[field]).sum();
+        (whole / tools).max(f32::MIN_POSITIVE)
+    });
     for (word, weight) in asked(query, lists) {
-        let having: usize = lists.iter().map(|list| list.having(&word).len()).sum();
-        let rarity = (1.0 + (as_f32(tools - having) + 0.5) / (as_f32(having) + 0.5)).ln();
+        let rarities: [f32; FIELDS] = std::array::from_fn(|field| {
+            let having = lists.iter().flat_map(|list| list.having(&word));
+            let having = as_f32(having.filter(|(_, counts)| counts[field] > 0.0).count());
+            (1.0 + (tools - having + 0.5) / (having + 0.5)).ln()
+        });
         for (list, index) in lists.iter().enumerate() {
-            for (place, count) in index.having(&word) {
-                let long = 1.0 - BY_LENGTH + BY_LENGTH * index.lengths[*place] / average;
-                let fits = count * (SATURATION + 1.0) / (count + SATURATION * long);
-                *found.entry((list, *place)).or_default() += weight * rarity * fits;
+            for (place, counts) in index.having(&word) {
+                let fits = (0..FIELDS).map(|field| {
+                    let length = index.lengths[*place][field] / averages[field];
+                    let long = 1.0 - BY_LENGTH + BY_LENGTH * length;
+                    let often = counts[field] * (SATURATION + 1.0) / (counts[field] + SATURATION * long);
+                    WEIGHTS[field] * rarities[field] * often
+                });
+                *found.entry((list, *place)).or_default() += weight * fits.sum::<f32>();
             }
         }
     }
@@ -107,7 +129,10 @@ pub fn rank(query: &str, lists: &[&Index], limit: usize) -> Vec<Hit> {
 /// The words to look for. One that no tool has stands for those that begin with it.
 fn asked(query: &str, lists: &[&Index]) -> Vec<(String, f32)> {
     let mut asked = Vec::new();
-    let unique: BTreeSet<String> = words(query).into_iter().take(MOST_ASKED).collect();
+    let mut unique: BTreeSet<String> = words(query).into_iter().take(MOST_ASKED).collect();
+    if unique.iter().any(|word| !EMPTY.contains(&word.as_str())) {
+        unique.retain(|word| !EMPTY.contains(&word.as_str()));
+    }
     for word in unique {
         if lists.iter().any(|list| !list.having(&word).is_empty()) {
             asked.push((word, 1.0));
@@ -127,8 +152,8 @@ fn as_f32(count: usize) -> f32 {
     count as f32
 }
 
-/// The words of a tool, with how much each counts.
-fn count(item: &Item) -> BTreeMap<String, f32> {
+/// The words of a tool, with how often each stands in each field.
+fn count(item: &Item) -> BTreeMap<String, [f32; FIELDS]> {
     #[derive(Deserialize, Default)]
     #[serde(default, rename_all = "camelCase")]
     struct Tool {
@@ -138,17 +163,17 @@ fn count(item: &Item) -> BTreeMap<String, f32> {
         input_schema: Value,
     }
     let tool: Tool = serde_json::from_str(item.json.get()).unwrap_or_default();
-    let mut counted = BTreeMap::new();
-    let mut add = |text: &str, weight: f32| {
+    let mut counted: BTreeMap<String, [f32; FIELDS]> = BTreeMap::new();
+    let mut add = |text: &str, field: usize| {
         for word in words(text) {
-            *counted.entry(word).or_default() += weight;
+            counted.entry(word).or_default()[field] += 1.0;
         }
     };
-    add(&item.key, IN_NAME);
+    add(&item.key, NAME);
     let title = tool.title.as_str().or(tool.annotations["title"].as_str());
-    add(title.unwrap_or_default(), IN_TITLE);
-    add(tool.description.as_str().unwrap_or_default(), IN_DESCRIPTION);
-    schema(&tool.input_schema, &mut |text| add(text, IN_SCHEMA));
+    add(title.unwrap_or_default(), TITLE);
+    add(tool.description.as_str().unwrap_or_default(), DESCRIPTION);
+    schema(&tool.input_schema, &mut |text| add(text, SCHEMA));
     counted
 }
 
@@ -242,9 +267,18 @@ mod tests {
     }
 
     #[test]
+    fn a_word_that_is_rare_in_names_counts_there_however_common_it_is_elsewhere() {
+        let tool = |name: &str| json!({ "name": name, "description": "Takes the id that the list of orders gives." });
+        let all: Vec<Value> = ["order_get", "order_put", "order_list", "order_drop"]
+            .map(tool)
+            .to_vec();
+        assert_eq!(found("list orders", &[list(&all)])[0], "order_list");
+    }
+
+    #[test]
     fn a_rare_word_decides_and_what_nobody_has_finds_nothing() {
         assert_eq!(found("order lines", &shops())[0], "get_order");
-        for nothing in ["", "  ", "zebra", "xy"] {
+        for nothing in ["", "  ", "zebra", "xy", "the zebra for an"] {
             assert!(found(nothing, &shops()).is_empty(), "{nothing}");
         }
         assert!(found("order", &[]).is_empty());

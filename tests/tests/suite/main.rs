@@ -14,6 +14,7 @@ mod confirming;
 mod databases;
 mod discovery;
 mod doors;
+mod finding;
 mod hostile;
 mod in_process;
 mod legacy_tasks;
