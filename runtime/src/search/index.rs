@@ -254,7 +254,7 @@ mod tests {
             ("list customers", "listCustomers"),
             ("MAIL", "send"),
             ("tomorrow", "send"),
-            ("address of a customer", "send"),
+            ("an address", "send"),
             // No tool has the word, and one has a word that begins so.
             ("invo", "create_invoice"),
         ] {
