@@ -2,6 +2,7 @@
 
 mod fleet;
 mod servers;
+mod virtuals;
 
 use std::{io, net::SocketAddr};
 
@@ -31,7 +32,8 @@ const MAX_CONNECTIONS: usize = 256;
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     let front = fleet.front.clone();
-    let servers = servers::routes(fleet).with_state(());
+    let servers = servers::routes(fleet.clone()).with_state(());
+    let virtuals = virtuals::routes(fleet).with_state(());
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(door_ready))
@@ -41,6 +43,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S
         )
         .with_state(front)
         .merge(servers)
+        .merge(virtuals)
 }
 
 /// The same for a process without doors; ready means that the bus is there.

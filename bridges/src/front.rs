@@ -6,7 +6,9 @@
 mod aggregate;
 mod answering;
 mod changes;
+mod define;
 mod entrance;
+mod faces;
 mod keeper;
 mod listening;
 mod offering;
@@ -14,6 +16,7 @@ mod owner;
 mod route;
 mod search_first;
 mod trace_ids;
+mod virtual_servers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,7 +29,7 @@ use bus_schema::{
     mcp::{meta, method},
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Discovery, Retry};
+use runtime::{Bus, Catalogue, Directory, Discovery, Retry, virtuals::Virtuals};
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +40,7 @@ pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
+pub use define::DefineError;
 use entrance::Entrance;
 use listening::Listening;
 pub use listening::Teardown;
@@ -87,6 +91,7 @@ struct Inner {
     catalogue: Catalogue,
     aggregate: aggregate::Aggregate,
     discovery: Discovery,
+    faces: faces::Faces,
     changes: Arc<Changes>,
     call_timeout: Duration,
     ids: Ids,
@@ -95,10 +100,11 @@ struct Inner {
 impl Front {
     /// A front on the bus. `call_timeout` is the longest that a call may take.
     #[must_use]
-    pub fn new(bus: Bus, catalogue: Catalogue, call_timeout: Duration) -> Self {
+    pub fn new(bus: Bus, catalogue: Catalogue, virtuals: Virtuals, call_timeout: Duration) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
-        let changes = Changes::start(&bus, catalogue.directory());
+        let changes = Changes::start(&bus, catalogue.directory(), &virtuals);
         Self(Arc::new(Inner {
+            faces: faces::Faces::new(catalogue.clone(), virtuals),
             discovery: Discovery::new(bus.clone(), catalogue.clone()),
             bus,
             catalogue,
@@ -177,12 +183,15 @@ impl Front {
         self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
     }
 
-    /// The card of the one server that an endpoint shows; `None` when it shows all, or the server is not there.
+    /// The card of the one server that an endpoint shows, or what stands for one when that is virtual; `None` when it shows all, or the server is not there.
     #[must_use]
     pub fn card(&self, endpoint: &Endpoint) -> Option<ServerCard> {
         match endpoint {
             Endpoint::All | Endpoint::Search => None,
-            Endpoint::Server(id) => self.directory().snapshot().server(id).cloned(),
+            Endpoint::Server(id) => match self.virtual_server(endpoint) {
+                Some(defined) => Some(self.0.faces.card(&defined)),
+                None => self.directory().snapshot().server(id).cloned(),
+            },
         }
     }
 
@@ -191,10 +200,13 @@ impl Front {
     pub fn capabilities(&self, endpoint: &Endpoint) -> Map<String, Value> {
         let snapshot = self.directory().snapshot();
         match endpoint {
-            Endpoint::Server(id) => snapshot
-                .server(id)
-                .map(|card| card.capabilities.clone())
-                .unwrap_or_default(),
+            Endpoint::Server(id) => match self.virtual_server(endpoint) {
+                Some(defined) => self.0.faces.capabilities(&defined),
+                None => snapshot
+                    .server(id)
+                    .map(|card| card.capabilities.clone())
+                    .unwrap_or_default(),
+            },
             Endpoint::All => offering::union(snapshot.servers().map(|(_, card)| card)),
             Endpoint::Search => {
                 let mut union = offering::union(snapshot.servers().map(|(_, card)| card));
@@ -218,7 +230,7 @@ impl Front {
         } else {
             method::is_custom(called)
                 && match endpoint {
-                    Endpoint::Server(_) => true,
+                    Endpoint::Server(_) => self.virtual_server(endpoint).is_none(),
                     Endpoint::All | Endpoint::Search => ServerId::split_prefixed(called)
                         .is_some_and(|(id, _)| self.directory().snapshot().server(&id).is_some()),
                 }
@@ -237,9 +249,12 @@ impl Front {
         };
         let snapshot = self.directory().snapshot();
         match endpoint {
-            Endpoint::Server(id) => snapshot
-                .server(id)
-                .is_none_or(|card| card.capabilities.contains_key(capability)),
+            Endpoint::Server(id) => match self.virtual_server(endpoint) {
+                Some(defined) => self.0.faces.capabilities(&defined).contains_key(capability),
+                None => snapshot
+                    .server(id)
+                    .is_none_or(|card| card.capabilities.contains_key(capability)),
+            },
             // A platform without servers is not without tools; it has none at the moment.
             Endpoint::All | Endpoint::Search => {
                 snapshot.servers().next().is_none()
@@ -334,7 +349,10 @@ impl Front {
     ) -> Vec<(ServerId, BTreeSet<String>)> {
         match endpoint {
             _ if uris.is_empty() => Vec::new(),
-            Endpoint::Server(id) => vec![(id.clone(), uris.clone())],
+            Endpoint::Server(id) => match self.virtual_server(endpoint) {
+                Some(defined) => self.owners_of_chosen(&defined, uris).await,
+                None => vec![(id.clone(), uris.clone())],
+            },
             Endpoint::All | Endpoint::Search => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::{admin::Private, front::Endpoint, http::MAX_CONNECTIONS, upstream::remote::HEALTH_EVERY};
-use bus_schema::{ServerId, registry::SECRET_PREFIX};
+use bus_schema::{ServerId, registry::SECRET_PREFIX, virtual_server::VirtualServer};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -55,6 +55,8 @@ pub struct Config {
     pub health_every: Duration,
     /// What is shown where no server is named.
     pub endpoint: Endpoint,
+    /// Virtual servers.
+    pub virtuals: Vec<VirtualServer>,
     /// External servers.
     pub servers: Vec<ServerLine>,
 }
@@ -79,6 +81,8 @@ struct File {
     registry: RegistryTable,
     #[serde(default)]
     endpoint: EndpointTable,
+    #[serde(default, rename = "virtual")]
+    virtuals: Vec<VirtualServer>,
     #[serde(default)]
     servers: Vec<ServerLine>,
 }
@@ -157,6 +161,7 @@ impl Config {
                 Mode::All => Endpoint::All,
                 Mode::Search => Endpoint::Search,
             },
+            virtuals: file.virtuals,
             servers: file.servers,
         };
         config.check()?;
@@ -221,6 +226,17 @@ impl Config {
                 );
             }
             server.check()?;
+        }
+        for server in &self.virtuals {
+            if !ids.insert(server.id.as_str()) {
+                bail!(
+                    "id `{}` of a [[virtual]] server is used twice; give each server its own",
+                    server.id
+                );
+            }
+            server
+                .check()
+                .with_context(|| format!("[[virtual]] server `{}` cannot be used", server.id))?;
         }
         Ok(())
     }
@@ -335,6 +351,14 @@ mod tests {
             (
                 "[endpoint]\nmode = \"some\"",
                 ["line 2", "unknown variant `some`", "search"],
+            ),
+            (
+                "[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\" }]",
+                ["[[virtual]] server `v`", "`items`", "such as \"*\""],
+            ),
+            (
+                "[[servers]]\nid = \"v\"\ncommand = [\"x\"]\n[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\", tools = [\"*\"] }]",
+                ["`v`", "[[virtual]]", "twice"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (

@@ -19,6 +19,7 @@ use runtime::{
     nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
+    virtuals::Virtuals,
 };
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -178,7 +179,8 @@ impl Node {
         }
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
-        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout);
+        let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, config.call_timeout);
         self.front = Some(front.clone());
         Ok(front)
     }

@@ -26,6 +26,7 @@ pub mod supervise;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod virtuals;
 pub mod watch;
 
 pub use bus::{Bus, BusError, BusOptions};

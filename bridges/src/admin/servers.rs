@@ -33,7 +33,7 @@ pub(super) fn routes(fleet: Fleet) -> Router {
 
 /// Why a request is not granted.
 #[derive(Debug)]
-struct Refused {
+pub(super) struct Refused {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -41,7 +41,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -50,11 +50,11 @@ impl Refused {
         }
     }
 
-    fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(super) fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: Some(field.into()),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
@@ -294,7 +294,7 @@ async fn read_declaration(body: Body, id: Option<&ServerId>) -> Result<Declarati
 }
 
 /// The revision that a change is meant for.
-fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     let Some(value) = headers.get(header::IF_MATCH) else {
         return Ok(None);
     };
@@ -311,7 +311,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     revision.map(Some).ok_or_else(wrong)
 }
 
-fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
+pub(super) fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
     let etag = revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok());
     if let Some(etag) = etag {
         response.headers_mut().insert(header::ETAG, etag);

@@ -21,11 +21,11 @@ use super::LIST_TTL_MS;
 use crate::request::Incoming;
 
 /// How long a list waits for a server that does not answer.
-const LIST_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// How long a list without some server is used before that one is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The `_meta` key that names servers which a list misses.
-const MISSING_KEY: &str = "io.trunkline/missing";
+pub(super) const MISSING_KEY: &str = "io.trunkline/missing";
 
 /// The lists of all servers as one.
 pub(super) struct Aggregate {
@@ -156,7 +156,7 @@ fn write_list(list: Listed, servers: &[(ServerId, Arc<List>)], missing: &[Server
 }
 
 /// An item under another name; every other byte stays.
-fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
+pub(super) fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
     #[derive(serde::Deserialize)]
     struct Named<'a> {
         #[serde(borrow)]

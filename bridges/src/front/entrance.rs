@@ -23,7 +23,10 @@ impl Front {
     pub(super) async fn enter(&self, caller: &Caller, incoming: &Incoming) -> Result<Entrance, RpcError> {
         match &caller.endpoint {
             Endpoint::Search => self.enter_search(caller, incoming).await,
-            Endpoint::All | Endpoint::Server(_) => Ok(Entrance::AsItCame),
+            endpoint => match self.virtual_server(endpoint) {
+                Some(defined) => self.enter_virtual(caller, incoming, &defined).await,
+                None => Ok(Entrance::AsItCame),
+            },
         }
     }
 }

@@ -10,3 +10,4 @@ mod stopping;
 pub(crate) mod tail;
 pub(crate) mod tools;
 pub(crate) mod up;
+pub(crate) mod virtual_servers;

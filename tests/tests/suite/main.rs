@@ -33,3 +33,4 @@ mod tidy;
 mod tool_lists;
 mod upstreams;
 mod versions;
+mod virtual_servers;
