@@ -348,18 +348,6 @@ mod tests {
                 "[registry]\nhealth_every_secs = 0",
                 ["[registry]", "health_every_secs", "1 or more"],
             ),
-            (
-                "[endpoint]\nmode = \"some\"",
-                ["line 2", "unknown variant `some`", "search"],
-            ),
-            (
-                "[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\" }]",
-                ["[[virtual]] server `v`", "`items`", "such as \"*\""],
-            ),
-            (
-                "[[servers]]\nid = \"v\"\ncommand = [\"x\"]\n[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\", tools = [\"*\"] }]",
-                ["`v`", "[[virtual]]", "twice"],
-            ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (
                 "[tool_timeouts_ms]\nsearch = 5",
@@ -372,6 +360,29 @@ mod tests {
         ] {
             expect_refusal(text, words);
         }
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_named_with_what_would_be_right() {
+        for (text, words) in [
+            (
+                "[endpoint]\nmode = \"some\"",
+                ["line 2", "unknown variant `some`", "search"],
+            ),
+            (
+                "[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\" }]",
+                ["[[virtual]] server `v`", "`items`", "such as \"*\""],
+            ),
+            (
+                "[[servers]]\nid = \"v\"\ncommand = [\"x\"]\n[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\", tools = [\"*\"] }]",
+                ["`v`", "[[virtual]]", "twice"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+        let config = load("[endpoint]\nmode = \"search\"\n[[virtual]]\nid = \"v\"\nitems = [{ tags = [\"t\"], tools = [\"*\"] }]")
+            .expect("loads");
+        assert_eq!((config.endpoint, config.virtuals.len()), (Endpoint::Search, 1));
     }
 
     pub(super) fn expect_refusal(text: &str, words: [&str; 3]) {

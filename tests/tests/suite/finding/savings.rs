@@ -145,7 +145,6 @@ async fn tools(client: &Client) -> usize {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "its figures stand in the documentation")]
 async fn a_thousand_tools_cost_a_prompt_what_two_do() {
     let all: Vec<Value> = THINGS
         .into_iter()
