@@ -135,6 +135,12 @@ impl Fleet {
         servers
     }
 
+    /// Whether a server of that id is declared, be it there or not.
+    pub(crate) fn declares(&self, id: &ServerId) -> bool {
+        let registry = self.declared.as_ref().map(|(registry, _)| registry);
+        registry.is_some_and(|registry| registry.get(DEFAULT_TENANT, id).is_some())
+    }
+
     /// A virtual server as one: it is well while all are that it names.
     fn virtual_server(&self, snapshot: &Snapshot, known: &Virtual) -> Server {
         let id = &known.definition.id;

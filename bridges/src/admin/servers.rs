@@ -215,6 +215,11 @@ async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Re
         .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
     RemoteOptions::check_declared(&declaration)
         .map_err(|error| Refused::unusable("url", error.to_string()))?;
+    let id = &declaration.id;
+    if fleet.front.virtuals().get(id).is_some() {
+        let message = format!("`{id}` is a virtual server; choose another id");
+        return Err(Refused::new(StatusCode::CONFLICT, "exists", message));
+    }
     let bus = fleet.front.bus();
     let written = bus
         .register(&fleet.operator(), &Put { declaration, over })
@@ -237,6 +242,10 @@ async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     let server = find(&fleet, &id)?;
+    if fleet.front.virtuals().get(&server.id).is_some() {
+        let message = format!("server `{id}` is a virtual one; remove it at /virtual-servers/{id}");
+        return Err(Refused::new(StatusCode::CONFLICT, "is_virtual", message));
+    }
     if server.declared.is_none() {
         let message = format!(
             "server `{id}` was not registered; it is on the bus by itself, and leaves when its process does"

@@ -90,6 +90,10 @@ async fn replace(
 }
 
 async fn write(fleet: &Fleet, definition: VirtualServer, over: Over) -> Result<Response, Refused> {
+    if fleet.declares(&definition.id) {
+        let message = format!("a server `{}` is registered; choose another id", definition.id);
+        return Err(Refused::new(StatusCode::CONFLICT, "exists", message));
+    }
     let by = fleet.operator();
     let (defined, revision, was) = fleet.front.define(&by, &definition, over).await?;
     let status = match was {

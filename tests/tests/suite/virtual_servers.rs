@@ -8,6 +8,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{
+    changing::Changing,
     dialogue::Dialogue,
     eventually,
     fixture::{self, Probe},
@@ -217,6 +218,47 @@ async fn progress_questions_and_the_end_of_a_call_pass_through() {
 }
 
 #[tokio::test]
+async fn changes_of_members_reach_who_listens_in_either_era() {
+    let file = r#"
+[[virtual]]
+id = "view"
+items = [{ server = "changing", tools = ["*"], prompts = ["*"], resources = ["test://a"], prefix = "c-" }]
+"#;
+    let platform = Platform::start(file, &[]).await;
+    let server = Arc::<Changing>::default();
+    let _host = server.serve(platform.node.bus(), "changing").await;
+    platform.knows("changing").await;
+    let view = platform.client("view");
+    for version in [ProtocolVersion::V2025_11_25, ProtocolVersion::V2026_07_28] {
+        let dialogue = Dialogue::open(view.clone(), version, json!({})).await;
+        let mut stream = dialogue.listen("test://a").await;
+        // A subscription of a session begins at its server shortly after it was answered.
+        eventually("the server is asked", async || {
+            server.watched().iter().any(|uris| uris.contains("test://a"))
+        })
+        .await;
+        server.touch("test://a");
+        let told = within("the update", stream.message()).await;
+        assert_eq!(
+            (&told["method"], &told["params"]["uri"]),
+            (&json!(method::UPDATED), &json!("test://a")),
+            "{version}"
+        );
+        server.add_tool();
+        let told = within("the notice", stream.message()).await;
+        assert_eq!(told["method"], method::TOOLS_CHANGED, "{version}");
+        let tools = dialogue.ask(method::TOOLS_LIST, json!({})).await;
+        let shown = names(&tools.answer["result"]["tools"]).len();
+        assert!(shown > 0 && names(&tools.answer["result"]["tools"])[0].starts_with("c-"));
+    }
+    // What is not chosen is not told of.
+    let wanted = json!({ "notifications": { "resourceSubscriptions": ["test://b"] } });
+    let answer = within("a stream", view.modern(method::LISTEN, wanted).send()).await;
+    let first = Stream::of(answer.expect("an answer")).message().await;
+    assert_eq!(first["params"]["notifications"], json!({}), "{first}");
+}
+
+#[tokio::test]
 async fn a_websocket_reaches_a_virtual_server() {
     let (platform, _host) = platform(DESK, &Arc::default()).await;
     let url = platform.url("/servers/desk/ws").replacen("http", "ws", 1);
@@ -366,6 +408,18 @@ async fn what_cannot_be_used_is_refused_with_its_place() {
             let message = refused["error"]["message"].as_str().expect("a message");
             assert!(message.contains(word), "`{word}` is not in {refused}");
         }
+    }
+    for (method, path, code) in [
+        (Method::DELETE, "/servers/desk", "is_virtual"),
+        (Method::POST, "/servers", "exists"),
+    ] {
+        let wish = json!({ "id": "desk", "url": "https://example.com/mcp" });
+        let (status, _, refused) = rest(&base, method, path, Some(&wish), None).await;
+        assert_eq!(
+            (status, &refused["error"]["code"]),
+            (StatusCode::CONFLICT, &json!(code)),
+            "{refused}"
+        );
     }
     let (status, _, refused) = rest(&base, Method::DELETE, "/virtual-servers/desk", None, None).await;
     assert_eq!(
