@@ -321,16 +321,19 @@ impl Discovery {
     }
 
     fn chosen<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a ServerCard> {
-        let is_meant = |id: &ServerId| self.server.as_ref().is_none_or(|server| server == id);
-        let cards = snapshot.well().filter(move |(id, _)| is_meant(id));
-        cards
-            .map(|(_, card)| card)
-            .filter(|card| self.tags.iter().all(|tag| card.tags.contains(tag)))
+        let well = snapshot.well().map(|(_, card)| card);
+        well.filter(|card| self.is_chosen(card))
     }
 
+    fn is_chosen(&self, card: &ServerCard) -> bool {
+        self.server.as_ref().is_none_or(|server| *server == card.id)
+            && self.tags.iter().all(|tag| card.tags.contains(tag))
+    }
+
+    /// Who names a server means it, also while it is not well.
     async fn list_of(&self, server: &ServerId) -> Option<Arc<List>> {
         let snapshot = self.catalogue.directory().snapshot();
-        self.chosen(&snapshot).find(|card| card.id == *server)?;
+        snapshot.server(server).filter(|card| self.is_chosen(card))?;
         let list = timeout(LIST_LIMIT, self.catalogue.list(server, Listed::Tools)).await;
         list.ok()?.ok()
     }

@@ -10,7 +10,7 @@ use bus_schema::{
     virtual_server::{Defined, VirtualServer},
 };
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::debug;
 
 use crate::{
     bus::Bus,
@@ -63,7 +63,7 @@ impl Virtuals {
         let (bucket, mirror) = match kept.await {
             Ok((bucket, mirror)) => (Some(bucket), Some(mirror)),
             Err(error) => {
-                warn!(%error, "virtual servers are those of the configuration only");
+                debug!(%error, "virtual servers are those of the configuration only");
                 (None, None)
             }
         };

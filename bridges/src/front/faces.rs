@@ -5,7 +5,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use bus_schema::{
@@ -141,10 +140,9 @@ impl Faces {
             .map(|item| (item, members(item, &definition.id, &snapshot)))
             .collect();
         let asked: BTreeSet<&ServerId> = chosen.iter().flat_map(|(_, servers)| servers).collect();
-        let asked = asked.into_iter().map(|id| async move {
-            let listed = self.of_one(id, list, &self.catalogue).await;
-            (id.clone(), listed)
-        });
+        let asked = asked
+            .into_iter()
+            .map(|id| async move { (id.clone(), self.of_one(id, list).await) });
         let lists: BTreeMap<ServerId, Option<Arc<List>>> = join_all(asked).await.into_iter().collect();
         let mut merged = Merged::default();
         let mut entries = Vec::new();
@@ -162,9 +160,8 @@ impl Faces {
         merged
     }
 
-    async fn of_one(&self, id: &ServerId, list: Listed, catalogue: &Catalogue) -> Option<Arc<List>> {
-        const LIMIT: Duration = LIST_LIMIT;
-        match timeout(LIMIT, catalogue.list(id, list)).await {
+    async fn of_one(&self, id: &ServerId, list: Listed) -> Option<Arc<List>> {
+        match timeout(LIST_LIMIT, self.catalogue.list(id, list)).await {
             Ok(Ok(list)) => Some(list),
             Ok(Err(error)) => {
                 warn!(%error, server.id = %id, "a virtual server goes out without this member");
