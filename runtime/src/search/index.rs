@@ -9,7 +9,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::words::words;
-use crate::catalogue::{Item, List};
+use crate::{
+    catalogue::{Item, List},
+    host::is_marked,
+};
 
 /// How much the fields of a tool count: its name, its title, its description and its input schema.
 const WEIGHTS: [f32; FIELDS] = [3.0, 1.5, 1.0, 0.3];
@@ -28,6 +31,8 @@ const BEGINNING: f32 = 0.5;
 const SHORTEST_BEGINNING: usize = 3;
 /// How many words a beginning may stand for.
 const MOST_CONTINUED: usize = 64;
+/// What a tool that is marked as deprecated counts beside its successor.
+const DEPRECATED: f32 = 0.5;
 /// How many words of a query count.
 const MOST_ASKED: usize = 64;
 
@@ -42,6 +47,8 @@ const EMPTY: [&str; 24] = [
 pub struct Index {
     /// How many words each field of each tool has.
     lengths: Vec<[f32; FIELDS]>,
+    /// How much each tool counts.
+    weights: Vec<f32>,
     /// The tools that have a word, with how often it stands in each field.
     places: BTreeMap<String, Vec<(usize, [f32; FIELDS])>>,
 }
@@ -63,7 +70,8 @@ impl Index {
     pub fn new(list: &List) -> Self {
         let mut index = Self::default();
         for (place, item) in list.items.iter().enumerate() {
-            let counted = count(item);
+            let (counted, weight) = count(item);
+            index.weights.push(weight);
             let length = |field: usize| counted.values().map(|count| count[field]).sum();
             index.lengths.push(std::array::from_fn(length));
             for (word, count) in counted {
@@ -113,7 +121,8 @@ pub fn rank(query: &str, lists: &[&Index], limit: usize) -> Vec<Hit> {
                     let often = counts[field] * (SATURATION + 1.0) / (counts[field] + SATURATION * long);
                     WEIGHTS[field] * rarities[field] * often
                 });
-                *found.entry((list, *place)).or_default() += weight * fits.sum::<f32>();
+                *found.entry((list, *place)).or_default() +=
+                    index.weights[*place] * weight * fits.sum::<f32>();
             }
         }
     }
@@ -152,8 +161,8 @@ fn as_f32(count: usize) -> f32 {
     count as f32
 }
 
-/// The words of a tool, with how often each stands in each field.
-fn count(item: &Item) -> BTreeMap<String, [f32; FIELDS]> {
+/// The words of a tool, with how often each stands in each field, and how much the tool counts.
+fn count(item: &Item) -> (BTreeMap<String, [f32; FIELDS]>, f32) {
     #[derive(Deserialize, Default)]
     #[serde(default, rename_all = "camelCase")]
     struct Tool {
@@ -162,7 +171,9 @@ fn count(item: &Item) -> BTreeMap<String, [f32; FIELDS]> {
         annotations: Value,
         input_schema: Value,
     }
-    let tool: Tool = serde_json::from_str(item.json.get()).unwrap_or_default();
+    let whole: Value = serde_json::from_str(item.json.get()).unwrap_or_default();
+    let weight = if is_marked(&whole) { DEPRECATED } else { 1.0 };
+    let tool: Tool = serde_json::from_value(whole).unwrap_or_default();
     let mut counted: BTreeMap<String, [f32; FIELDS]> = BTreeMap::new();
     let mut add = |text: &str, field: usize| {
         for word in words(text) {
@@ -174,7 +185,7 @@ fn count(item: &Item) -> BTreeMap<String, [f32; FIELDS]> {
     add(title.unwrap_or_default(), TITLE);
     add(tool.description.as_str().unwrap_or_default(), DESCRIPTION);
     schema(&tool.input_schema, &mut |text| add(text, SCHEMA));
-    counted
+    (counted, weight)
 }
 
 /// The names of a schema's properties, and what it says of them.
@@ -273,6 +284,16 @@ mod tests {
             .map(tool)
             .to_vec();
         assert_eq!(found("list orders", &[list(&all)])[0], "order_list");
+    }
+
+    #[test]
+    fn a_deprecated_tool_comes_after_its_successor() {
+        let old = json!({ "name": "get_order", "description": "Gives an order.", "_meta": { "io.trunkline/deprecated": true } });
+        let new = json!({ "name": "read_order", "description": "Gives an order with its lines." });
+        assert_eq!(
+            found("give an order", &[list(&[old, new])]),
+            ["read_order", "get_order"]
+        );
     }
 
     #[test]
