@@ -30,10 +30,7 @@ pub use fleet::{Fleet, Private};
 const MAX_CONNECTIONS: usize = 256;
 
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    let front = fleet.front.clone();
-    let servers = servers::routes(fleet.clone()).with_state(());
-    let virtuals = virtuals::routes(fleet).with_state(());
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S> {
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(door_ready))
@@ -42,8 +39,13 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S
             get(|State(front): State<Front>| async move { metrics(front.bus()) }),
         )
         .with_state(front)
-        .merge(servers)
-        .merge(virtuals)
+}
+
+/// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
+pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    servers::routes(fleet.clone())
+        .merge(virtuals::routes(fleet))
+        .with_state(())
 }
 
 /// The same for a process without doors; ready means that the bus is there.

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Step, Teardown},
+    front::{Caller, Endpoint, Front, Step},
     legacy::{Ledger, Session, batch, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
@@ -115,6 +115,11 @@ impl Conversation {
         }
     }
 
+    /// Takes what follows as from this principal: the same caller as before, with what another token lets it do.
+    pub(crate) fn speaks_as(&mut self, principal: Principal) {
+        self.principal = principal;
+    }
+
     /// Answers what was no message at all.
     pub(crate) async fn refuse(&self, error: Bytes) {
         self.send(error).await;
@@ -188,15 +193,20 @@ impl Conversation {
         lock(&calls).insert(id.clone(), cancelled.clone());
         self.running.spawn(async move {
             let _slot = slot;
-            let work = forward(&out, async |sender| {
+            let work = async {
                 let mut answering = front.ask(&caller, &incoming).await;
-                loop {
+                let answer = async |sender: outbox::Sender<Bytes>| loop {
                     match answering.next().await {
                         Step::Part(part) => sender.offer(part).await,
                         Step::Final(last) => return sender.answer(last.body),
                     }
+                };
+                forward(&out, answer).await;
+                if let Some(parting) = answering.parting() {
+                    // A client that has gone hears nothing.
+                    let _ = out.send(parting).await;
                 }
-            });
+            };
             tokio::select! { () = cancelled.cancelled() => {} () = work => {} }
             lock(&calls).remove(&id);
         });
@@ -210,7 +220,6 @@ impl Conversation {
             protocol_version,
             trace: None,
             ending: self.ending.clone(),
-            teardown: Teardown::CancelThenResult,
         }
     }
 

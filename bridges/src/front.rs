@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod answering;
+mod authorize;
 mod changes;
 mod define;
 mod entrance;
@@ -15,6 +16,7 @@ mod offering;
 mod owner;
 mod route;
 mod search_first;
+mod task_owners;
 mod trace_ids;
 mod virtual_servers;
 
@@ -25,8 +27,9 @@ use std::{
 };
 
 use bus_schema::{
-    Body, Principal, ProtocolVersion, Request, RoutedState, RpcError, ServerCard, ServerId, TraceContext,
+    Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
     mcp::{meta, method},
+    policy::ScopeTable,
     rpc::{self, Kind},
 };
 use runtime::{Bus, Catalogue, Directory, Discovery, Retry, virtuals::Virtuals};
@@ -34,7 +37,7 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::request::Incoming;
+use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
@@ -43,8 +46,8 @@ pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
 use entrance::Entrance;
 use listening::Listening;
-pub use listening::Teardown;
 use route::Route;
+use task_owners::TaskOwners;
 use trace_ids::Ids;
 
 /// What the platform calls itself.
@@ -78,8 +81,6 @@ pub struct Caller {
     pub trace: Option<TraceContext>,
     /// Cancelled when the door wants streams without an end to end.
     pub ending: CancellationToken,
-    /// How it ends them.
-    pub teardown: Teardown,
 }
 
 /// Takes requests from doors.
@@ -94,23 +95,33 @@ struct Inner {
     faces: faces::Faces,
     changes: Arc<Changes>,
     call_timeout: Duration,
+    scopes: ScopeTable,
+    task_owners: TaskOwners,
     ids: Ids,
 }
 
 impl Front {
-    /// A front on the bus. `call_timeout` is the longest that a call may take.
+    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools.
     #[must_use]
-    pub fn new(bus: Bus, catalogue: Catalogue, virtuals: Virtuals, call_timeout: Duration) -> Self {
+    pub fn new(
+        bus: Bus,
+        catalogue: Catalogue,
+        virtuals: Virtuals,
+        call_timeout: Duration,
+        scopes: ScopeTable,
+    ) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
         let changes = Changes::start(&bus, catalogue.directory(), &virtuals);
         Self(Arc::new(Inner {
             faces: faces::Faces::new(catalogue.clone(), virtuals),
             discovery: Discovery::new(bus.clone(), catalogue.clone()),
+            task_owners: TaskOwners::new(bus.clone()),
             bus,
             catalogue,
             aggregate,
             changes,
             call_timeout,
+            scopes,
             ids: Ids::default(),
         }))
     }
@@ -183,6 +194,36 @@ impl Front {
         self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
     }
 
+    /// Asks the server of a resource to tell of it, which it does as long as what this gives is not dropped. A server that is away, or
+    /// takes its time, may still refuse later.
+    ///
+    /// # Errors
+    /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
+    pub async fn watch_resource(&self, endpoint: &Endpoint, uri: &str) -> Result<Watching, RpcError> {
+        let server = match endpoint {
+            Endpoint::Server(id) => match self.virtual_server(endpoint) {
+                Some(defined) => self.owner_of_chosen(&defined, uri).await?,
+                None => id.clone(),
+            },
+            Endpoint::All | Endpoint::Search => {
+                self.0
+                    .aggregate
+                    .owner_of_resource(uri, Askable::default())
+                    .await?
+            }
+        };
+        let wanted = Wanted {
+            lists: Lists::default(),
+            uris: BTreeSet::from([uri.to_owned()]),
+        };
+        let owned = vec![(server, wanted.uris.clone())];
+        let watching = self.0.changes.watch(endpoint.clone(), wanted, owned, None);
+        match watching.refusal().await {
+            Some(error) => Err(error),
+            None => Ok(watching),
+        }
+    }
+
     /// The card of the one server that an endpoint shows, or what stands for one when that is virtual; `None` when it shows all, or the server is not there.
     #[must_use]
     pub fn card(&self, endpoint: &Endpoint) -> Option<ServerCard> {
@@ -225,8 +266,13 @@ impl Front {
         let served = if method::SERVED.contains(&called) {
             self.offers(endpoint, called)
         } else if method::TASKS.contains(&called) {
-            self.card(endpoint)
-                .is_some_and(|card| has_tasks(&card.capabilities))
+            match endpoint {
+                Endpoint::All | Endpoint::Search => false,
+                // A server that is away for a moment has not lost what it had.
+                Endpoint::Server(_) => self
+                    .card(endpoint)
+                    .is_none_or(|card| has_tasks(&card.capabilities)),
+            }
         } else {
             method::is_custom(called)
                 && match endpoint {
@@ -297,6 +343,8 @@ impl Front {
         incoming: &Incoming,
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
+        self.authorize(&caller.principal, &caller.endpoint, incoming)
+            .map_err(|scopes| RpcError::insufficient_scope(&scopes))?;
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
@@ -330,14 +378,16 @@ impl Front {
                 }
             }
         };
-        Ok(self.remote(caller, incoming, route, trace).await)
+        let owner = self.owner(&caller.principal, incoming, &route).await?;
+        let remote = self.remote(caller, incoming, route, trace).await;
+        Ok(State::Remote(Box::new(Remote { owner, ..remote })))
     }
 
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
         let wanted = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
         let watching = self.watch(&caller.endpoint, wanted.clone()).await;
         let id = incoming.id.as_deref().unwrap_or("null");
-        let listening = Listening::new(watching, id, wanted, caller.ending.clone(), caller.teardown);
+        let listening = Listening::new(watching, id, wanted, caller.ending.clone());
         Ok(State::Listening(Box::new(listening)))
     }
 
@@ -356,7 +406,7 @@ impl Front {
             Endpoint::All | Endpoint::Search => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri).await {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Askable::default()).await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }
@@ -371,7 +421,7 @@ impl Front {
         incoming: &Incoming,
         route: Route,
         trace: &TraceContext,
-    ) -> State {
+    ) -> Remote {
         let retry = match self.directory().snapshot().server(&route.server) {
             Some(_) => {
                 self.0
@@ -395,22 +445,23 @@ impl Front {
             chunked_bytes: 0,
             body: Body(route.body),
         };
-        let parked = incoming.request_state.as_deref().and_then(RoutedState::parse);
-        let call = match &parked {
-            // Only the instance that has parked the call can go on with it.
-            Some(state) => self.0.bus.call_instance(request, state.instance),
+        let tie = self.tie(incoming, &route.server);
+        let call = match tie.instance() {
+            Some(instance) => self.0.bus.call_instance(request, instance),
             None => self.0.bus.call(request, retry),
         };
-        State::Remote(Box::new(Remote {
+        Remote {
+            owner: None,
+            noting: None,
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,
             started: Instant::now(),
             front: self.clone(),
-            parked: parked.is_some(),
+            tie,
             expects_answer: incoming.kind == Kind::Request,
             call,
-        }))
+        }
     }
 
     fn discover(&self, endpoint: &Endpoint) -> Value {

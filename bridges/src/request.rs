@@ -27,6 +27,8 @@ pub struct Meta {
     pub protocol_version: Option<String>,
     /// Whether the client's capabilities are there and an object.
     pub has_capabilities: bool,
+    /// Where the client's capabilities stand, if they are there.
+    pub capabilities: Option<Range<usize>>,
     /// Whether any key of the modern era is there.
     pub is_modern: bool,
     /// Whether the client wants progress.
@@ -110,7 +112,7 @@ impl Incoming {
             id: id.map(str::to_owned),
             name: read_name(&whole, method, &params).map_err(refused)?,
             reference: read_reference(&whole, params.reference).map_err(refused)?,
-            meta: read_meta(params.meta).map_err(refused)?,
+            meta: read_meta(&whole, params.meta).map_err(refused)?,
             params: message.params.map(place),
             meta_place: params.meta.map(place),
             arguments: params.arguments.map(place),
@@ -236,7 +238,7 @@ fn read_reference(whole: &Bytes, raw: Option<&RawValue>) -> Result<Option<Refere
     }
 }
 
-fn read_meta(raw: Option<&RawValue>) -> Result<Meta, RpcError> {
+fn read_meta(whole: &Bytes, raw: Option<&RawValue>) -> Result<Meta, RpcError> {
     let Some(raw) = raw else {
         return Ok(Meta::default());
     };
@@ -250,6 +252,7 @@ fn read_meta(raw: Option<&RawValue>) -> Result<Meta, RpcError> {
     Ok(Meta {
         protocol_version: text(peek.protocol_version),
         has_capabilities: peek.client_capabilities.is_some_and(meta::is_object),
+        capabilities: peek.client_capabilities.map(|raw| place_in(whole, raw)),
         is_modern: peek.protocol_version.is_some()
             || peek.client_capabilities.is_some()
             || peek.client_info.is_some(),

@@ -9,6 +9,7 @@ pub mod codec;
 pub mod envelope;
 pub mod header;
 pub mod mcp;
+pub mod policy;
 pub mod principal;
 pub mod registry;
 pub mod rpc;

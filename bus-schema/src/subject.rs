@@ -29,7 +29,7 @@ const SERVICES: &str = "$SRV";
 pub enum CallerClass {
     /// A door, or a whole node.
     Bridge,
-    /// The command line.
+    /// The command line, and the bridge of a desktop client: what comes and goes with its user, and hosts nothing.
     Cli,
 }
 

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
+use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
@@ -70,9 +71,9 @@ pub enum Command {
         after_help = "Examples:\n  trunkline bridge http --listen 127.0.0.1:8081\n  trunkline bridge stdio --server products"
     )]
     Bridge(Bridge),
-    /// Show the servers on the bus, with their replicas
-    #[command(after_help = "Examples:\n  trunkline servers\n  trunkline servers --json")]
-    Servers(Ask),
+    /// Show the servers of the platform; register, show and remove remote ones
+    #[command(after_help = SERVERS_EXAMPLES)]
+    Servers(Servers),
     /// Show the tools on the bus
     #[command(after_help = TOOLS_EXAMPLES)]
     Tools(Tools),
@@ -85,6 +86,9 @@ pub enum Command {
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
     Tail(Ask),
+    /// Make API keys
+    #[command(after_help = "Example:\n  trunkline keys new --subject ci --scope products:read")]
+    Keys(Keys),
     /// Print a script that completes commands in a shell
     #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
     Completions(Completions),
@@ -103,6 +107,14 @@ Examples:
   trunkline virtual add --id desk --tool 'products.search=find' --tool 'crm.get_*'
   trunkline virtual show desk
   trunkline virtual remove desk";
+
+const SERVERS_EXAMPLES: &str = "\
+Examples:
+  trunkline servers
+  trunkline servers add weather https://weather.example.com/mcp --tag forecasts --bearer-env TRUNKLINE_SECRET_WEATHER
+  trunkline servers add --file fleet.toml
+  trunkline servers show weather
+  trunkline servers remove weather";
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -138,6 +150,9 @@ pub struct Up {
     /// The nats-server program [default: from PATH, or as `make nats` fetched it]
     #[arg(long, env = "TRUNKLINE_NATS_SERVER", value_name = "FILE")]
     pub nats_server: Option<PathBuf>,
+    /// A file of remote servers that are registered at the start; those that are registered already stay as they are
+    #[arg(long, value_name = "FILE")]
+    pub bootstrap: Option<PathBuf>,
     /// Print the ready banner as JSON
     #[arg(long)]
     pub json: bool,
@@ -199,6 +214,98 @@ pub struct Ask {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// `trunkline servers`
+#[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Servers {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub what: Option<ServersCommand>,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// What is done with servers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ServersCommand {
+    /// Register a remote server, or all that a file names
+    Add(Box<AddServer>),
+    /// Remove a registered server
+    Remove(NamedServer),
+    /// Show all that is known of a server
+    Show(NamedServer),
+}
+
+/// `trunkline servers add`
+#[derive(Clone, Debug, Args)]
+pub struct AddServer {
+    /// Its id: lower-case letters, digits and `-`
+    #[arg(required_unless_present = "file")]
+    pub id: Option<String>,
+    /// Where it is
+    #[arg(required_unless_present = "file")]
+    pub url: Option<String>,
+    /// A file of declarations, TOML (`[[servers]]`) or JSON (a list, or one)
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "url"])]
+    pub file: Option<PathBuf>,
+    /// Its name in registries, such as com.example/weather
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Its name for people
+    #[arg(long)]
+    pub title: Option<String>,
+    /// What it is good for
+    #[arg(long)]
+    pub description: Option<String>,
+    /// A label to find it by; may be given several times
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Its semantic version
+    #[arg(long, value_name = "VERSION")]
+    pub server_version: Option<String>,
+    /// How messages travel: auto, http, sse or ws
+    #[arg(long, default_value = "auto")]
+    pub transport: String,
+    /// Which era it speaks: auto, legacy or modern
+    #[arg(long, default_value = "auto")]
+    pub era: String,
+    /// The variable of the platform's processes that holds its token; it begins with `TRUNKLINE_SECRET_`
+    #[arg(long, value_name = "VARIABLE")]
+    pub bearer_env: Option<String>,
+    /// A header of every request, as `Name: value`; may be given several times
+    #[arg(long = "header", value_name = "HEADER")]
+    pub headers: Vec<String>,
+    /// It may be at a private address, and without encryption
+    #[arg(long)]
+    pub allow_private: bool,
+    /// A URL that answers 2xx while the server is well
+    #[arg(long, value_name = "URL")]
+    pub health_url: Option<String>,
+    /// Whom to ask about it
+    #[arg(long)]
+    pub owner: Option<String>,
+    /// How many processes of the fleet connect to it
+    #[arg(long, default_value_t = 1)]
+    pub replicas: u32,
+    /// Replace what is registered under the id
+    #[arg(long)]
+    pub replace: bool,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// One server by its id.
+#[derive(Clone, Debug, Args)]
+pub struct NamedServer {
+    /// Its id
+    pub id: String,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
 }
 
 /// `trunkline tools`
@@ -294,6 +401,38 @@ pub struct Call {
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,
+}
+
+/// `trunkline keys`
+#[derive(Clone, Debug, Args)]
+pub struct Keys {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What can be done with API keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print a new key, which is shown only once, and the lines of the configuration that let it in
+    New(NewKey),
+}
+
+/// `trunkline keys new`
+#[derive(Clone, Debug, Args)]
+pub struct NewKey {
+    /// Who comes with it
+    #[arg(long, value_name = "NAME")]
+    pub subject: String,
+    /// What it is in its organisation; may be given more than once
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
+    /// What it may do here; may be given more than once
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<Scope>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `trunkline completions`

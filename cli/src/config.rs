@@ -1,5 +1,6 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod auth;
 mod servers;
 
 use std::{
@@ -11,12 +12,16 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::{admin::Private, front::Endpoint, http::MAX_CONNECTIONS, upstream::remote::HEALTH_EVERY};
-use bus_schema::{ServerId, registry::SECRET_PREFIX, virtual_server::VirtualServer};
+use bridges::{
+    admin::Private, auth::Auth, front::Endpoint, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    upstream::remote::HEALTH_EVERY,
+};
+use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX, virtual_server::VirtualServer};
 use serde::Deserialize;
 
 use crate::args::Common;
 
+use auth::{AuthSection, PolicySection};
 pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -41,6 +46,8 @@ pub struct Config {
     pub allowed_hosts: Vec<String>,
     /// How many connections HTTP holds at once.
     pub max_connections: usize,
+    /// How many legacy sessions one principal may have over HTTP.
+    pub max_sessions_per_principal: u64,
     /// The longest that a call may take.
     pub call_timeout: Duration,
     /// How many threads run the platform's code.
@@ -57,20 +64,28 @@ pub struct Config {
     pub endpoint: Endpoint,
     /// Virtual servers.
     pub virtuals: Vec<VirtualServer>,
+    /// A file of remote servers that are registered at the start.
+    pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    auth: AuthSection,
+    policy: PolicySection,
+    /// The flags that it was read with, for reading it again.
+    flags: Common,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     data_dir: Option<PathBuf>,
+    bootstrap: Option<PathBuf>,
     nats: Option<String>,
     nats_listen: Option<SocketAddr>,
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
     max_connections: Option<usize>,
+    max_sessions_per_principal: Option<u64>,
     call_timeout_secs: Option<u64>,
     threads: Option<usize>,
     #[serde(default)]
@@ -85,6 +100,10 @@ struct File {
     virtuals: Vec<VirtualServer>,
     #[serde(default)]
     servers: Vec<ServerLine>,
+    #[serde(default)]
+    auth: AuthSection,
+    #[serde(default)]
+    policy: PolicySection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -142,6 +161,9 @@ impl Config {
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
             allowed_hosts: file.allowed_hosts,
             max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
+            max_sessions_per_principal: file
+                .max_sessions_per_principal
+                .unwrap_or(MAX_SESSIONS_PER_PRINCIPAL),
             call_timeout: file
                 .call_timeout_secs
                 .map_or(DEFAULT_CALL_TIMEOUT, Duration::from_secs),
@@ -162,10 +184,28 @@ impl Config {
                 Mode::Search => Endpoint::Search,
             },
             virtuals: file.virtuals,
+            bootstrap: file.bootstrap,
             servers: file.servers,
+            auth: file.auth,
+            policy: file.policy,
+            flags: common.clone(),
         };
         config.check()?;
         Ok(config)
+    }
+
+    /// The file that it was read from, whether it is there or not.
+    #[must_use]
+    pub fn file(&self) -> &Path {
+        self.flags.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    }
+
+    /// Reads the file again.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn again(&self) -> anyhow::Result<Self> {
+        Self::load(&self.flags)
     }
 
     /// Whether servers at private addresses may be registered.
@@ -193,7 +233,31 @@ impl Config {
         of_server.collect()
     }
 
+    /// Who may come in, with the secrets that checking that needs.
+    ///
+    /// # Errors
+    /// When a variable or a file that is named is not there.
+    pub fn auth(&self) -> anyhow::Result<Auth> {
+        self.auth.to_options()
+    }
+
+    /// Whether somebody has to show something to come in.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.auth.is_required()
+    }
+
+    /// The scopes that tools need.
+    ///
+    /// # Errors
+    /// When one is no scope, or is for no tools.
+    pub fn scopes(&self) -> anyhow::Result<ScopeTable> {
+        self.policy.table()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.auth.check()?;
+        self.scopes()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }
@@ -202,6 +266,9 @@ impl Config {
         }
         if self.max_connections == 0 {
             bail!("max_connections is 0; use 1 or more");
+        }
+        if self.max_sessions_per_principal == 0 {
+            bail!("max_sessions_per_principal is 0; use 1 or more");
         }
         if self.call_timeout > LONGEST_CALL {
             bail!("call_timeout_secs is more than a day (86400)");
@@ -347,6 +414,10 @@ mod tests {
             (
                 "[registry]\nhealth_every_secs = 0",
                 ["[registry]", "health_every_secs", "1 or more"],
+            ),
+            (
+                "max_sessions_per_principal = 0",
+                ["max_sessions_per_principal", "0", "1 or more"],
             ),
             ("threads = 0", ["threads", "0", "1 or more"]),
             (

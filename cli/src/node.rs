@@ -1,5 +1,8 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
+mod lines;
+mod open_door;
+
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use actors::products::Products;
@@ -24,6 +27,8 @@ use runtime::{
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
+
+pub use lines::Adds;
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
@@ -180,9 +185,26 @@ impl Node {
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
         let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
-        let front = Front::new(self.bus.clone(), catalogue, virtuals, config.call_timeout);
+        let (timeout, scopes) = (config.call_timeout, config.scopes()?);
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes);
         self.front = Some(front.clone());
         Ok(front)
+    }
+
+    /// What is told of servers, declared or on the bus.
+    ///
+    /// # Errors
+    /// When the bus refuses the directory's subscriptions.
+    pub async fn fleet(&mut self, config: &Config) -> anyhow::Result<Fleet> {
+        let front = self.front(config).await?;
+        let declared = match self.declared.open(&self.bus).await {
+            Ok(declared) => Some(declared.clone()),
+            Err(error) => {
+                warn!(%error, "servers cannot be registered on this bus");
+                None
+            }
+        };
+        Ok(Fleet::new(front, declared, config.private()))
     }
 
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.
@@ -300,29 +322,22 @@ impl Node {
     /// When the port cannot be had.
     pub async fn open_http(&mut self, config: &Config, serves: Serves) -> anyhow::Result<SocketAddr> {
         let front = self.front(config).await?;
-        let declared = match self.declared.open(&self.bus).await {
-            Ok(declared) => Some(declared.clone()),
-            Err(error) => {
-                warn!(%error, "servers cannot be registered on this bus");
-                None
-            }
-        };
         let options = HttpOptions {
-            fleet: Fleet::new(front.clone(), declared, config.private()),
+            fleet: self.fleet(config).await?,
             shared: config.endpoint.clone(),
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
             max_connections: config.max_connections,
+            auth: config.auth()?,
         };
-        if !config.listen.ip().is_loopback() {
-            warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
-        }
+        open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {
             Some(doors) => doors,
-            None => Doors::start(front).await?,
+            None => Box::pin(Doors::start(front, config.max_sessions_per_principal)).await?,
         };
-        let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
+        // Boxed, as it is large and made once.
+        let door = Box::pin(HttpDoor::bind(self.legacy.insert(doors), options)).await?;
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
@@ -397,12 +412,7 @@ impl Part for ProductsPart {
                 ..HostOptions::new(id)
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;
-            let running = async move {
-                stop.cancelled().await;
-                host.stop().await;
-                Ok(())
-            };
-            Ok(running.boxed() as RunningPart)
+            Ok(host.serve_until(stop))
         }
         .boxed()
     }

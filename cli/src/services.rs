@@ -56,12 +56,7 @@ impl Part for RegistryPart {
             let (registry, owners) = self.declared.open(&self.bus).await?.clone();
             let server = RegistryServer::new(registry, owners, self.directory.clone());
             let host = server.host(self.bus.clone()).await?;
-            let running = async move {
-                stop.cancelled().await;
-                host.stop().await;
-                Ok(())
-            };
-            Ok(running.boxed() as RunningPart)
+            Ok(host.serve_until(stop))
         }
         .boxed()
     }

@@ -1,5 +1,7 @@
 //! What the servers on the bus offer: their lists, fetched once for each revision and kept as raw JSON.
 
+mod kept;
+
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -17,7 +19,7 @@ use bus_schema::{
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json, value::RawValue};
-use tokio::{sync::OnceCell, time::timeout};
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::{
@@ -27,12 +29,16 @@ use crate::{
     own_request::own_request,
 };
 
+use kept::{Kept, Lists};
+
 /// How long a call waits for a list that says how it is to be made.
 const SOON: Duration = Duration::from_secs(1);
 /// How many bytes all pages of one list may have.
 const MAX_LIST_BYTES: usize = 64 * 1024 * 1024;
 /// How often a page is asked for until a replica of the right revision answers; replicas are picked at random.
 const REVISION_ATTEMPTS: usize = 8;
+/// For how long a list is kept that only clients of certain capabilities see.
+pub const LISTS_OF_SOME: Duration = Duration::from_secs(300);
 /// The most pages that a server's list may have.
 pub(crate) const MAX_PAGES: usize = 1_000;
 
@@ -136,6 +142,15 @@ impl List {
         self.places.get(key).copied()
     }
 
+    /// Whether it consists of just these items.
+    fn shows(&self, items: &[Item]) -> bool {
+        items.len() == self.items.len()
+            && items
+                .iter()
+                .zip(&self.items)
+                .all(|(a, b)| a.json.get() == b.json.get())
+    }
+
     /// An item by its name or URI.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Item> {
@@ -179,13 +194,7 @@ pub struct Catalogue {
     bus: Bus,
     directory: Directory,
     /// Held only to look up or insert a cell; whoever comes first fills it.
-    cells: Arc<Mutex<HashMap<ServerId, Cell>>>,
-}
-
-#[derive(Clone)]
-struct Cell {
-    revision: String,
-    lists: Arc<[OnceCell<Arc<List>>; 4]>,
+    kept: Arc<Mutex<HashMap<ServerId, Kept>>>,
 }
 
 impl Catalogue {
@@ -195,7 +204,7 @@ impl Catalogue {
         Self {
             bus,
             directory,
-            cells: Arc::default(),
+            kept: Arc::default(),
         }
     }
 
@@ -205,17 +214,31 @@ impl Catalogue {
         &self.directory
     }
 
-    /// One list of a server, fetched if it is not known at the server's present revision.
+    /// One list of a server as every client sees it, fetched if it is not known at the server's present revision.
     ///
     /// # Errors
     /// [`CatalogueError`] when the server is not there or does not answer.
     pub async fn list(&self, server: &ServerId, list: Listed) -> Result<Arc<List>, CatalogueError> {
+        self.list_for(server, list, &Map::new()).await
+    }
+
+    /// The same as clients see it that declare these capabilities. What the server shows to them only may have changed up to
+    /// [`LISTS_OF_SOME`] ago.
+    ///
+    /// # Errors
+    /// [`CatalogueError`] when the server is not there or does not answer.
+    pub async fn list_for(
+        &self,
+        server: &ServerId,
+        list: Listed,
+        capabilities: &Map<String, Value>,
+    ) -> Result<Arc<List>, CatalogueError> {
         let snapshot = self.directory.snapshot();
         let unknown = || CatalogueError::UnknownServer(server.clone());
         let card = snapshot.server(server).ok_or_else(unknown)?;
-        let lists = self.lists(card);
+        let lists = self.lists(card, capabilities);
         lists[list as usize]
-            .get_or_try_init(|| self.fetch(card, list))
+            .get_or_try_init(|| self.fetch(card, list, capabilities))
             .await
             .cloned()
     }
@@ -249,38 +272,53 @@ impl Catalogue {
         }
     }
 
-    fn lists(&self, card: &ServerCard) -> Arc<[OnceCell<Arc<List>>; 4]> {
-        let mut cells = self.cells.lock().unwrap_or_else(PoisonError::into_inner);
-        match cells.get(&card.id) {
-            Some(cell) if cell.revision == card.revision => Arc::clone(&cell.lists),
-            _ => {
-                let cell = Cell {
-                    revision: card.revision.clone(),
-                    lists: Arc::default(),
-                };
-                cells.insert(card.id.clone(), cell.clone());
-                cell.lists
-            }
+    fn lists(&self, card: &ServerCard, capabilities: &Map<String, Value>) -> Lists {
+        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = all
+            .entry(card.id.clone())
+            .or_insert_with(|| Kept::new(&card.revision));
+        if kept.revision != card.revision {
+            *kept = Kept::new(&card.revision);
         }
+        kept.lists(capabilities)
     }
 
-    async fn fetch(&self, card: &ServerCard, list: Listed) -> Result<Arc<List>, CatalogueError> {
+    async fn fetch(
+        &self,
+        card: &ServerCard,
+        list: Listed,
+        capabilities: &Map<String, Value>,
+    ) -> Result<Arc<List>, CatalogueError> {
         if !card.capabilities.contains_key(list.capability()) {
             return Ok(Arc::default());
         }
-        match self.fetch_items(card, list).await {
+        let items = match self.fetch_items(card, list, capabilities).await {
             // A server may offer resources and know no templates.
-            Err(CatalogueError::Refused { .. }) if list == Listed::Templates => Ok(Arc::default()),
-            items => items.map(|items| Arc::new(List::new(items))),
-        }
+            Err(CatalogueError::Refused { .. }) if list == Listed::Templates => return Ok(Arc::default()),
+            items => items?,
+        };
+        // Most servers show the same to everybody, and then one copy is enough.
+        let of_all = self.lists(card, &Map::new());
+        let same = of_all[list as usize].get().filter(|known| known.shows(&items));
+        Ok(same.map_or_else(|| Arc::new(List::new(items)), Arc::clone))
     }
 
-    async fn fetch_items(&self, card: &ServerCard, list: Listed) -> Result<Vec<Item>, CatalogueError> {
+    async fn fetch_items(
+        &self,
+        card: &ServerCard,
+        list: Listed,
+        capabilities: &Map<String, Value>,
+    ) -> Result<Vec<Item>, CatalogueError> {
         let mut items = Vec::new();
         let mut bytes = 0;
         let mut cursor: Option<String> = None;
         for _ in 0..MAX_PAGES {
-            let body = self.fetch_page(card, list, cursor.as_deref()).await?;
+            let page = Question {
+                method: list.method(),
+                cursor: cursor.as_deref(),
+                capabilities,
+            };
+            let body = self.fetch_page(card, &page).await?;
             bytes += body.len();
             let next =
                 read_page(&body, list.key(), &mut items).map_err(|source| CatalogueError::Refused {
@@ -296,19 +334,10 @@ impl Catalogue {
     }
 
     /// One page, from a replica with the revision that the list is kept under. During an upgrade the others answer as well.
-    async fn fetch_page(
-        &self,
-        card: &ServerCard,
-        list: Listed,
-        cursor: Option<&str>,
-    ) -> Result<Bytes, CatalogueError> {
+    async fn fetch_page(&self, card: &ServerCard, page: &Question<'_>) -> Result<Bytes, CatalogueError> {
         for _ in 0..REVISION_ATTEMPTS {
-            let principal = Principal {
-                subject: "catalogue".to_owned(),
-                tenant: card.tenant.clone(),
-                client: None,
-            };
-            let request = list_request(card.id.as_str(), list.method(), cursor, principal);
+            let principal = Principal::new("catalogue", &card.tenant);
+            let request = request_for(card.id.as_str(), page, principal);
             let mut call = self.bus.call(request, Retry::Safe);
             let answer = call.last().await;
             let (_, body) = answer.map_err(|source| CatalogueError::Call {
@@ -398,16 +427,26 @@ fn lenient<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Annotati
     Ok(serde_json::from_str(raw.get()).unwrap_or_default())
 }
 
-/// A request for one page of a list.
-pub(crate) fn list_request(
-    server: &str,
-    method: &str,
-    cursor: Option<&str>,
-    principal: Principal,
-) -> Request {
+/// What the platform itself asks of a server, to learn what it offers.
+pub(crate) struct Question<'a> {
+    /// A method that describes, or lists.
+    pub(crate) method: &'static str,
+    /// Where a list goes on; absent for its first page.
+    pub(crate) cursor: Option<&'a str>,
+    /// Which clients the answer is for.
+    pub(crate) capabilities: &'a Map<String, Value>,
+}
+
+/// The request that asks it.
+pub(crate) fn request_for(server: &str, question: &Question<'_>, principal: Principal) -> Request {
+    let Question {
+        method,
+        cursor,
+        capabilities,
+    } = question;
     let mut params = Map::new();
     if let Some(cursor) = cursor {
         params.insert("cursor".to_owned(), json!(cursor));
     }
-    own_request(server, method, params, principal)
+    own_request(server, method, params, capabilities, principal)
 }

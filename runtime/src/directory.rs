@@ -92,6 +92,12 @@ struct Known {
 }
 
 impl Directory {
+    /// The tenant whose servers these are.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.0.tenant
+    }
+
     /// Starts to watch one tenant's servers, and waits until those that are there have answered.
     ///
     /// # Errors

@@ -302,7 +302,13 @@ impl Discovery {
         let mut params = Map::new();
         params.insert("name".to_owned(), json!(found.name()));
         params.insert("arguments".to_owned(), Value::Object(arguments));
-        let mut request = own_request(found.server.as_str(), method::TOOLS_CALL, params, principal);
+        let mut request = own_request(
+            found.server.as_str(),
+            method::TOOLS_CALL,
+            params,
+            &Map::new(),
+            principal,
+        );
         request.name = Some(found.name().to_owned());
         request.timeout_ms = u64::try_from(self.call_limit.as_millis()).unwrap_or(u64::MAX);
         let (_, body) = self.bus.ask(request, found.item().retry).await?;

@@ -6,11 +6,12 @@ use serde_json::{Map, Value, json};
 /// How long the platform waits for an answer.
 const TIMEOUT_MS: u64 = 30_000;
 
-/// A request with these parameters, in somebody's name.
+/// A request with these parameters, in somebody's name, for clients that can do so much.
 pub(crate) fn own_request(
     server: &str,
     method: &str,
     mut params: Map<String, Value>,
+    capabilities: &Map<String, Value>,
     principal: Principal,
 ) -> Request {
     let version = ProtocolVersion::MODERN.as_str();
@@ -18,7 +19,7 @@ pub(crate) fn own_request(
         "_meta".to_owned(),
         json!({
             meta::PROTOCOL_VERSION: version,
-            meta::CLIENT_CAPABILITIES: {},
+            meta::CLIENT_CAPABILITIES: capabilities,
             meta::CLIENT_INFO: { "name": "trunkline", "version": env!("CARGO_PKG_VERSION") },
         }),
     );

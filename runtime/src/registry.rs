@@ -10,7 +10,7 @@ use bus_schema::{
     rpc::Message,
 };
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     bus::Bus,
@@ -152,7 +152,13 @@ impl Bus {
         let Ok(Value::Object(params)) = serde_json::to_value(params) else {
             return Err(RegistryError::Answer);
         };
-        let request = own_request(ServerId::registry().as_str(), method, params, principal.clone());
+        let request = own_request(
+            ServerId::registry().as_str(),
+            method,
+            params,
+            &Map::new(),
+            principal.clone(),
+        );
         let (_, body) = self.ask(request, retry).await.map_err(RegistryError::Call)?;
         let message = Message::parse(&body).map_err(|_| RegistryError::Answer)?;
         if let Some(error) = message.error {

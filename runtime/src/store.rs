@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use async_nats::jetstream::{
     self, ErrorCode,
+    consumer::{AckPolicy, Info, pull},
     context::CreateStreamErrorKind,
     kv::{self, CreateErrorKind, UpdateErrorKind},
     stream::{Config, DiscardPolicy},
 };
 use bytes::Bytes;
+use tracing::debug;
 
 use crate::bus::Bus;
 
@@ -21,6 +23,8 @@ pub use mirror::{Mirror, Mirrored, Picture};
 
 /// How long the broker may take over one read or write.
 const REPLY_LIMIT: Duration = Duration::from_secs(5);
+/// How long the broker keeps what was made for a count and not cleared away.
+const COUNTING: Duration = Duration::from_secs(5);
 
 /// What a bucket is for.
 #[derive(Clone, Debug)]
@@ -153,7 +157,7 @@ impl Bucket {
             })
     }
 
-    /// Removes a record if it still has the revision that was read.
+    /// Removes a record if it still has the revision that was read. Mirrors hear of it by a marker that stays in its place.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when it has another revision by now.
@@ -167,12 +171,38 @@ impl Bucket {
             })
     }
 
-    /// Removes a record for good.
+    /// Removes a record for good. Nothing of it stays that would be counted, and no mirror hears of it.
     ///
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
     pub async fn remove(&self, key: &str) -> Result<(), StoreError> {
-        self.kv.purge(key).await.map_err(broker)
+        let subject = format!("{}{key}", self.kv.prefix);
+        let purged = self.kv.stream.purge().filter(subject).await;
+        purged.map(drop).map_err(broker)
+    }
+
+    /// How many records there are whose keys begin with this and a dot.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn count(&self, prefix: &str) -> Result<u64, StoreError> {
+        // What a consumer would have to read is a number that the broker keeps at hand; names of subjects would be told one by one.
+        let config = pull::Config {
+            filter_subject: format!("{}{prefix}.>", self.kv.prefix),
+            ack_policy: AckPolicy::None,
+            inactive_threshold: COUNTING,
+            memory_storage: true,
+            ..pull::Config::default()
+        };
+        let counting = self.kv.stream.create_consumer(config).await.map_err(broker)?;
+        let Info {
+            name, num_pending, ..
+        } = counting.cached_info();
+        // The broker forgets it soon anyway.
+        if let Err(error) = self.kv.stream.delete_consumer(name).await {
+            debug!(%error, "a count was not cleared away");
+        }
+        Ok(*num_pending)
     }
 }
 

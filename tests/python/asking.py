@@ -61,6 +61,8 @@ def take(message):
         answer(call, {"resources": [{"uri": f"asking://{at}", "name": str(at)} for at in range(3)]})
     elif method == "tools/call":
         use(call, params)
+    elif method == "resources/subscribe" and params["uri"] == "asking://missing":
+        refuse(call, -32002, "there is no such resource", {"uri": params["uri"], "asked": 1.0})
     elif method in ("logging/setLevel", "resources/subscribe", "resources/unsubscribe"):
         answer(call, {})
     elif method == "com.example/ask":

@@ -58,3 +58,11 @@ pub fn asking(id: &str, heard: &Path, more: &str) -> String {
         more,
     )
 }
+
+/// The server of the tests whose tools are tasks, of 2025-11-25, on the TypeScript SDK v1.
+#[must_use]
+pub fn tasks(id: &str) -> String {
+    let program = parts::npm().join("fixtures/tasks.mjs");
+    let node = parts::node_program();
+    server(id, &[&node.to_string_lossy(), &program.to_string_lossy()], "")
+}

@@ -1,9 +1,14 @@
-//! A client of any protocol version, written by hand: it asks, answers what it is asked in return, and hears of changes, each in the
-//! way of its version.
+//! A client of any protocol version, written by hand: it asks, answers what it is asked in return, gives up, and hears of changes,
+//! each in the way of its version and of its door.
+
+mod line;
 
 use std::{
     collections::BTreeMap,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bus_schema::{
@@ -13,19 +18,64 @@ use bus_schema::{
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
-use crate::{http::Client, stream::Stream, within};
+use self::line::Line;
+use crate::{
+    channel::Channel,
+    http::{Client, modern_body},
+    stream::Stream,
+    within,
+};
 
 /// A client.
 pub struct Dialogue {
-    client: Client,
+    way: Way,
     version: ProtocolVersion,
     capabilities: Value,
-    session: Option<String>,
     next_id: AtomicU64,
     /// From which level on it wants log lines.
     level: Option<&'static str>,
     /// What a handshake, or `server/discover`, has said of the server.
     pub opened: Value,
+}
+
+/// How it reaches its door.
+enum Way {
+    /// By requests over HTTP, those of a legacy client in a session.
+    Http { client: Client, session: Option<String> },
+    /// By messages on one channel.
+    Channel(Arc<Line>),
+}
+
+/// Where a client is told of changes.
+pub enum Notices {
+    /// On a stream for nothing else.
+    Stream(Box<Stream>),
+    /// On the client's one channel, if it is modern under the id of its listen request.
+    Channel(ChannelNotices),
+}
+
+/// The notices on a channel.
+pub struct ChannelNotices {
+    line: Arc<Line>,
+    listener: Option<u64>,
+}
+
+impl Notices {
+    /// The next notice.
+    ///
+    /// # Panics
+    /// When none comes, or when it is for another listener.
+    pub async fn message(&mut self) -> Value {
+        match self {
+            Self::Stream(stream) => stream.message().await,
+            Self::Channel(ChannelNotices { line, listener }) => {
+                let notice = line.notice().await;
+                let told = notice["params"]["_meta"][meta::SUBSCRIPTION_ID].as_u64();
+                assert_eq!(told, *listener, "{notice}");
+                notice
+            }
+        }
+    }
 }
 
 /// Everything that came of one request.
@@ -57,16 +107,31 @@ impl Exchange {
 }
 
 impl Dialogue {
-    /// Opens a conversation in the way of a version.
+    /// Opens a conversation over HTTP in the way of a version.
     ///
     /// # Panics
     /// When it is refused.
     pub async fn open(client: Client, version: ProtocolVersion, capabilities: Value) -> Self {
-        let mut dialogue = Self {
+        let way = Way::Http {
             client,
+            session: None,
+        };
+        Self::open_by(way, version, capabilities).await
+    }
+
+    /// Opens a conversation on a channel.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn open_on(channel: Channel, version: ProtocolVersion, capabilities: Value) -> Self {
+        Self::open_by(Way::Channel(Arc::new(Line::new(channel))), version, capabilities).await
+    }
+
+    async fn open_by(way: Way, version: ProtocolVersion, capabilities: Value) -> Self {
+        let mut dialogue = Self {
+            way,
             version,
             capabilities,
-            session: None,
             next_id: AtomicU64::new(1),
             level: None,
             opened: Value::Null,
@@ -80,12 +145,17 @@ impl Dialogue {
             "clientInfo": { "name": "test", "version": "1" },
         });
         let body = json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params });
-        let answer = within("an answer", dialogue.client.raw(body.to_string()).send())
-            .await
-            .expect("an answer");
-        let id = answer.headers().get(header::SESSION_ID).expect("a session id");
-        dialogue.session = Some(id.to_str().expect("visible ASCII").to_owned());
-        let answer: Value = answer.json().await.expect("JSON");
+        let answer = match &mut dialogue.way {
+            Way::Http { client, session } => {
+                let answer = within("an answer", client.raw(body.to_string()).send())
+                    .await
+                    .expect("an answer");
+                let id = answer.headers().get(header::SESSION_ID).expect("a session id");
+                *session = Some(id.to_str().expect("visible ASCII").to_owned());
+                answer.json().await.expect("JSON")
+            }
+            Way::Channel(line) => line.open().await.ask(&body).await,
+        };
         assert_eq!(answer["result"]["protocolVersion"], version.as_str(), "{answer}");
         dialogue.opened = answer["result"].clone();
         dialogue
@@ -130,40 +200,100 @@ impl Dialogue {
     ///
     /// # Panics
     /// When it is refused.
-    pub async fn listen(&self, uri: &str) -> Stream {
+    pub async fn listen(&self, uri: &str) -> Notices {
         match self.version.era() {
             Era::Modern => {
                 let wanted = json!({
                     "toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": [uri],
                 });
-                let request = self.modern(method::LISTEN, json!({ "notifications": wanted }), self.id());
-                let mut stream = Stream::of(send(request).await);
-                let first = stream.message().await;
+                let (id, params) = (self.id(), json!({ "notifications": wanted }));
+                let mut notices = match &self.way {
+                    Way::Http { client, .. } => {
+                        let request = client.modern_with_id(method::LISTEN, self.with_meta(params), id);
+                        Notices::Stream(Box::new(Stream::of(send(request).await)))
+                    }
+                    Way::Channel(line) => {
+                        line.open()
+                            .await
+                            .send(&self.body(method::LISTEN, params, id))
+                            .await;
+                        self.notices_of(line, Some(id))
+                    }
+                };
+                let first = notices.message().await;
                 assert_eq!(first["method"], method::ACKNOWLEDGED, "{first}");
                 assert_eq!(
                     first["params"]["notifications"]["resourceSubscriptions"],
                     json!([uri]),
                     "{first}"
                 );
-                stream
+                notices
             }
             Era::Legacy => {
-                let stream = Stream::of(
-                    send(
-                        self.in_session(self.client.request(reqwest::Method::GET))
-                            .header("accept", "text/event-stream"),
-                    )
-                    .await,
-                );
+                let notices = match &self.way {
+                    Way::Http { client, .. } => {
+                        let request = self.in_session(client.request(reqwest::Method::GET));
+                        let response = send(request.header("accept", "text/event-stream")).await;
+                        Notices::Stream(Box::new(Stream::of(response)))
+                    }
+                    Way::Channel(line) => self.notices_of(line, None),
+                };
                 let subscribed = self.ask(method::SUBSCRIBE, json!({ "uri": uri })).await;
                 assert_eq!(subscribed.answer["result"], json!({}), "{:?}", subscribed.answer);
-                stream
+                notices
             }
         }
     }
 
+    /// Calls a tool, and gives the call up in the way of the version and the door as soon as it tells of its progress.
+    ///
+    /// # Panics
+    /// When it tells of none.
+    pub async fn give_up(&self, tool: &str, arguments: Value) {
+        let id = self.id();
+        let params = json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": id } });
+        let cancel = json!({ "jsonrpc": "2.0", "method": method::CANCELLED, "params": { "requestId": id } });
+        let is_modern = self.version.era() == Era::Modern;
+        match &self.way {
+            Way::Http { client, .. } => {
+                let request = if is_modern {
+                    client.modern_with_id(method::TOOLS_CALL, self.with_meta(params), id)
+                } else {
+                    self.in_session(client.raw(self.body(method::TOOLS_CALL, params, id).to_string()))
+                };
+                let mut stream = Stream::of(send(request).await);
+                let begun = stream.message().await;
+                assert_eq!(begun["method"], method::PROGRESS, "{begun}");
+                // The end of its stream gives up a modern call, and means nothing to a legacy one.
+                if !is_modern {
+                    self.tell(&cancel).await;
+                }
+            }
+            Way::Channel(line) => {
+                let mut channel = line.open().await;
+                let begun = channel.ask(&self.body(method::TOOLS_CALL, params, id)).await;
+                assert_eq!(begun["method"], method::PROGRESS, "{begun}");
+                channel.send(&cancel).await;
+            }
+        }
+    }
+
+    /// Ends the conversation; over HTTP there is nothing to end.
+    pub async fn end(self) {
+        if let Way::Channel(line) = &self.way {
+            line.open().await.end().await;
+        }
+    }
+
+    fn notices_of(&self, line: &Arc<Line>, listener: Option<u64>) -> Notices {
+        Notices::Channel(ChannelNotices {
+            line: Arc::clone(line),
+            listener,
+        })
+    }
+
     /// The client's answer to what a server asks.
-    fn reply(method: &str, params: &Value) -> Value {
+    pub(crate) fn reply(method: &str, params: &Value) -> Value {
         match method {
             method::ELICIT if params["mode"] == "url" => json!({ "action": "accept" }),
             method::ELICIT => {
@@ -198,8 +328,22 @@ impl Dialogue {
         let mut round = params.clone();
         loop {
             let id = self.id();
-            let response = send(self.modern(called, round, id)).await;
-            let answer = self.read_modern(response, &mut exchange).await;
+            let answer = match &self.way {
+                Way::Http { client, .. } => {
+                    let request = client.modern_with_id(called, self.with_meta(round), id);
+                    self.read_modern(send(request).await, &mut exchange).await
+                }
+                Way::Channel(line) => {
+                    let (body, asked) = (self.body(called, round, id), exchange.asked.len());
+                    let answer = line.exchange(&body, &mut exchange).await;
+                    assert_eq!(
+                        exchange.asked.len(),
+                        asked,
+                        "a modern client is sent no requests: {exchange:?}"
+                    );
+                    answer
+                }
+            };
             assert_eq!(answer["id"], id, "{answer}");
             if answer["result"]["resultType"] != "input_required" {
                 exchange.answer = answer;
@@ -246,8 +390,16 @@ impl Dialogue {
     async fn ask_legacy(&self, called: &str, params: Value) -> Exchange {
         let mut exchange = Exchange::default();
         let id = self.id();
-        let body = json!({ "jsonrpc": "2.0", "id": id, "method": called, "params": params });
-        let response = send(self.in_session(self.client.raw(body.to_string()))).await;
+        let body = self.body(called, params, id);
+        let client = match &self.way {
+            Way::Http { client, .. } => client,
+            Way::Channel(line) => {
+                exchange.answer = line.exchange(&body, &mut exchange).await;
+                assert_eq!(exchange.answer["id"], id, "{exchange:?}");
+                return exchange;
+            }
+        };
+        let response = send(self.in_session(client.raw(body.to_string()))).await;
         assert_eq!(response.status(), 200);
         if !is_stream(&response) {
             exchange.answer = response.json().await.expect("JSON");
@@ -274,7 +426,18 @@ impl Dialogue {
         }
     }
 
-    fn modern(&self, called: &str, mut params: Value, id: u64) -> RequestBuilder {
+    /// A request of its version.
+    fn body(&self, called: &str, params: Value, id: u64) -> Value {
+        if self.version.era() == Era::Legacy {
+            return json!({ "jsonrpc": "2.0", "id": id, "method": called, "params": params });
+        }
+        let mut body = modern_body(called, self.with_meta(params));
+        body["id"] = id.into();
+        body
+    }
+
+    /// What a modern client says of itself with every request.
+    fn with_meta(&self, mut params: Value) -> Value {
         let mut own: BTreeMap<&str, Value> =
             BTreeMap::from([(meta::CLIENT_CAPABILITIES, self.capabilities.clone())]);
         if let Some(level) = self.level {
@@ -283,19 +446,27 @@ impl Dialogue {
         for (key, value) in own {
             params["_meta"][key] = value;
         }
-        self.client.modern_with_id(called, params, id)
+        params
     }
 
     /// A notification or response of a legacy client.
     async fn tell(&self, message: &Value) {
-        let told = send(self.in_session(self.client.raw(message.to_string()))).await;
-        assert_eq!(told.status(), 202, "{message}");
+        match &self.way {
+            Way::Http { client, .. } => {
+                let told = send(self.in_session(client.raw(message.to_string()))).await;
+                assert_eq!(told.status(), 202, "{message}");
+            }
+            Way::Channel(line) => line.open().await.send(message).await,
+        }
     }
 
     fn in_session(&self, request: RequestBuilder) -> RequestBuilder {
-        let request = match &self.session {
-            Some(session) => request.header(header::SESSION_ID, session),
-            None => request,
+        let request = match &self.way {
+            Way::Http {
+                session: Some(session),
+                ..
+            } => request.header(header::SESSION_ID, session),
+            _ => request,
         };
         if self.version >= ProtocolVersion::V2025_06_18 {
             return request.header(header::PROTOCOL_VERSION, self.version.as_str());

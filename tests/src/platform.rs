@@ -102,6 +102,29 @@ impl Platform {
         Client::new(self.url("/mcp"))
     }
 
+    /// What `trunkline` is told to be the stdio door to one server of this platform.
+    ///
+    /// # Panics
+    /// When NATS is not this platform's own.
+    #[must_use]
+    pub fn stdio_bridge(&self, server: &str) -> Vec<String> {
+        let nats = self.node.nats_url().expect("a NATS of its own");
+        let data = self.folder().join("data");
+        [
+            "bridge",
+            "stdio",
+            "--nats",
+            nats,
+            "--server",
+            server,
+            "--data-dir",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .chain([data.to_string_lossy().into_owned()])
+        .collect()
+    }
+
     /// The folder that is gone after the test.
     #[must_use]
     pub fn folder(&self) -> &std::path::Path {

@@ -81,6 +81,34 @@ impl RawClient {
         self.round_trip().await;
     }
 
+    /// Subscribes to what passes.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub async fn subscribe(&mut self, subject: &str) {
+        let subscribe = format!("SUB {subject} 1\r\n");
+        self.0.write_all(subscribe.as_bytes()).await.expect("writes");
+        self.round_trip().await;
+    }
+
+    /// Waits for a message that has a word in it, and gives everything that has come up to its end.
+    ///
+    /// # Panics
+    /// When the connection is gone.
+    pub async fn heard(&mut self, word: &str) -> String {
+        let mut heard = String::new();
+        let mut buffer = [0; 4096];
+        within(&format!("a message with `{word}`"), async {
+            while !heard.contains(word) {
+                let read = self.0.read(&mut buffer).await.expect("reads");
+                assert!(read > 0, "the broker closed the connection: {heard}");
+                heard.push_str(&String::from_utf8_lossy(&buffer[..read]));
+            }
+        })
+        .await;
+        heard
+    }
+
     /// Waits for a message to what was subscribed to, and forgets it.
     ///
     /// # Panics

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Makes docs/support-matrix.md of what the tests of the matrix have seen, or with --check compares it.
 
-Each test in tests/tests/suite/matrix.rs writes one file into target/support-matrix: one client at one server, feature by feature.
+Each test in tests/tests/suite/matrix.rs and in its folder writes files into target/support-matrix: one client at one door to one
+server, feature by feature.
 """
 
 import json
@@ -12,14 +13,38 @@ ROOT = Path(__file__).resolve().parents[2]
 SEEN = ROOT / "target/support-matrix"
 PAGE = ROOT / "docs/support-matrix.md"
 
+# In the order of the page.
+DOORS = {
+    "HTTP": "Streamable HTTP, at `/servers/<id>/mcp`.",
+    "WebSocket": "One message a text frame, at `/servers/<id>/ws`.",
+    "stdio": "`trunkline bridge stdio --server <id>` as the client's child process.",
+}
+
 HEAD = """# Support matrix
 
-Which features a client of each protocol version has at which server. Every cell was seen by a test that drives a client of that version
-through the HTTP door to a real server, and the last row names it. The page is written by `make matrix` from a test run, and `make test`
-fails when it no longer says what the tests have seen.
+Which features a client of each protocol version has at which server, by the door that it comes through. Every cell was seen by a test
+that drives such a client to a real server, and the last row names it. Under a version stands a client written by hand; the official SDKs
+have tables of their own, each with the version that it has settled on. The page is written by `make matrix` from a test run, and
+`make test` fails when it no longer says what the tests have seen.
 
 A feature that a version of the protocol does not have is told by a clear error, never by silence.
+
+A client that can be asked has a process of its own at a child of the legacy era, as such a server hears once what its client can be asked
+for. What changes there is told to all who listen, as what changes in the process that the others share.
 """
+
+
+def table(seen):
+    seen = sorted(seen, key=lambda one: one["client"])
+    features = [line["feature"] for line in seen[-1]["features"]]
+    yield "| feature | " + " | ".join(one["client"] for one in seen) + " |"
+    yield "| --- |" + " --- |" * len(seen)
+    for feature in features:
+        cells = (
+            next((line["seen"] for line in one["features"] if line["feature"] == feature), "-") for one in seen
+        )
+        yield f"| {feature} | " + " | ".join(cells) + " |"
+    yield "| seen by | " + " | ".join(f"`{one['test']}`" for one in seen) + " |"
 
 
 def render():
@@ -27,18 +52,17 @@ def render():
     if not seen:
         sys.exit(f"{SEEN} is empty; run the tests of the matrix first: make matrix")
     out = [HEAD]
-    for server in sorted({one["server"] for one in seen}):
-        of_server = sorted((one for one in seen if one["server"] == server), key=lambda one: one["client"])
-        features = [line["feature"] for line in of_server[-1]["features"]]
-        out.append(f"\n## Server: {server}\n")
-        out.append("| feature | " + " | ".join(one["client"] for one in of_server) + " |")
-        out.append("| --- |" + " --- |" * len(of_server))
-        for feature in features:
-            cells = []
-            for one in of_server:
-                cells.append(next((line["seen"] for line in one["features"] if line["feature"] == feature), "-"))
-            out.append(f"| {feature} | " + " | ".join(cells) + " |")
-        out.append("| seen by | " + " | ".join(f"`{one['test']}`" for one in of_server) + " |")
+    for door, words in DOORS.items():
+        at_door = [one for one in seen if one["door"] == door]
+        out.append(f"\n## Door: {door}\n\n{words}")
+        for server in sorted({one["server"] for one in at_door}):
+            out.append(f"\n### Server: {server}")
+            of_server = [one for one in at_door if one["server"] == server]
+            # Those of the versions, then those of the SDKs.
+            for is_sdk in (False, True):
+                if of_kind := [one for one in of_server if ("SDK" in one["client"]) == is_sdk]:
+                    out.append("")
+                    out.extend(table(of_kind))
     return "\n".join(out) + "\n"
 
 

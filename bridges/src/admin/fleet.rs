@@ -6,7 +6,7 @@ use std::{
 };
 
 use bus_schema::{
-    Principal, ProtocolVersion, ServerCard, ServerId,
+    ProtocolVersion, ServerCard, ServerId,
     mcp::Era,
     principal::DEFAULT_TENANT,
     registry::{Auth, Entry},
@@ -113,6 +113,23 @@ impl Fleet {
             declared,
             private,
         }
+    }
+
+    /// What is told of all servers, by id.
+    #[must_use]
+    pub fn list(&self) -> Vec<Value> {
+        self.servers()
+            .values()
+            .map(|server| Value::Object(server.to_json()))
+            .collect()
+    }
+
+    /// All that is known of one server, if it is declared or on the bus.
+    pub async fn show(&self, id: &ServerId) -> Option<Value> {
+        let server = self.server(id)?;
+        let mut told = server.to_json();
+        told.extend(self.details(&server).await);
+        Some(Value::Object(told))
     }
 
     /// All servers of the tenant that the doors serve, by id.
@@ -234,11 +251,6 @@ impl Fleet {
             details.insert("tools".to_owned(), tools.collect());
         }
         details
-    }
-
-    /// Whose name changes to the fleet are made in.
-    pub(crate) fn operator(&self) -> Principal {
-        Principal::developer()
     }
 }
 

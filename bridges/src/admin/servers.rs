@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::fleet::{Fleet, Private, Server, Status};
-use crate::upstream::remote::RemoteOptions;
+use crate::{auth::Admitted, upstream::remote::RemoteOptions};
 
 /// How many servers a page of the list has unless somebody asks for fewer.
 const PAGE: usize = 1_000;
@@ -184,13 +184,18 @@ fn find(fleet: &Fleet, id: &str) -> Result<Server, Refused> {
     })
 }
 
-async fn create(State(fleet): State<Fleet>, request: Request) -> Result<Response, Refused> {
+async fn create(
+    State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
+    request: Request,
+) -> Result<Response, Refused> {
     let declaration = read_declaration(request.into_body(), None).await?;
-    write(&fleet, declaration, Over::Nothing).await
+    write(&fleet, &operator, declaration, Over::Nothing).await
 }
 
 async fn replace(
     State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -202,10 +207,15 @@ async fn replace(
         None => Over::Anything,
     };
     let declaration = read_declaration(request.into_body(), Some(&id)).await?;
-    write(&fleet, declaration, over).await
+    write(&fleet, &operator, declaration, over).await
 }
 
-async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Response, Refused> {
+async fn write(
+    fleet: &Fleet,
+    operator: &Admitted,
+    declaration: Declaration,
+    over: Over,
+) -> Result<Response, Refused> {
     if declaration.allow_private && fleet.private == Private::Refused {
         let message = "servers at private addresses may not be registered here; an operator allows it with `allow_private = true` under [registry]";
         return Err(Refused::unusable("allowPrivate", message));
@@ -222,7 +232,7 @@ async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Re
     }
     let bus = fleet.front.bus();
     let written = bus
-        .register(&fleet.operator(), &Put { declaration, over })
+        .register(&operator.principal, &Put { declaration, over })
         .await?;
     let status = match written.was {
         Was::New => StatusCode::CREATED,
@@ -238,6 +248,7 @@ async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Re
 
 async fn remove(
     State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
@@ -256,7 +267,7 @@ async fn remove(
         id: server.id,
         revision: if_match(&headers)?,
     };
-    fleet.front.bus().unregister(&fleet.operator(), &remove).await?;
+    fleet.front.bus().unregister(&operator.principal, &remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -20,7 +20,7 @@ use super::{
     fleet::Fleet,
     servers::{Refused, if_match, with_etag},
 };
-use crate::front::DefineError;
+use crate::{auth::Admitted, front::DefineError};
 
 /// The routes, for a router whose state reaches the fleet.
 pub(super) fn routes(fleet: Fleet) -> Router {
@@ -68,14 +68,19 @@ async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Resp
     Ok(with_etag(axum::Json(told).into_response(), revision))
 }
 
-async fn create(State(fleet): State<Fleet>, request: Request) -> Result<Response, Refused> {
+async fn create(
+    State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
+    request: Request,
+) -> Result<Response, Refused> {
     let definition = read(request.into_body(), None).await?;
-    write(&fleet, definition, Over::Nothing).await
+    write(&fleet, &operator, definition, Over::Nothing).await
 }
 
 async fn replace(
     State(fleet): State<Fleet>,
     Path(id): Path<String>,
+    Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
     let id: ServerId = id
@@ -86,16 +91,20 @@ async fn replace(
         None => Over::Anything,
     };
     let definition = read(request.into_body(), Some(&id)).await?;
-    write(&fleet, definition, over).await
+    write(&fleet, &operator, definition, over).await
 }
 
-async fn write(fleet: &Fleet, definition: VirtualServer, over: Over) -> Result<Response, Refused> {
+async fn write(
+    fleet: &Fleet,
+    operator: &Admitted,
+    definition: VirtualServer,
+    over: Over,
+) -> Result<Response, Refused> {
     if fleet.declares(&definition.id) {
         let message = format!("a server `{}` is registered; choose another id", definition.id);
         return Err(Refused::new(StatusCode::CONFLICT, "exists", message));
     }
-    let by = fleet.operator();
-    let (defined, revision, was) = fleet.front.define(&by, &definition, over).await?;
+    let (defined, revision, was) = fleet.front.define(&operator.principal, &definition, over).await?;
     let status = match was {
         Was::New => StatusCode::CREATED,
         Was::Changed | Was::Same => StatusCode::OK,
@@ -115,12 +124,15 @@ async fn write(fleet: &Fleet, definition: VirtualServer, over: Over) -> Result<R
 async fn remove(
     State(fleet): State<Fleet>,
     Path(id): Path<String>,
+    Extension(operator): Extension<Admitted>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     let parsed = id.parse::<ServerId>();
     let id = parsed.map_err(|error| Refused::bad_request(format!("{error}")))?;
-    let by = fleet.operator();
-    fleet.front.undefine(&by, &id, if_match(&headers)?).await?;
+    fleet
+        .front
+        .undefine(&operator.principal, &id, if_match(&headers)?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -12,8 +12,9 @@ use tracing::debug;
 
 use super::{Conversation, forward, lock};
 use crate::{
+    front::Watching,
     legacy::{
-        Driving, Local, Parties, Said, Session, answer_locally,
+        Driving, Local, Parties, Said, Session, Subscription, answer_locally,
         batch::{self, Batch},
         done,
         notices::{Notices, changing},
@@ -95,8 +96,16 @@ impl Conversation {
                 if let Err(error) = changed.check_size() {
                     return self.reply(joint.as_ref(), incoming.error(&error)).await;
                 }
+                // Held until the notices follow, so that the server is asked once.
+                let watching = match subscription {
+                    Subscription::Begin => match self.front.watch_resource(&session.endpoint, &uri).await {
+                        Ok(watching) => Some(watching),
+                        Err(error) => return self.reply(joint.as_ref(), incoming.error(&error)).await,
+                    },
+                    Subscription::End => None,
+                };
                 self.session = Some(Arc::new(changed.clone()));
-                self.follow(&changed, done(&incoming), joint).await;
+                self.follow(&changed, done(&incoming), joint, watching).await;
             }
             Local::Forward => self.call(Arc::clone(session), incoming, joint).await,
         }
@@ -188,7 +197,13 @@ impl Conversation {
     }
 
     /// Has the notices follow what the client wants, and then answers.
-    async fn follow(&mut self, session: &Session, answer: Bytes, joint: Option<Arc<Joint>>) {
+    async fn follow(
+        &mut self,
+        session: &Session,
+        answer: Bytes,
+        joint: Option<Arc<Joint>>,
+        watching: Option<Watching>,
+    ) {
         self.listen();
         let Some(notices) = &self.notices else { return };
         let effect = notices.tell(session.subscribed.clone()).await;
@@ -196,6 +211,7 @@ impl Conversation {
         let ended = self.ended.clone();
         self.running.spawn(async move {
             tokio::select! { () = effect.wait() => {} () = ended.cancelled() => return }
+            drop(watching);
             if let Some(answer) = joined(joint.as_ref(), Some(answer)) {
                 let _ = out.send(answer).await;
             }

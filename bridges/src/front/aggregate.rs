@@ -1,6 +1,12 @@
 //! The lists of all servers as one: built once for each state of the bus, and kept as ready bytes.
+//!
+//! Servers may show more to clients that can be asked for something. Those get lists of their own, one for each set of what can be
+//! asked; everybody else shares one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use bus_schema::{RpcError, ServerId, rpc};
@@ -8,9 +14,9 @@ use bytes::Bytes;
 use futures::future::join_all;
 use runtime::{
     Catalogue,
-    catalogue::{List, Listed},
+    catalogue::{LISTS_OF_SOME, List, Listed},
 };
-use serde_json::{json, value::RawValue};
+use serde_json::{Map, Value, json, value::RawValue};
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
@@ -18,18 +24,35 @@ use tokio::{
 use tracing::warn;
 
 use super::LIST_TTL_MS;
+use crate::askable::Askable;
 use crate::request::Incoming;
 
 /// How long a list waits for a server that does not answer.
 pub(super) const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// How long a list without some server is used before that one is asked again.
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// The same for a list that shows of some server only what every client sees.
+const ASK_AGAIN_FOR_MORE: Duration = Duration::from_secs(30);
+/// For how many sets of what clients can be asked the lists are kept; beyond, those go that nobody has asked for longest.
+const MAX_SHAPES: usize = 16;
 /// The `_meta` key that names servers which a list misses.
 pub(super) const MISSING_KEY: &str = "io.trunkline/missing";
 
 /// The lists of all servers as one.
 pub(super) struct Aggregate {
     catalogue: Catalogue,
+    /// For clients that can be asked for nothing.
+    plain: Shape,
+    /// For all others, with when each was used last. Held only to look or insert.
+    others: std::sync::Mutex<Vec<(Arc<Shape>, Instant)>>,
+}
+
+/// The lists for clients that can be asked the same.
+#[derive(Default)]
+struct Shape {
+    declares: Askable,
+    /// The same as JSON.
+    capabilities: Map<String, Value>,
     /// One for each of [`Listed::ALL`].
     merged: [Merged; 4],
 }
@@ -56,7 +79,8 @@ impl Aggregate {
     pub(super) fn new(catalogue: Catalogue) -> Self {
         Self {
             catalogue,
-            merged: Default::default(),
+            plain: Shape::default(),
+            others: std::sync::Mutex::default(),
         }
     }
 
@@ -71,13 +95,43 @@ impl Aggregate {
                 "`params.cursor` was not given out by this endpoint",
             ));
         }
-        Ok(Some(self.current(list).await.result.clone()))
+        Ok(Some(
+            self.current(list, Askable::of(incoming)).await.result.clone(),
+        ))
     }
 
-    /// A list at the present state of the bus.
-    pub(super) async fn current(&self, list: Listed) -> Arc<Built> {
+    /// A list at the present state of the bus, for clients that can be asked this.
+    pub(super) async fn current(&self, list: Listed, declares: Askable) -> Arc<Built> {
+        if declares == Askable::default() {
+            return self.current_of(list, &self.plain).await;
+        }
+        self.current_of(list, &self.shape(declares)).await
+    }
+
+    fn shape(&self, declares: Askable) -> Arc<Shape> {
+        let now = Instant::now();
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((shape, used)) = others.iter_mut().find(|(shape, _)| shape.declares == declares) {
+            *used = now;
+            return Arc::clone(shape);
+        }
+        if others.len() >= MAX_SHAPES
+            && let Some(oldest) = (0..others.len()).min_by_key(|at| others[*at].1)
+        {
+            others.swap_remove(oldest);
+        }
+        let shape = Arc::new(Shape {
+            declares,
+            capabilities: declares.capabilities(),
+            merged: Default::default(),
+        });
+        others.push((Arc::clone(&shape), now));
+        shape
+    }
+
+    async fn current_of(&self, list: Listed, shape: &Shape) -> Arc<Built> {
         let generation = self.catalogue.directory().snapshot().generation;
-        let merged = &self.merged[list as usize];
+        let merged = &shape.merged[list as usize];
         let fresh = |built: &Arc<Built>| {
             built.generation >= generation && built.until.is_none_or(|until| Instant::now() < until)
         };
@@ -88,45 +142,80 @@ impl Aggregate {
         if let Some(built) = merged.built.load_full().filter(fresh) {
             return built;
         }
-        let built = Arc::new(self.build(list).await);
+        let built = Arc::new(self.build(list, shape).await);
         merged.built.store(Some(Arc::clone(&built)));
         built
     }
 
     /// Asks all servers at once; one that does not answer in time is left out, and the result says so.
-    async fn build(&self, list: Listed) -> Built {
+    async fn build(&self, list: Listed, shape: &Shape) -> Built {
         let snapshot = self.catalogue.directory().snapshot();
-        let asked = snapshot.well().map(|(id, _)| async move {
-            (
-                id.clone(),
-                timeout(LIST_LIMIT, self.catalogue.list(id, list)).await,
-            )
-        });
+        let asked = snapshot
+            .well()
+            .map(|(id, _)| async move { (id.clone(), self.of_one(id, list, shape).await) });
         let mut servers = Vec::new();
         let mut missing = Vec::new();
+        let is_plain = shape.capabilities.is_empty();
+        let mut lasts = (!is_plain).then_some(LISTS_OF_SOME);
         for (id, answer) in join_all(asked).await {
             match answer {
-                Ok(Ok(list)) => servers.push((id, list)),
-                Ok(Err(error)) => {
-                    warn!(%error, server.id = %id, "a list goes out without this server");
-                    missing.push(id);
+                Found::Whole(list) => servers.push((id, list)),
+                Found::Plain(list) => {
+                    servers.push((id, list));
+                    lasts = lasts.min(Some(ASK_AGAIN_FOR_MORE));
                 }
-                Err(_) => {
-                    warn!(server.id = %id, "a list goes out without this server, which did not answer in time");
-                    missing.push(id);
-                }
+                Found::Nothing => missing.push(id),
             }
         }
         let result = write_list(list, &servers, &missing);
-        // A server that is mute must not make every client wait for it anew.
-        let until = (!missing.is_empty()).then(|| Instant::now() + ASK_AGAIN);
+        if !missing.is_empty() {
+            // A server that is mute must not make every client wait for it anew.
+            lasts = Some(ASK_AGAIN);
+        }
         Built {
             generation: snapshot.generation,
-            until,
+            until: lasts.map(|lasts| Instant::now() + lasts),
             result,
             servers,
         }
     }
+
+    /// One server's list. Where it cannot be had as these clients would see it, what everybody sees has to do.
+    async fn of_one(&self, id: &ServerId, list: Listed, shape: &Shape) -> Found {
+        let listed = self.catalogue.list_for(id, list, &shape.capabilities);
+        let is_plain = shape.capabilities.is_empty();
+        match timeout(LIST_LIMIT, listed).await {
+            Ok(Ok(list)) => return Found::Whole(list),
+            Ok(Err(error)) if is_plain => {
+                warn!(%error, server.id = %id, "a list goes out without this server")
+            }
+            Err(_) if is_plain => {
+                warn!(server.id = %id, "a list goes out without this server, which did not answer in time");
+            }
+            Ok(Err(error)) => {
+                warn!(%error, server.id = %id, "a list shows of this server only what every client sees");
+            }
+            Err(_) => {
+                warn!(server.id = %id, "a list shows of this server only what every client sees, as it did not say more in time");
+            }
+        }
+        if is_plain {
+            return Found::Nothing;
+        }
+        match timeout(LIST_LIMIT, self.catalogue.list(id, list)).await {
+            Ok(Ok(list)) => Found::Plain(list),
+            Ok(Err(_)) | Err(_) => Found::Nothing,
+        }
+    }
+}
+
+/// What is known of one server's list.
+enum Found {
+    /// All of it.
+    Whole(Arc<List>),
+    /// What every client sees.
+    Plain(Arc<List>),
+    Nothing,
 }
 
 fn write_list(list: Listed, servers: &[(ServerId, Arc<List>)], missing: &[ServerId]) -> Bytes {

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{ServerId, card::ListDigests, mcp::resource};
+use bus_schema::{RpcError, ServerId, card::ListDigests, mcp::resource};
 use runtime::{Bus, Directory, directory::Snapshot, virtuals::Virtuals};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Notify, time::sleep};
@@ -304,6 +304,19 @@ impl Watching {
             honoured.extend(self.changes.keepers.honoured(server, uris).await);
         }
         honoured
+    }
+
+    /// The error by which a server refuses to tell of one of the resources, if one does. Known once it has said so.
+    pub(super) async fn refusal(&self) -> Option<RpcError> {
+        for (server, uris) in &self.owned {
+            for uri in uris {
+                let refusal = self.changes.keepers.refusal(server, uri).await;
+                if refusal.is_some() {
+                    return refusal;
+                }
+            }
+        }
+        None
     }
 
     /// Waits for the next notice.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bus_schema::{
-    Principal, ProtocolVersion, Request, ServerId,
+    Principal, ProtocolVersion, Request, RpcError, ServerId,
     mcp::{meta, method},
     rpc::Message,
 };
@@ -61,7 +61,16 @@ struct Wanted {
 #[derive(Clone, Default)]
 struct Honoured {
     version: u64,
-    uris: BTreeSet<String>,
+    told: Told,
+}
+
+/// What a server says to a listen call.
+#[derive(Clone, Default)]
+struct Told {
+    /// The resources that it will tell of.
+    honoured: BTreeSet<String>,
+    /// Why not of others, as far as it says.
+    refused: BTreeMap<String, RpcError>,
 }
 
 impl Keepers {
@@ -128,15 +137,27 @@ impl Keepers {
 
     /// Which of these resources the server will tell of, as far as it says so in time.
     pub(super) async fn honoured(&self, server: &ServerId, uris: &BTreeSet<String>) -> BTreeSet<String> {
-        let Some(keeper) = self.servers().get(server).cloned() else {
-            return BTreeSet::new();
-        };
+        let told = self.told(server).await.unwrap_or_default();
+        told.honoured.intersection(uris).cloned().collect()
+    }
+
+    /// The error by which a server refuses to tell of a resource, as far as it says so in time. `None` as well while it is away.
+    pub(super) async fn refusal(&self, server: &ServerId, uri: &str) -> Option<RpcError> {
+        self.directory.snapshot().server(server)?;
+        let mut told = self.told(server).await?;
+        // Where replicas differ, one that tells of it is enough.
+        told.refused.remove(uri).filter(|_| !told.honoured.contains(uri))
+    }
+
+    /// What a server says to what is wanted of it now; `None` when it does not say so in time.
+    async fn told(&self, server: &ServerId) -> Option<Told> {
+        let keeper = self.servers().get(server).cloned()?;
         let version = keeper.wanted.borrow().version;
         let mut honoured = keeper.honoured.subscribe();
         let told = honoured.wait_for(|honoured| honoured.version >= version);
         match timeout(HONOUR_LIMIT, told).await {
-            Ok(Ok(honoured)) => honoured.uris.intersection(uris).cloned().collect(),
-            _ => BTreeSet::new(),
+            Ok(Ok(honoured)) => Some(honoured.told.clone()),
+            _ => None,
         }
     }
 
@@ -163,7 +184,7 @@ struct Listening {
 struct Replica {
     active: Option<Listen>,
     opening: Option<Listen>,
-    honoured: BTreeSet<String>,
+    told: Told,
     /// The replica has ended a call: when it is called again.
     again: Option<Instant>,
 }
@@ -188,7 +209,7 @@ struct Word {
 }
 
 enum WordKind {
-    Acknowledged(BTreeSet<String>),
+    Acknowledged(Told),
     Ended,
 }
 
@@ -274,9 +295,9 @@ impl Listening {
                 .is_some_and(|listen| listen.version == word.version)
         };
         match word.kind {
-            WordKind::Acknowledged(honoured) if is(&replica.opening) => {
+            WordKind::Acknowledged(told) if is(&replica.opening) => {
                 replica.active = replica.opening.take();
-                replica.honoured = honoured;
+                replica.told = told;
             }
             WordKind::Acknowledged(_) => {}
             WordKind::Ended => {
@@ -287,7 +308,7 @@ impl Listening {
                     replica.active = None;
                     replica.again = Some(Instant::now() + AGAIN_AFTER);
                     // Changes until it is called again are not told, so each may have changed.
-                    for uri in &replica.honoured {
+                    for uri in &replica.told.honoured {
                         (self.tell)(&self.server, uri);
                     }
                 }
@@ -308,13 +329,13 @@ impl Listening {
         if !settled || self.replicas.is_empty() {
             return;
         }
-        let uris = self
-            .replicas
-            .values()
-            .flat_map(|replica| replica.honoured.iter().cloned())
-            .collect();
+        let mut told = Told::default();
+        for replica in self.replicas.values() {
+            told.honoured.extend(replica.told.honoured.iter().cloned());
+            told.refused.extend(replica.told.refused.clone());
+        }
         if let Some(keeper) = self.keeper.upgrade() {
-            keeper.honoured.send_replace(Honoured { version, uris });
+            keeper.honoured.send_replace(Honoured { version, told });
         }
     }
 }
@@ -384,6 +405,14 @@ impl Task {
             uri: Option<String>,
             #[serde(borrow, default)]
             notifications: Option<&'a RawValue>,
+            #[serde(default, rename = "_meta")]
+            meta: Metadata,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Metadata {
+            #[serde(rename = "io.trunkline/refused")]
+            refused: BTreeMap<String, RpcError>,
         }
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -400,8 +429,11 @@ impl Task {
             (Some(method::UPDATED), Some(uri), _) => (self.tell)(&self.server, &uri),
             (Some(method::ACKNOWLEDGED), _, Some(granted)) => {
                 if let Ok(granted) = serde_json::from_str::<Granted>(granted.get()) {
-                    self.say(WordKind::Acknowledged(granted.resource_subscriptions))
-                        .await;
+                    let told = Told {
+                        honoured: granted.resource_subscriptions,
+                        refused: params.meta.refused,
+                    };
+                    self.say(WordKind::Acknowledged(told)).await;
                 }
             }
             _ => {}

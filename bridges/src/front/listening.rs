@@ -25,15 +25,6 @@ const MAX_URIS: usize = 1_000;
 /// How many bytes their URIs may have together.
 const MAX_URI_BYTES: usize = 256 * 1024;
 
-/// How an open stream of notices is ended by this side.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Teardown {
-    /// By its result, as it has a stream of its own.
-    Result,
-    /// By a cancellation and then the result, as it shares a channel with others.
-    CancelThenResult,
-}
-
 /// A client that listens.
 pub(super) struct Listening {
     watching: Watching,
@@ -41,67 +32,46 @@ pub(super) struct Listening {
     id: String,
     wanted: Wanted,
     ending: CancellationToken,
-    teardown: Teardown,
-    next: Next,
-}
-
-enum Next {
-    Acknowledge,
-    Notice,
-    Result,
+    is_acknowledged: bool,
 }
 
 impl Listening {
-    pub(super) fn new(
-        watching: Watching,
-        id: &str,
-        wanted: Wanted,
-        ending: CancellationToken,
-        teardown: Teardown,
-    ) -> Self {
+    pub(super) fn new(watching: Watching, id: &str, wanted: Wanted, ending: CancellationToken) -> Self {
         Self {
             watching,
             id: id.to_owned(),
             wanted,
             ending,
-            teardown,
-            next: Next::Acknowledge,
+            is_acknowledged: false,
         }
     }
 
     pub(super) async fn next(&mut self) -> Step {
-        match self.next {
-            Next::Acknowledge => {
-                let honoured = self.watching.honoured().await;
-                self.next = Next::Notice;
-                let granted = json!({ "notifications": granted(self.wanted.lists, &honoured) });
-                Step::Part(self.notification(method::ACKNOWLEDGED, &granted))
-            }
-            Next::Notice => {
-                let notice = tokio::select! {
-                    notice = self.watching.next() => notice,
-                    () = self.ending.cancelled() => return self.end(),
-                };
-                Step::Part(match notice {
-                    Notice::Tools => self.notification(method::TOOLS_CHANGED, &json!({})),
-                    Notice::Prompts => self.notification(method::PROMPTS_CHANGED, &json!({})),
-                    Notice::Resources => self.notification(method::RESOURCES_CHANGED, &json!({})),
-                    Notice::Updated(uri) => self.notification(method::UPDATED, &json!({ "uri": uri })),
-                })
-            }
-            Next::Result => self.result(),
+        if !self.is_acknowledged {
+            let honoured = self.watching.honoured().await;
+            self.is_acknowledged = true;
+            let granted = json!({ "notifications": granted(self.wanted.lists, &honoured) });
+            return Step::Part(self.notification(method::ACKNOWLEDGED, &granted));
         }
+        let notice = tokio::select! {
+            notice = self.watching.next() => notice,
+            () = self.ending.cancelled() => return self.result(),
+        };
+        Step::Part(match notice {
+            Notice::Tools => self.notification(method::TOOLS_CHANGED, &json!({})),
+            Notice::Prompts => self.notification(method::PROMPTS_CHANGED, &json!({})),
+            Notice::Resources => self.notification(method::RESOURCES_CHANGED, &json!({})),
+            Notice::Updated(uri) => self.notification(method::UPDATED, &json!({ "uri": uri })),
+        })
     }
 
-    fn end(&mut self) -> Step {
-        self.next = Next::Result;
-        match self.teardown {
-            Teardown::Result => self.result(),
-            Teardown::CancelThenResult => {
-                let params = format!(r#"{{"requestId":{},{}}}"#, self.id, self.subscription());
-                Step::Part(write(method::CANCELLED, &params))
-            }
-        }
+    /// What a channel that is shared with others says after the result.
+    ///
+    /// The protocol's pages differ: one has the server cancel the request, the other has it answer. Clients take whichever comes first, and
+    /// only the answer tells them that the end is in order; what comes for a request that is done means nothing.
+    pub(super) fn parting(&self) -> Bytes {
+        let params = format!(r#"{{"requestId":{},{}}}"#, self.id, self.subscription());
+        write(method::CANCELLED, &params)
     }
 
     fn result(&self) -> Step {

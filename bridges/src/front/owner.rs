@@ -1,39 +1,33 @@
 //! Whose resource a URI is, on the endpoint of all servers, where URIs stay as their servers write them.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use bus_schema::{RpcError, ServerId};
-use runtime::catalogue::Listed;
+use runtime::catalogue::{List, Listed};
 use serde_json::json;
 
 use super::aggregate::Aggregate;
+use crate::askable::Askable;
 
 impl Aggregate {
-    /// The server whose resource a URI is: the one that lists it, else whose template it fits, else whose scheme it has.
-    pub(super) async fn owner_of_resource(&self, uri: &str) -> Result<ServerId, RpcError> {
-        let resources = self.current(Listed::Resources).await;
-        let templates = self.current(Listed::Templates).await;
-        let listed = resources
-            .servers
-            .iter()
-            .filter(|(_, list)| list.get(uri).is_some());
-        let fitting = templates
-            .servers
-            .iter()
-            .filter(|(_, list)| list.items.iter().any(|item| fits(&item.key, uri)));
-        let alike = resources
-            .servers
-            .iter()
-            .chain(&templates.servers)
-            .filter(|(_, list)| {
-                scheme(uri).is_some() && list.items.iter().any(|item| scheme(&item.key) == scheme(uri))
-            });
-        let ways: [Vec<&ServerId>; 3] = [
-            listed.map(|(id, _)| id).collect(),
-            fitting.map(|(id, _)| id).collect(),
-            alike.map(|(id, _)| id).collect(),
+    /// The server whose resource a URI is to clients that can be asked this: the one that lists it, else whose template it fits, else whose scheme it has.
+    pub(super) async fn owner_of_resource(&self, uri: &str, declares: Askable) -> Result<ServerId, RpcError> {
+        // Nearly all resources are on the list that every client sees, which costs no server anything.
+        let resources = self.current(Listed::Resources, Askable::default()).await;
+        match listing(&resources.servers, uri).as_slice() {
+            [] => {}
+            [owner] => return Ok((*owner).clone()),
+            many => return Err(ambiguous(uri, many)),
+        }
+        let resources = self.current(Listed::Resources, declares).await;
+        let templates = self.current(Listed::Templates, declares).await;
+        let all = resources.servers.iter().chain(&templates.servers);
+        let ways = [
+            listing(&resources.servers, uri),
+            owners(&templates.servers, |item| fits(item, uri)),
+            owners(all, |item| scheme(uri).is_some() && scheme(item) == scheme(uri)),
         ];
-        for mut owners in ways {
-            owners.sort();
-            owners.dedup();
+        for owners in ways {
             match owners.as_slice() {
                 [] => {}
                 [owner] => return Ok((*owner).clone()),
@@ -45,6 +39,26 @@ impl Aggregate {
                 .with_data(json!({ "uri": uri })),
         )
     }
+}
+
+/// The servers that list a URI.
+fn listing<'a>(servers: &'a [(ServerId, Arc<List>)], uri: &str) -> Vec<&'a ServerId> {
+    let listing = servers.iter().filter(|(_, list)| list.get(uri).is_some());
+    listing.map(|(id, _)| id).collect()
+}
+
+/// The servers with an item that is meant, each once.
+fn owners<'a>(
+    servers: impl IntoIterator<Item = &'a (ServerId, Arc<List>)>,
+    meant: impl Fn(&str) -> bool,
+) -> Vec<&'a ServerId> {
+    let shows = |list: &List| list.items.iter().any(|item| meant(&item.key));
+    let owners: BTreeSet<&ServerId> = servers
+        .into_iter()
+        .filter(|(_, list)| shows(list))
+        .map(|(id, _)| id)
+        .collect();
+    owners.into_iter().collect()
 }
 
 fn ambiguous(uri: &str, owners: &[&ServerId]) -> RpcError {

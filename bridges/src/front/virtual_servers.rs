@@ -51,6 +51,19 @@ impl Front {
         tools.owners.get(name).cloned()
     }
 
+    /// Whose a resource of a virtual server is.
+    pub(super) async fn owner_of_chosen(
+        &self,
+        defined: &Arc<Virtual>,
+        uri: &str,
+    ) -> Result<ServerId, RpcError> {
+        let owner = self.0.faces.owner_of_resource(defined, uri).await;
+        owner.ok_or_else(|| {
+            RpcError::invalid_params(format!("resource `{uri}` does not exist"))
+                .with_data(json!({ "uri": uri }))
+        })
+    }
+
     /// Whose each resource is; those that are nobody's are left out.
     pub(super) async fn owners_of_chosen(
         &self,

@@ -149,10 +149,19 @@ impl Driving {
                     }
                 }
                 State::Gathering(round) => {
-                    if let Some(question) = round.next_unsent() {
+                    let ending = &self.parties.caller.ending;
+                    if !ending.is_cancelled()
+                        && let Some(question) = round.next_unsent()
+                    {
                         return Said::Question(question);
                     }
-                    match round.gather().await {
+                    // An answer that was taken counts, even when the end comes at the same time.
+                    let gathered = tokio::select! {
+                        biased;
+                        gathered = round.gather() => gathered,
+                        () = ending.cancelled() => Err(door_ends()),
+                    };
+                    match gathered {
                         Ok(()) => {}
                         Err(error) => return self.end(self.request.error(&error)),
                     }
@@ -298,6 +307,13 @@ impl Open {
         };
         Ok((self.key, answer?))
     }
+}
+
+/// For a call that only waits for its client while its door ends. No work is cut off: the server has asked, and waits as well.
+fn door_ends() -> RpcError {
+    RpcError::internal(
+        "this door is stopping, and the call was waiting for the client's input; nothing more comes of it: make the call again",
+    )
 }
 
 fn silent() -> RpcError {

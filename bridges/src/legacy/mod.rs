@@ -39,6 +39,7 @@ pub(crate) use ledger::Ledger;
 pub use room::Doors;
 pub(crate) use room::Room;
 pub(crate) use session::{Session, Subscription};
+pub use store::MAX_PER_PRINCIPAL as MAX_SESSIONS_PER_PRINCIPAL;
 pub(crate) use store::{SessionError, key};
 pub(crate) use translate::{Local, answer_locally, done};
 

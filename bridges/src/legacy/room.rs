@@ -17,7 +17,7 @@ use tracing::debug;
 use super::{
     SessionError,
     calls::Calls,
-    channels::{Channels, Handed},
+    channels::{Channels, Handed, Posted},
     desk::{self, Desk},
     ledger::Ledger,
     listeners::Listeners,
@@ -79,14 +79,14 @@ impl std::ops::Deref for Room {
 }
 
 impl Doors {
-    /// Begins to hear the other doors.
+    /// Begins to hear the other doors. `most_sessions` is how many legacy sessions one principal may have over HTTP.
     ///
     /// # Errors
     /// [`HostError`] when the bus refuses a subscription.
-    pub async fn start(front: Front) -> Result<Self, HostError> {
+    pub async fn start(front: Front, most_sessions: u64) -> Result<Self, HostError> {
         let bus = front.bus().clone();
         let room = Room(Arc::new(Shared {
-            sessions: Sessions::new(bus.clone()),
+            sessions: Sessions::new(bus.clone(), most_sessions),
             questions: Questions::new(bus.instance()),
             ledger: Arc::new(Ledger::new(bus.clone())),
             calls: Arc::default(),
@@ -148,7 +148,8 @@ impl Room {
     /// Hands a client's message to the door that holds its channel.
     pub(crate) async fn hand(&self, door: &str, key: &str, principal: &Principal, message: Bytes) -> Handed {
         if door == self.door() {
-            return self.channels.hand(key, message).await;
+            let principal = principal.clone();
+            return self.channels.hand(key, Posted { principal, message }).await;
         }
         let word = desk::Answer::write(key, "", &message);
         match self.tell(door, principal, desk::MESSAGE, &word).await {
@@ -190,6 +191,14 @@ impl Room {
         uri: &str,
         subscription: Subscription,
     ) -> Result<(), SessionError> {
+        // Held until the client's stream follows, so that the server is asked once.
+        let _watching = match subscription {
+            Subscription::Begin => {
+                let asked = self.front.watch_resource(&session.endpoint, uri).await;
+                Some(asked.map_err(SessionError::Refused)?)
+            }
+            Subscription::End => None,
+        };
         let changed = self
             .sessions
             .change(session, |session| session.subscribe(uri, subscription))

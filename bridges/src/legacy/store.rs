@@ -1,9 +1,15 @@
 //! The sessions of the HTTP door, in a bucket that every bridge reads: any of them serves any request of a session.
 //!
-//! A session is kept under a digest of its principal and its id, so that an id alone is worth nothing. It is read anew for each request,
+//! A session is kept under digests of its principal and of both it and its id, so that an id alone is worth nothing, and what one
+//! principal has can be counted. It is read anew for each request,
 //! and so what one bridge has changed holds at once at all of them.
 
-use std::{future::Future, time::Duration};
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Mutex as StdMutex, PoisonError},
+    time::Duration,
+};
 
 use bus_schema::{Principal, RpcError, Token};
 use runtime::{
@@ -13,7 +19,7 @@ use runtime::{
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::Mutex,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::{debug, warn};
 use uuid::Uuid;
@@ -23,6 +29,11 @@ use crate::front::Endpoint;
 
 /// How long a session may be idle: an hour, and the five minutes for which a use need not be written down.
 const MAX_IDLE: Duration = Duration::from_secs(65 * 60);
+/// How many sessions a principal may have, unless the operator says otherwise. Until callers have identities all of a door are one.
+pub const MAX_PER_PRINCIPAL: u64 = 10_000;
+/// How long a count holds for principals that are far from the most: for less than an eighth of it.
+const COUNT_HOLDS: Duration = Duration::from_secs(1);
+const FAR: u64 = 8;
 /// How many bytes all sessions may take; a usual one takes less than a thousand.
 const MAX_BYTES: i64 = 256 * 1024 * 1024;
 /// What the broker counts beside a record itself.
@@ -37,8 +48,17 @@ const MAX_TRIES: u32 = 10;
 /// The sessions of the HTTP door.
 pub(crate) struct Sessions {
     bus: Bus,
+    /// How many one principal may have.
+    most: u64,
+    /// How many principals had when they were counted, and those of this process since. Held only to look or change.
+    counted: StdMutex<HashMap<String, Counted>>,
     /// Opened at first use, and anew after the broker has failed. Held only to look, and while it is opened.
     bucket: Mutex<Option<Bucket>>,
+}
+
+struct Counted {
+    at: Instant,
+    sessions: u64,
 }
 
 /// Why a session cannot be used.
@@ -55,6 +75,15 @@ pub(crate) enum SessionError {
     /// The client asks for more than a session holds.
     #[error(transparent)]
     TooLarge(RpcError),
+    /// The server does not do what the client wants kept in its session.
+    #[error(transparent)]
+    Refused(RpcError),
+    /// The principal has as many sessions as it may.
+    #[error(
+        "{0} sessions are open for this caller, and more are not given: end those that are done with DELETE, or use protocol version \
+         2026-07-28, which needs none; a session that nobody uses ends by itself after an hour"
+    )]
+    TooMany(u64),
     /// There are as many sessions as there may be.
     #[error(
         "no more sessions can be kept at the moment; try again later, or use protocol version 2026-07-28, which needs none"
@@ -86,9 +115,11 @@ impl From<StoreError> for SessionError {
 }
 
 impl Sessions {
-    pub(super) fn new(bus: Bus) -> Self {
+    pub(super) fn new(bus: Bus, most: u64) -> Self {
         Self {
             bus,
+            most,
+            counted: StdMutex::default(),
             bucket: Mutex::default(),
         }
     }
@@ -109,10 +140,38 @@ impl Sessions {
         let record = session.write().map_err(SessionError::TooLarge)?;
         self.within(async {
             let bucket = self.bucket().await?;
-            self.checked(bucket.create(&session.key, record).await).await
+            self.checked(bucket.create(&session.key, record).await).await?;
+            // Counted afterwards, so that those who open sessions at the same time all see each other's.
+            if self.count(&bucket, &owner(&session.principal)).await? > self.most {
+                self.checked(bucket.remove(&session.key).await).await?;
+                return Err(SessionError::TooMany(self.most));
+            }
+            Ok(())
         })
         .await?;
         Ok(id)
+    }
+
+    /// How many sessions a principal has, with one that was just opened. Far from the most it may be less than there are for a moment,
+    /// as what other bridges open meanwhile is not seen.
+    async fn count(&self, bucket: &Bucket, owner: &str) -> Result<u64, SessionError> {
+        let holds = |counted: &Counted| counted.at.elapsed() < COUNT_HOLDS;
+        if let Some(counted) = self.counted().get_mut(owner).filter(|counted| holds(counted))
+            && counted.sessions < self.most / FAR
+        {
+            counted.sessions += 1;
+            return Ok(counted.sessions);
+        }
+        let sessions = self.checked(bucket.count(owner).await).await?;
+        let at = Instant::now();
+        let mut all = self.counted();
+        all.retain(|_, counted| holds(counted));
+        all.insert(owner.to_owned(), Counted { at, sessions });
+        Ok(sessions)
+    }
+
+    fn counted(&self) -> std::sync::MutexGuard<'_, HashMap<String, Counted>> {
+        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The session of a request. A foreign one is as unknown as none.
@@ -241,15 +300,30 @@ impl Sessions {
 /// What a session is kept under.
 pub(crate) fn key(principal: &Principal, id: &str) -> String {
     let mut digest = Sha256::new();
-    digest.update(principal.subject.len().to_be_bytes());
-    digest.update(&principal.subject);
-    digest.update(id);
-    let hex: String = digest
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
-    format!("{}.{hex}", Token::encode(&principal.tenant))
+    // The lengths keep two texts from running into each other.
+    for piece in principal.identity().pieces().into_iter().chain([id]) {
+        digest.update(piece.len().to_be_bytes());
+        digest.update(piece);
+    }
+    format!("{}.{}", owner(principal), hex(&digest.finalize()))
+}
+
+/// What all keys of a principal's sessions begin with.
+fn owner(principal: &Principal) -> String {
+    let mut digest = Sha256::new();
+    for piece in principal.identity().pieces() {
+        digest.update(piece.len().to_be_bytes());
+        digest.update(piece);
+    }
+    format!(
+        "{}.{}",
+        Token::encode(&principal.tenant),
+        hex(&digest.finalize()[..16])
+    )
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -258,13 +332,10 @@ mod tests {
 
     #[test]
     fn a_session_is_found_by_its_principal_and_its_id_only() {
-        let of = |subject: &str, tenant: &str, id: &str| {
-            let principal = Principal {
-                subject: subject.to_owned(),
-                tenant: tenant.to_owned(),
-                client: None,
-            };
-            key(&principal, id)
+        let of = |subject: &str, tenant: &str, id: &str| key(&Principal::new(subject, tenant), id);
+        let elsewhere = Principal {
+            issuer: Some("https://id.example".to_owned()),
+            ..Principal::new("a", "default")
         };
         let mine = of("a", "default", "bc");
         assert_eq!(mine, of("a", "default", "bc"));
@@ -273,10 +344,11 @@ mod tests {
             of("b", "default", "bc"),
             of("a", "other", "bc"),
             of("a", "default", "bd"),
+            key(&elsewhere, "bc"),
         ] {
             assert_ne!(mine, other);
         }
-        assert!(mine.starts_with("default.") && mine.len() == "default.".len() + 64);
+        assert!(mine.starts_with("default.") && mine.len() == "default.".len() + 32 + 1 + 64);
         assert!(of("a", "x y.z", "b").starts_with("x_20y_2Ez."));
     }
 }

@@ -147,7 +147,7 @@ fn failure(raw: &RawValue, asked: &Asked, era: Era, edits: &mut Edits<'_>) -> Re
         error::HEADER_MISMATCH | error::MISSING_CAPABILITY | error::UNSUPPORTED_VERSION
     );
     let is_foreign = match era {
-        Era::Legacy => legacy::error::is_legacy_only(code),
+        Era::Legacy => legacy::error::is_legacy_only(code) && !names_capabilities(code, members.get("data")),
         Era::Modern => RESERVED.contains(&code) && !is_modern,
     };
     if is_foreign {
@@ -155,6 +155,15 @@ fn failure(raw: &RawValue, asked: &Asked, era: Era, edits: &mut Edits<'_>) -> Re
         return Ok(error::INTERNAL);
     }
     Ok(code)
+}
+
+/// Whether an error says which capabilities are missing as the modern era does. A legacy server may use the code for what it likes; one
+/// that names capabilities in its data means just that.
+fn names_capabilities(code: i64, data: Option<&RawValue>) -> bool {
+    let required = data
+        .and_then(Members::of)
+        .and_then(|data| data.get("requiredCapabilities"));
+    code == error::MISSING_CAPABILITY && required.is_some_and(meta::is_object)
 }
 
 /// Tools of 2025-11-25 say whether their calls may be tasks, which no modern client asks for.
@@ -201,7 +210,7 @@ pub(super) fn too_long(bytes: u64) -> RpcError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::capabilities::Declared;
+    use crate::upstream::{capabilities::Declared, request::AsTask};
 
     fn answered(line: &str, method: &str, era: Era) -> (Option<i64>, String) {
         answered_to("{}", line, method, era)
@@ -215,6 +224,7 @@ mod tests {
             uri: Some("\"a://b\"".to_owned()),
             log_level: None,
             declared: Declared::of(Some(serde_json::from_str(declared).unwrap())),
+            as_task: AsTask::No,
         };
         let message = Message::parse(line.as_bytes()).unwrap();
         let outcome = for_caller(line.as_bytes(), &message, &asked, era);
@@ -363,6 +373,10 @@ mod tests {
             r#"{"code":-32042,"message":"m","data":{"elicitations":[]}}"#,
         );
         let modern = r#"{"code":-32022,"message":"m","data":{}}"#;
+        let missing = r#"{"data":{"requiredCapabilities": {"x":1e400}},"code":-32021,"message":"m"}"#;
+        let unnamed = r#"{"code":-32021,"message":"m","data":{"requiredCapabilities":["sampling"]}}"#;
+        let bare = r#"{"code":-32021,"message":"m"}"#;
+        let other = r#"{"code":-32020,"message":"m","data":{"requiredCapabilities":{}}}"#;
         let closed = r#"{"code":-32000,"message":"m","more":1e400}"#;
         for (era, error, code, expected) in [
             (
@@ -387,6 +401,11 @@ mod tests {
             (Era::Modern, url, -32603, remapped(url)),
             (Era::Legacy, modern, -32603, remapped(modern)),
             (Era::Modern, modern, -32022, modern.to_owned()),
+            (Era::Legacy, missing, -32021, missing.to_owned()),
+            (Era::Legacy, unnamed, -32603, remapped(unnamed)),
+            (Era::Legacy, bare, -32603, remapped(bare)),
+            (Era::Legacy, other, -32603, remapped(other)),
+            (Era::Modern, missing, -32021, missing.to_owned()),
             (Era::Legacy, closed, -32603, remapped(closed)),
             (Era::Modern, closed, -32000, closed.to_owned()),
         ] {

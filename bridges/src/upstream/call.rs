@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use bus_schema::{RpcError, mcp::method, rpc};
+use bus_schema::{RpcError, mcp::method};
 use bytes::Bytes;
 use runtime::Outcome;
 
-use crate::{lines::end_line, outbox::Step};
+use crate::outbox::Step;
 
 use super::{
     asks::{Answered, Asks},
-    lanes::Turn,
+    lanes::{Owner, Turn},
     levels::Wish,
     link::Link,
     park::Ticket,
-    pending::{BusCall, Entry, Origin},
+    pending::{BusCall, Entry, Made, Origin},
     request::Asked,
 };
 
@@ -31,6 +31,8 @@ pub(super) struct Call {
     pub(super) turn: Option<Turn>,
     /// How its caller can come back to it, if that can be asked for input.
     pub(super) ticket: Option<Ticket>,
+    /// Whose task it may become.
+    pub(super) owner: Option<Owner>,
 }
 
 /// What comes next for a call.
@@ -52,6 +54,7 @@ impl Call {
             wish: None,
             turn: None,
             ticket: None,
+            owner: None,
         }
     }
 
@@ -85,10 +88,21 @@ impl Call {
     }
 
     fn bus(&self) -> Option<&BusCall> {
-        match &self.entry.from {
-            Origin::Bus(call) => Some(call),
-            Origin::Room | Origin::Listen => None,
-        }
+        self.entry.bus()
+    }
+
+    /// The call as the conversation has it.
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
+    }
+
+    pub(super) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    /// The task that its server has made of it.
+    pub(super) fn task(&self) -> Option<Made> {
+        self.bus()?.task_made()
     }
 
     /// Lets the caller go to answer the server's questions, and gives the request that it leaves with.
@@ -117,13 +131,7 @@ impl Call {
         if let Some(level) = log_level {
             self.wish = Some(self.link.levels.want(&self.link, level).await);
         }
-        for (ask, answer) in answers {
-            for id in &ask.ids {
-                let response = rpc::result_response(id, answer.as_bytes());
-                self.link.send(end_line(response)).await?;
-            }
-        }
-        Ok(())
+        self.link.answer_asks(answers).await
     }
 
     /// Whether the call is one of this conversation.
@@ -134,7 +142,10 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        let unanswered = self.link.pending.remove(self.number).is_some();
+        let task = self.bus().and_then(BusCall::let_go);
+        let awaited_by = task.as_ref().and_then(|task| task.awaited_by);
+        let number = awaited_by.unwrap_or(self.number);
+        let unanswered = self.link.pending.remove(number).is_some();
         for ask in self.asks().map(Asks::close).unwrap_or_default() {
             for refusal in ask.refusals() {
                 self.link.try_send(refusal);
@@ -145,11 +156,19 @@ impl Drop for Call {
             let cancelled = serde_json::json!({
                 "jsonrpc": "2.0",
                 "method": method::CANCELLED,
-                "params": { "requestId": self.number, "reason": "the caller no longer waits" },
+                "params": { "requestId": number, "reason": "the caller no longer waits" },
             });
             self.link.try_send(cancelled.to_string().into_bytes());
             if let Some(turn) = &self.turn {
                 turn.spoil();
+            }
+        }
+        if let Some(task) = task {
+            self.link.pending.remove_task(&task.id);
+            let is_over = task.is_over || awaited_by.is_some() && !unanswered;
+            if !is_over {
+                // Nobody can ask about it any more.
+                self.link.cancel_task(&task.id);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! The modern question goes first. What a child makes of it tells the era, save for silence: a child that starts slowly may still
 //! answer both questions, and one that knows `initialize` is then taken as legacy. Source: MCP 2026-07-28, stdio transport.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bus_schema::{
     RpcError,
@@ -23,6 +23,9 @@ use super::{
     link::Link,
     options::{ChildOptions, EraKnob, Limits},
 };
+
+/// How long a server may take to answer the ping that ends a handshake.
+const SETTLE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Starts a child and opens the conversation with it.
 ///
@@ -237,7 +240,20 @@ async fn initialize(link: &Arc<Link>, opening: &Opening) -> Result<Session, Upst
     link.notify(method::INITIALIZED)
         .await
         .map_err(|_| UpstreamError::Unread)?;
+    if opening.declared.can_be_asked() {
+        settle(link).await;
+    }
     Ok(session)
+}
+
+/// Waits until the server has said what it says to the end of a handshake. Many ask for the client's roots then, which is about no
+/// call and refused; once a call runs on a pipe, the same words could not be told from a question about that.
+async fn settle(link: &Arc<Link>) {
+    // Whatever it answers, it has read what came before.
+    let answer = timeout(SETTLE_LIMIT, link.ask(method::PING, &json!({}))).await;
+    if answer.is_err() {
+        debug!(server.id = %link.server, "the server does not answer a ping; going on without");
+    }
 }
 
 /// Reads the answer to `initialize`.
@@ -258,7 +274,7 @@ pub(super) fn read_initialized(result: &RawValue) -> Result<Session, UpstreamErr
     Ok(Session {
         version,
         discovered: Some(result.discovered(version)),
-        offers: result.offers(),
+        offers: result.offers(version),
     })
 }
 

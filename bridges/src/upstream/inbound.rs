@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
 
-use crate::lines::Skipped;
+use crate::{legacy::task, lines::Skipped};
 
 use super::{
     answer,
@@ -23,6 +23,7 @@ use super::{
     levels::LogLevel,
     link::Link,
     pending::Origin,
+    tasks::Taken,
 };
 
 /// Takes one line; an empty one says nothing. `stream` is the call whose own stream it came on, where the transport can tell.
@@ -78,11 +79,16 @@ pub(super) fn take_skipped(link: &Link, skipped: &Skipped) -> Result<(), RpcErro
 
 fn take_response(link: &Link, line: &[u8], message: &Message<'_>) {
     let id = message.id.and_then(number);
-    let Some(entry) = id.and_then(|id| link.pending.remove(id)) else {
+    let Some((number, entry)) = id.and_then(|id| Some((id, link.pending.remove(id)?))) else {
         debug!(server.id = %link.server, "ignored an answer that nobody waits for");
+        if let Some(task) = message.result.and_then(task::server::created_id) {
+            link.cancel_task(&task);
+        }
         return;
     };
-    entry.answer(line, message);
+    if link.take_task(number, &entry, message) == Taken::Answer {
+        entry.answer(line, message);
+    }
 }
 
 fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Option<u64>) {
@@ -91,6 +97,8 @@ fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Op
         method::PROGRESS => take_progress(link, line, message),
         method::MESSAGE => take_log_line(link, line, message, stream),
         method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
+            link.supports.forget();
+            link.changes.count(method);
             link.list_changed.notify_one();
             Some(())
         }
@@ -109,7 +117,7 @@ fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Op
 
 fn take_progress(link: &Link, line: &[u8], message: &Message<'_>) -> Option<()> {
     let token = message.peek_params().ok()?.progress_token?;
-    let entry = link.pending.get(number(token)?)?;
+    let entry = link.pending.progressing(number(token)?)?;
     let Origin::Bus(call) = &entry.from else {
         return None;
     };
@@ -205,7 +213,9 @@ fn take_request(link: &Link, message: &Message<'_>, stream: Option<u64>) {
 
 fn pass_on(link: &Link, message: &Message<'_>, stream: Option<u64>) -> Result<(), RpcError> {
     let nobody = || ask::unassociated(message.method.as_deref().unwrap_or_default(), &link.declared);
-    let entry = link.pending.asking(stream).ok_or_else(nobody)?;
+    let task = message.params.and_then(task::related);
+    let task = task.and_then(|id| serde_json::from_str::<String>(&id).ok());
+    let entry = link.pending.asking(stream, task.as_deref()).ok_or_else(nobody)?;
     let Origin::Bus(call) = &entry.from else {
         return Err(nobody());
     };

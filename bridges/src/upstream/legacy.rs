@@ -4,13 +4,15 @@ use bus_schema::mcp::{ProtocolVersion, meta};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::legacy::task::server;
+
 use super::{
     capabilities::TASKS_EXTENSION,
     connection::Offers,
     edit::{Members, Object, is_key},
 };
 
-/// Tasks of the legacy era are not those of the extension.
+/// Tasks of the legacy era are not those of the extension, which stands in their place.
 const TASKS: &str = "tasks";
 const EXTENSIONS: &str = "extensions";
 const COMPLETIONS: &str = "completions";
@@ -31,9 +33,17 @@ pub(super) struct InitializeResult<'a> {
 
 impl InitializeResult<'_> {
     /// What it can do that only this room makes use of.
-    pub(super) fn offers(&self) -> Offers {
+    pub(super) fn offers(&self, version: ProtocolVersion) -> Offers {
         let capabilities = self.capabilities.map(RawValue::get).unwrap_or_default();
-        Offers::of(&serde_json::from_str(capabilities).unwrap_or_default())
+        Offers {
+            tasks: self.makes_tasks(version),
+            ..Offers::of(&serde_json::from_str(capabilities).unwrap_or_default())
+        }
+    }
+
+    /// Whether it makes tasks of calls, in the one version that has them.
+    fn makes_tasks(&self, version: ProtocolVersion) -> bool {
+        version == ProtocolVersion::V2025_11_25 && self.capabilities.is_some_and(server::makes_tasks)
     }
 
     /// The result of `server/discover` that says the same.
@@ -61,12 +71,16 @@ impl InitializeResult<'_> {
     fn modern_capabilities(&self, version: ProtocolVersion) -> String {
         let mut modern = Object::default();
         let members = self.capabilities.and_then(Members::of);
+        let mut own = self.makes_tasks(version).then_some(TASKS_EXTENSION);
         for (key, value) in members.iter().flat_map(Members::iter) {
             if is_key(key, EXTENSIONS) {
-                modern.push(key.get(), &without(value, TASKS_EXTENSION));
+                modern.push(key.get(), &extensions(value, own.take()));
             } else if !is_key(key, TASKS) {
                 modern.push(key.get(), value.get());
             }
+        }
+        if let Some(own) = own {
+            modern.push("\"extensions\"", &format!("{{\"{own}\":{{}}}}"));
         }
         // The first version has the method and no capability for it.
         let names_completions = members.is_some_and(|members| members.get(COMPLETIONS).is_some());
@@ -77,13 +91,17 @@ impl InitializeResult<'_> {
     }
 }
 
-fn without(object: &RawValue, name: &str) -> String {
+/// The server's extensions; that for tasks is the bridge's own, for a server whose tasks it translates.
+fn extensions(object: &RawValue, own: Option<&str>) -> String {
     let Some(members) = Members::of(object) else {
         return object.get().to_owned();
     };
     let mut kept = Object::default();
-    for (key, value) in members.iter().filter(|(key, _)| !is_key(key, name)) {
+    for (key, value) in members.iter().filter(|(key, _)| !is_key(key, TASKS_EXTENSION)) {
         kept.push(key.get(), value.get());
+    }
+    if let Some(own) = own {
+        kept.push(&bus_schema::rpc::quote(own), "{}");
     }
     kept.finish()
 }
@@ -103,6 +121,39 @@ mod tests {
             result.discovered(ProtocolVersion::V2025_11_25),
             r#"{"resultType":"complete","supportedVersions":["2026-07-28"],"capabilities":{"tools":{"listChanged":true},"extensions":{"a/b":{"x":1.0}}},"instructions":"i","_meta":{"io.modelcontextprotocol/serverInfo":{"name":"n"}},"ttlMs":0,"cacheScope":"private"}"#
         );
+    }
+
+    #[test]
+    fn a_server_that_makes_tasks_has_the_extension() {
+        let tasks = r#""tasks":{"requests":{"tools":{"call":{}}}}"#;
+        let ours = r#""io.modelcontextprotocol/tasks":{}"#;
+        for (capabilities, version, expected) in [
+            (
+                tasks.to_owned(),
+                ProtocolVersion::V2025_11_25,
+                format!(r#"{{"extensions":{{{ours}}}}}"#),
+            ),
+            (
+                format!(r#"{tasks},"extensions":{{"a/b":{{}}}}"#),
+                ProtocolVersion::V2025_11_25,
+                format!(r#"{{"extensions":{{"a/b":{{}},{ours}}}}}"#),
+            ),
+            (tasks.to_owned(), ProtocolVersion::V2025_06_18, "{}".to_owned()),
+            (
+                r#""tasks":{"list":{}}"#.to_owned(),
+                ProtocolVersion::V2025_11_25,
+                "{}".to_owned(),
+            ),
+        ] {
+            let text = format!(r#"{{"protocolVersion":"{version}","capabilities":{{{capabilities}}}}}"#);
+            let result: InitializeResult<'_> = serde_json::from_str(&text).unwrap();
+            let discovered = result.discovered(version);
+            assert!(
+                discovered.contains(&format!(r#""capabilities":{expected}"#)),
+                "{discovered}"
+            );
+            assert_eq!(result.offers(version).tasks, expected.contains("tasks"), "{text}");
+        }
     }
 
     #[test]

@@ -31,10 +31,12 @@ use super::{
     answer,
     call::Call,
     capabilities::Declared,
+    hearing::ListChanges,
     inbound,
     levels::Levels,
     pending::{BusCall, Entry, Origin, Pending},
     request::{Asked, Reading},
+    tasks::Supports,
 };
 
 /// How many messages may wait for the child to read them.
@@ -57,10 +59,14 @@ pub(super) struct Link {
     pub(super) declared: Declared,
     pub(super) pending: Pending,
     pub(super) levels: Levels,
+    /// Which tools let their calls be tasks.
+    pub(super) supports: Supports,
     /// The URIs of resources that have changed.
     pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
     pub(super) list_changed: Notify,
+    /// Counts what it has said of each.
+    pub(super) changes: ListChanges,
     /// Counts the changes that the host is to hear of.
     pub(super) list_changes: watch::Sender<u64>,
     /// Counts the times that the server may have said what nobody heard, or has forgotten what it was told.
@@ -116,8 +122,10 @@ impl Link {
             declared,
             pending: Pending::default(),
             levels: Levels::default(),
+            supports: Supports::default(),
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
+            changes: ListChanges::default(),
             list_changes: watch::Sender::new(0),
             gaps: watch::Sender::default(),
             numbers: AtomicU64::new(1),
@@ -183,18 +191,36 @@ impl Link {
         method: &str,
         params: &(impl Serialize + Sync),
     ) -> Result<Box<RawValue>, RpcError> {
+        let line = self.ask_for_line(Origin::Room, method, params).await?;
+        let message = Message::parse(&line)?;
+        match (message.error, message.result) {
+            (None, Some(result)) => Ok(result.to_owned()),
+            (error, _) => Err(error.map_or_else(
+                || RpcError::internal("the answer has no result"),
+                answer::error_of,
+            )),
+        }
+    }
+
+    /// Makes a call that is no caller's, and gives the line that answers it.
+    ///
+    /// # Errors
+    /// That of a server that is gone, does not read, or does not answer as it should; what it answers itself is a line.
+    pub(super) async fn ask_for_line(
+        self: &Arc<Self>,
+        from: Origin,
+        method: &str,
+        params: &(impl Serialize + Sync),
+    ) -> Result<Bytes, RpcError> {
         let number = self.next_number();
-        let call = self.enter(number, Origin::Room)?;
+        let mut call = self.enter(number, from)?;
         self.send(end_line(own_request(number, method, params))).await?;
+        call.begun = true;
         loop {
             if let Step::Answer(outcome) = call.message().await {
-                let message = Message::parse(&outcome.body)?;
-                return match (message.error, message.result) {
-                    (None, Some(result)) => Ok(result.to_owned()),
-                    (error, _) => Err(error.map_or_else(
-                        || RpcError::internal("the answer has no result"),
-                        answer::error_of,
-                    )),
+                return match (outcome.code, Message::parse(&outcome.body)?.error) {
+                    (Some(_), Some(error)) => Err(answer::error_of(error)),
+                    _ => Ok(outcome.body),
                 };
             }
         }
@@ -208,13 +234,23 @@ impl Link {
 
     /// Sends a small message if there is room for it at once.
     pub(super) fn try_send(&self, message: Vec<u8>) {
+        if self.offer(message).is_err() {
+            debug!(server.id = %self.server, "dropped a message to a server that does not read");
+        }
+    }
+
+    /// The same for a message that somebody waits for.
+    ///
+    /// # Errors
+    /// The error for who waits, when there is no room.
+    pub(super) fn offer(&self, message: Vec<u8>) -> Result<(), RpcError> {
         let outgoing = Outgoing {
             line: end_line(message),
             room: None,
         };
-        if self.to_child.try_send(outgoing).is_err() {
-            debug!(server.id = %self.server, "dropped a message to a server that does not read");
-        }
+        self.to_child
+            .try_send(outgoing)
+            .map_err(|_| RpcError::internal(format!("server `{}` does not read its input", self.server)))
     }
 
     /// How many lines the child has written that are no messages.
@@ -255,6 +291,7 @@ impl Link {
     /// What the server has said for a while may not have been heard.
     pub(super) fn missed_something(&self) {
         self.gaps.send_modify(|gaps| gaps.unheard += 1);
+        self.supports.forget();
         self.list_changed.notify_one();
     }
 

@@ -3,7 +3,7 @@
 //! [`Upstream`] runs a command and speaks MCP with it over its stdin and stdout, in whichever era the command knows, or does the
 //! same with a server at a URL ([`remote`]). Inside, `process` owns the operating system's side, `link` the conversation, `handshake` finds out the era, and `request`, `answer`
 //! and `legacy` translate. `server` chooses the conversation of a call: callers that a legacy server may ask have `lanes` of their
-//! own, and `rounds`, `ask` and `park` carry what it asks. Restarting belongs to [`runtime::supervise`], and serving on the bus to
+//! own, `rounds`, `ask` and `park` carry what it asks, and `tasks` holds what it works on for longer. Restarting belongs to [`runtime::supervise`], and serving on the bus to
 //! [`runtime::host`].
 
 mod answer;
@@ -18,6 +18,7 @@ mod connection;
 mod environment;
 mod error;
 mod handshake;
+mod hearing;
 mod inbound;
 mod lane;
 mod lanes;
@@ -36,6 +37,7 @@ mod rounds;
 mod seal;
 mod server;
 mod subscriptions;
+mod tasks;
 
 use crate::edit;
 

@@ -25,6 +25,7 @@ use super::{
     polling,
     remote::{RemoteConnector, RemoteError, RemoteOptions},
     server::UpstreamServer,
+    tasks::Tasks,
 };
 
 /// How long the host of a server that has ended may take to hand out its last answers before a new one starts.
@@ -39,6 +40,7 @@ pub struct Upstream {
     /// What belongs to single callers outlives the connection that all share.
     lanes: Arc<Lanes>,
     parks: Arc<Parks>,
+    tasks: Arc<Tasks>,
     /// The era that the last run was found to speak, so that a restart need not find out again. Held only to read or set it.
     era: Mutex<Option<Era>>,
 }
@@ -90,6 +92,7 @@ impl Upstream {
         connector: Arc<dyn Connector>,
     ) -> Self {
         let parks = Parks::new(host.id.clone(), bus.instance().to_owned(), asking.input_ttl);
+        let tasks = Tasks::new(bus.instance().to_owned());
         let lanes = Lanes::new(
             host.id.clone(),
             Arc::clone(&connector),
@@ -103,6 +106,7 @@ impl Upstream {
             connector,
             lanes,
             parks,
+            tasks,
             era: Mutex::new(None),
         }
     }
@@ -126,6 +130,7 @@ impl Upstream {
             session,
             Arc::clone(&self.lanes),
             Arc::clone(&self.parks),
+            Arc::clone(&self.tasks),
         ));
         let host = tokio::select! {
             host = Host::start(self.bus.clone(), Arc::clone(&server) as _, self.host.clone()) => host?,
@@ -153,6 +158,7 @@ impl Drop for Upstream {
     fn drop(&mut self) {
         // Told to stop while it was down, it has not ended them.
         self.parks.clear();
+        self.tasks.clear();
         self.lanes.stop();
     }
 }
@@ -187,6 +193,7 @@ async fn run(
     }
     // Nobody comes back to them.
     server.parks.clear();
+    server.tasks.clear();
     server.lanes.close().await;
     carrier.shut_down().await;
     Ok(())

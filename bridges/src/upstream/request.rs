@@ -1,5 +1,7 @@
 //! A message from the bus, read once, and as a server gets it: its number, its progress token, and the metadata that its era knows.
 
+use std::borrow::Cow;
+
 use bus_schema::{
     RpcError, TraceContext, header,
     mcp::{Era, meta, method},
@@ -40,6 +42,20 @@ pub(super) struct Asked {
     pub(super) log_level: Option<LogLevel>,
     /// What its caller can be asked for.
     pub(super) declared: Declared,
+    /// Whether it is made as a task of a legacy server.
+    pub(super) as_task: AsTask,
+}
+
+/// How a call is made of a legacy server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum AsTask {
+    /// As any call.
+    #[default]
+    No,
+    /// As a task, which its caller gets.
+    Handed,
+    /// As a task, whose result its caller gets.
+    Driven,
 }
 
 /// A message from the bus.
@@ -96,7 +112,23 @@ impl<'a> Reading<'a> {
             uri: self.params.uri.map(|uri| uri.get().to_owned()),
             log_level: self.metadata(meta::LOG_LEVEL).and_then(LogLevel::of),
             declared: Declared::of(self.metadata(meta::CLIENT_CAPABILITIES)),
+            as_task: AsTask::No,
         }
+    }
+
+    /// The whole message.
+    pub(super) fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The tool or prompt that it names.
+    pub(super) fn name(&self) -> Option<String> {
+        self.params.name.and_then(meta::as_text).map(Cow::into_owned)
+    }
+
+    /// The task that it names.
+    pub(super) fn task_id(&self) -> Option<String> {
+        self.params.task_id.and_then(meta::as_text).map(Cow::into_owned)
     }
 
     /// What a client got with the last round of the call that this repeats.
@@ -139,15 +171,27 @@ impl<'a> Reading<'a> {
         if SESSION_METHODS.contains(&called) || of_tasks && era == Era::Legacy {
             return Err(RpcError::method_not_found(called));
         }
-        if of_tasks && !declared.tasks {
-            return Err(RpcError::missing_capability(
-                format!(
-                    "`{called}` needs the extension `{TASKS_EXTENSION}`, which the request does not declare"
-                ),
-                serde_json::json!({ "extensions": { TASKS_EXTENSION: {} } }),
-            ));
+        if of_tasks {
+            self.check_tasks(declared)?;
         }
         Ok(())
+    }
+
+    /// Whether its caller may ask about tasks.
+    ///
+    /// # Errors
+    /// The error for the caller if not.
+    pub(super) fn check_tasks(&self, declared: &Declared) -> Result<(), RpcError> {
+        if declared.tasks {
+            return Ok(());
+        }
+        Err(RpcError::missing_capability(
+            format!(
+                "`{}` needs the extension `{TASKS_EXTENSION}`, which the request does not declare",
+                self.method()
+            ),
+            serde_json::json!({ "extensions": { TASKS_EXTENSION: {} } }),
+        ))
     }
 
     /// Writes the request for the server, under this number.

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use crate::outbox::Step;
+use crate::{legacy::task::server::without_related, outbox::Step};
 
 use super::{
     answer,
@@ -35,10 +35,10 @@ impl UpstreamServer {
         loop {
             match call.next().await {
                 Event::Part(part) => parts.send(part).await,
-                Event::Answer(outcome) => return self.answered(&call, outcome),
+                Event::Answer(outcome) => return self.answered(call, outcome),
                 Event::Asked => {
                     if let Some(outcome) = together(&call, parts).await {
-                        return self.answered(&call, outcome);
+                        return self.answered(call, outcome);
                     }
                     // The server may have thought better of it.
                     if call.asks().is_some_and(|asks| !asks.is_empty()) {
@@ -56,7 +56,7 @@ impl UpstreamServer {
         };
         let asked = match call.leave() {
             Ok(asked) => asked,
-            Err(outcome) => return self.answered(&call, outcome),
+            Err(outcome) => return self.answered(call, outcome),
         };
         let requests = call.asks().map(|asks| asks.requests()).unwrap_or_default();
         let id = asked.map_or_else(|| "null".to_owned(), |asked| asked.id);
@@ -71,8 +71,17 @@ impl UpstreamServer {
         }
     }
 
-    /// The outcome of a call that its server has answered, which may be that its user must open a page and the call be made again.
-    fn answered(&self, call: &Call, outcome: Outcome) -> Outcome {
+    /// The outcome of a call that its server has answered, which may be that the call goes on as a task, or that its user must open a
+    /// page and the call be made again.
+    fn answered(&self, call: Call, outcome: Outcome) -> Outcome {
+        match call.task() {
+            Some(made) if made.awaited_by.is_none() => return self.hand_over(call, &made, &outcome),
+            Some(_) if outcome.code.is_none() => {
+                let body = without_related(&outcome.body);
+                return Outcome { body, ..outcome };
+            }
+            _ => {}
+        }
         if outcome.code != Some(error::LEGACY_URL_ELICITATION) {
             return outcome;
         }
@@ -115,14 +124,14 @@ impl UpstreamServer {
             Found::Open(mut call, answers) => {
                 debug!(server.id = %self.id(), "a caller is back with its input");
                 call.come_back(asked, answers).await?;
-                Ok(Begun::Call(*call))
+                Ok(Begun::Call(call))
             }
             Found::Again(ticket) => {
                 let first = reading.first_round();
                 let reading = Reading::of(&first)?;
                 self.call(&reading, asked, request, Some(ticket))
                     .await
-                    .map(Begun::Call)
+                    .map(|call| Begun::Call(Box::new(call)))
             }
             Found::StillAgain(ticket, requests) => {
                 Ok(Begun::Done(self.ask_for_pages(&asked.id, &ticket, requests)))

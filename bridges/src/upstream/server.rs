@@ -3,7 +3,12 @@
 //! Most calls share one conversation. Callers of a legacy server that can be asked for input have lanes of their own, and the course
 //! of such a call, with its rounds, is in [`super::rounds`].
 
-use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::{
     Request, RoutedState, RpcError, ServerId,
@@ -26,6 +31,7 @@ use super::{
     request::{Asked, Reading},
     seal::Binding,
     subscriptions::Subscriptions,
+    tasks::Tasks,
 };
 
 /// An upstream server that is ready for calls.
@@ -34,6 +40,7 @@ pub(super) struct UpstreamServer {
     pub(super) session: Session,
     pub(super) lanes: Arc<Lanes>,
     pub(super) parks: Arc<Parks>,
+    pub(super) tasks: Arc<Tasks>,
     pub(super) subscriptions: Subscriptions,
     /// Cancelled when running calls must not go on.
     pub(super) over: CancellationToken,
@@ -41,18 +48,25 @@ pub(super) struct UpstreamServer {
 
 /// What has become of a message.
 pub(super) enum Begun {
-    Call(Call),
+    Call(Box<Call>),
     Done(Outcome),
 }
 
 impl UpstreamServer {
-    pub(super) fn new(link: Arc<Link>, session: Session, lanes: Arc<Lanes>, parks: Arc<Parks>) -> Self {
+    pub(super) fn new(
+        link: Arc<Link>,
+        session: Session,
+        lanes: Arc<Lanes>,
+        parks: Arc<Parks>,
+        tasks: Arc<Tasks>,
+    ) -> Self {
         Self {
             subscriptions: Subscriptions::new(Arc::clone(&link), &session),
             link,
             session,
             lanes,
             parks,
+            tasks,
             over: CancellationToken::new(),
         }
     }
@@ -69,7 +83,10 @@ impl UpstreamServer {
     pub(super) async fn accompany(&self) -> Infallible {
         tokio::select! {
             never = self.parks.sweep() => never,
+            never = self.tasks.sweep() => never,
+            never = self.tasks.look_after() => never,
             never = self.subscriptions.keep() => never,
+            never = self.lanes.hearing.pass_on(&self.link) => never,
         }
     }
 
@@ -86,7 +103,7 @@ impl UpstreamServer {
         drop((body, request));
         match begun {
             Ok(Begun::Call(call)) => tokio::select! {
-                outcome = self.run(call, &parts) => outcome,
+                outcome = self.run(*call, &parts) => outcome,
                 () = self.over.cancelled() => {
                     let error = RpcError::internal(format!("server `{}` has ended", self.id()));
                     Outcome::error(id.as_deref(), &error)
@@ -105,6 +122,9 @@ impl UpstreamServer {
             return Ok(Begun::Done(Outcome::result(id, discovered.as_bytes())));
         }
         let asked = reading.asked();
+        if self.session.offers.tasks && method::TASKS.contains(&reading.method()) {
+            return self.about_task(reading, &asked, request).await.map(Begun::Done);
+        }
         reading.check(self.era(), &asked.declared)?;
         let is_retry = reading.request_state().is_some() || reading.input_responses().is_some();
         if self.era() == Era::Modern {
@@ -118,20 +138,22 @@ impl UpstreamServer {
                 .link
                 .begin(reading, asked, Era::Modern, trace)
                 .await
-                .map(Begun::Call);
+                .map(|call| Begun::Call(Box::new(call)));
         }
         if is_retry && method::ASKING.contains(&reading.method()) {
             return self.resume(reading, asked, request).await;
         }
         let ticket = self.ticket(reading, &asked.declared, request);
-        self.call(reading, asked, request, ticket).await.map(Begun::Call)
+        self.call(reading, asked, request, ticket)
+            .await
+            .map(|call| Begun::Call(Box::new(call)))
     }
 
     /// Makes a call of a legacy server, on the conversation that its caller needs.
     pub(super) async fn call(
         &self,
         reading: &Reading<'_>,
-        asked: Asked,
+        mut asked: Asked,
         request: &Request,
         ticket: Option<Ticket>,
     ) -> Result<Call, RpcError> {
@@ -142,11 +164,15 @@ impl UpstreamServer {
         };
         let turn = self.turn(&asked.declared, manner, request).await?;
         let link = turn.as_ref().map_or(&self.link, |turn| &turn.link);
-        let mut call = link
-            .begin(reading, asked, Era::Legacy, request.trace.as_ref())
-            .await?;
+        let as_task = self.as_task(link, reading, &mut asked).await;
+        let trace = request.trace.as_ref();
+        let mut call = match &as_task {
+            Some(body) => link.begin(&Reading::of(body)?, asked, Era::Legacy, trace).await?,
+            None => link.begin(reading, asked, Era::Legacy, trace).await?,
+        };
         call.turn = turn;
         call.ticket = ticket;
+        call.owner = as_task.map(|_| Owner::of(&request.principal));
         Ok(call)
     }
 
@@ -225,7 +251,20 @@ impl McpServer for UpstreamServer {
     }
 
     fn watch(self: Arc<Self>, uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
-        async move { self.subscriptions.watch(uris).await }.boxed()
+        async move {
+            let honoured = self.subscriptions.watch(uris).await;
+            self.lanes.hearing.watch(honoured.clone()).await;
+            honoured
+        }
+        .boxed()
+    }
+
+    fn private_changes(&self) -> [u64; 3] {
+        self.lanes.hearing.list_changes()
+    }
+
+    fn refusals(&self) -> BTreeMap<String, RpcError> {
+        self.subscriptions.refusals()
     }
 
     fn protocol_version(&self) -> String {

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     convert::Infallible,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -42,6 +42,8 @@ const LONGEST_DELAY: Duration = Duration::from_secs(30);
 pub(super) struct Subscriptions {
     link: Arc<Link>,
     how: How,
+    /// With which errors a legacy server has refused which resources. Held only to look or change.
+    refused: Mutex<BTreeMap<String, RpcError>>,
 }
 
 enum How {
@@ -86,7 +88,11 @@ impl Subscriptions {
                 changed: Notify::new(),
             }),
         };
-        Self { link, how }
+        Self {
+            link,
+            how,
+            refused: Mutex::default(),
+        }
     }
 
     /// Asks the server to tell of these resources and of no others; gives those that it will tell of.
@@ -100,6 +106,15 @@ impl Subscriptions {
                 honoured
             }
         }
+    }
+
+    /// Why the server does not tell of resources that it was last asked for, where it has said so.
+    pub(super) fn refusals(&self) -> BTreeMap<String, RpcError> {
+        self.refused().clone()
+    }
+
+    fn refused(&self) -> MutexGuard<'_, BTreeMap<String, RpcError>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens again when the server has ended a listen call, and subscribes again when it has forgotten that, for as long as it
@@ -168,6 +183,8 @@ impl Subscriptions {
             }
             standing.insert(uri, answer);
         }
+        let is_refused = |uri: &String| standing.get(uri) == Some(&Standing::Refused);
+        self.refused().retain(|uri, _| is_refused(uri));
         standing
             .iter()
             .filter(|(_, stands)| **stands == Standing::Honoured)
@@ -181,6 +198,7 @@ impl Subscriptions {
             Ok(Ok(_)) => Standing::Honoured,
             Ok(Err(error)) => {
                 debug!(%error, server.id = %self.link.server, uri, called, "the server does not tell of a resource");
+                self.refused().insert(uri.to_owned(), error);
                 Standing::Refused
             }
             Err(_) => {

@@ -8,3 +8,4 @@ mod notices;
 mod processes;
 mod scripted;
 mod served;
+mod tasks;

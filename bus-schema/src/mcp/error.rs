@@ -23,6 +23,8 @@ pub const MISSING_CAPABILITY: i64 = -32021;
 pub const UNSUPPORTED_VERSION: i64 = -32022;
 /// A resource does not exist (legacy).
 pub const LEGACY_RESOURCE_NOT_FOUND: i64 = -32002;
+/// Before 2026-07-28: something that only the server itself knows.
+pub const LEGACY_SERVER: i64 = -32000;
 /// The user has to open a page before the request can be served (legacy).
 pub const LEGACY_URL_ELICITATION: i64 = -32042;
 /// The user lets the client's model say nothing (client to server, legacy).
@@ -88,6 +90,13 @@ impl RpcError {
     pub fn missing_capability(message: impl Into<String>, required: Value) -> Self {
         let data = Value::from_iter([("requiredCapabilities", required)]);
         Self::new(MISSING_CAPABILITY, message).with_data(data)
+    }
+
+    /// The caller was not allowed to do this; it may come again with all these scopes.
+    #[must_use]
+    pub fn insufficient_scope(scopes: &[String]) -> Self {
+        Self::invalid_request(format!("this needs the scope `{}`", scopes.join(" ")))
+            .with_data(json!({ "reason": "insufficient_scope", "scopes": scopes }))
     }
 
     /// There is no such method.

@@ -17,6 +17,8 @@ pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
 pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 /// Which listen request a message answers.
 pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+/// Why a server does not tell of resources: their errors by URI. Only between hosts and doors.
+pub const REFUSED: &str = "io.trunkline/refused";
 /// The extension for durable tasks, among capabilities.
 pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 /// What all keys of a request that the protocol itself defines begin with.

@@ -25,12 +25,12 @@ pub(crate) async fn run(mut config: Config, bridge: args::Bridge) -> anyhow::Res
         None => config.endpoint.clone(),
     };
     let mut stop = Stop::listen()?;
-    let mut node = Node::connect(
-        &config,
-        CallerClass::Bridge,
-        NatsChoice::Join(config.nats.clone()),
-    )
-    .await?;
+    // It hosts nothing, as the command line does, and ends with its client: the others need not fear for their calls then.
+    let class = match bridge.door {
+        Door::Stdio => CallerClass::Cli,
+        Door::Http | Door::Ws | Door::Nats => CallerClass::Bridge,
+    };
+    let mut node = Node::connect(&config, class, NatsChoice::Join(config.nats.clone())).await?;
     let ended = open(&mut node, &config, &bridge, endpoint, &mut stop).await;
     stop.unless_hurried(node.stop()).await;
     ended.map(|()| ExitCode::SUCCESS)

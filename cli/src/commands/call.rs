@@ -4,7 +4,7 @@ use std::{io::Read as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    front::{Caller, Endpoint, Front, Step, Teardown},
+    front::{Caller, Endpoint, Front, Step},
     request::Incoming,
 };
 use bus_schema::{
@@ -85,7 +85,6 @@ async fn ask(front: &Front, server: ServerId, tool: &str, arguments: &Value) -> 
         protocol_version: ProtocolVersion::MODERN,
         trace: None,
         ending: CancellationToken::new(),
-        teardown: Teardown::Result,
     };
     let mut answering = front.ask(&caller, &incoming).await;
     let bar =

@@ -1,9 +1,12 @@
 //! One file for each command.
 
+mod bootstrap;
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
+pub(crate) mod keys;
 mod output;
+mod reload;
 pub(crate) mod serve;
 pub(crate) mod servers;
 mod stopping;

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use bus_schema::subject::CallerClass;
 use tracing::info;
 
-use super::stopping::Stop;
+use super::{reload, stopping::Stop};
 use crate::{
     args,
     config::Config,
-    node::{NatsChoice, Node},
+    node::{Adds, NatsChoice, Node},
 };
 
 pub(crate) async fn run(config: Config, serve: args::Serve) -> anyhow::Result<ExitCode> {
@@ -36,5 +36,5 @@ async fn run_until_dropped(node: &mut Node, config: &Config, serve: &args::Serve
     }
     let metrics = format!("http://{metrics}/metrics");
     info!(servers = serve.servers.join(", "), instance = node.bus().instance(), %metrics, "serving");
-    std::future::pending().await
+    match reload::keep(node, config.clone(), Adds::None).await {}
 }

@@ -3,20 +3,26 @@
 use std::{path::Path, process::ExitCode};
 
 use bridges::{front::Endpoint, http::Serves};
-use bus_schema::subject::CallerClass;
+use bus_schema::{registry::Declaration, subject::CallerClass};
 use runtime::supervise::Status;
 use serde_json::{Value, json};
 
-use super::{output, stopping::Stop};
+use super::{bootstrap, output, reload, stopping::Stop};
 use crate::{
     args,
     config::{Config, DEFAULT_DATA_DIR},
-    node::{self, BUILT_IN, NatsChoice, Node, SERVICES},
+    fleet_file,
+    node::{self, Adds, BUILT_IN, NatsChoice, Node, SERVICES},
 };
 
 pub(crate) async fn run(mut config: Config, up: args::Up) -> anyhow::Result<ExitCode> {
     config.listen = up.http.listen.unwrap_or(config.listen);
     config.nats_listen = up.nats_listen.unwrap_or(config.nats_listen);
+    config.bootstrap = up.bootstrap.or(config.bootstrap);
+    let fleet = match &config.bootstrap {
+        Some(file) => fleet_file::read(file)?,
+        None => Vec::new(),
+    };
     let choice = match &config.nats {
         Some(url) => NatsChoice::Join(Some(url.clone())),
         None => node::own_nats(&config, up.nats_server),
@@ -27,7 +33,7 @@ pub(crate) async fn run(mut config: Config, up: args::Up) -> anyhow::Result<Exit
         () = stop.requested() => return Ok(ExitCode::SUCCESS),
     };
     let ended = tokio::select! {
-        ended = serve(&mut node, &config, up.json) => ended,
+        ended = serve(&mut node, &config, fleet, up.json) => ended,
         () = stop.requested() => Ok(()),
     };
     stop.unless_hurried(node.stop()).await;
@@ -35,15 +41,18 @@ pub(crate) async fn run(mut config: Config, up: args::Up) -> anyhow::Result<Exit
 }
 
 /// Starts everything, says so, and goes on until it is dropped.
-async fn serve(node: &mut Node, config: &Config, json: bool) -> anyhow::Result<()> {
+async fn serve(node: &mut Node, config: &Config, fleet: Vec<Declaration>, json: bool) -> anyhow::Result<()> {
     start(node, config).await?;
+    let registering = bootstrap::register(node.bus().clone(), config.clone(), fleet);
     let ready = ready(node, config).await?;
     if json {
         output::json(&ready)?;
     } else {
         banner(&ready);
     }
-    std::future::pending().await
+    let reloading = reload::keep(node, config.clone(), Adds::AllOfTheFile);
+    let ((), never) = tokio::join!(registering, reloading);
+    match never {}
 }
 
 /// Doors first: a port in use is known before anything slow is started, and a server that starts slowly keeps nobody from the others.
@@ -93,6 +102,7 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
     Ok(json!({
         "joins": joins,
         "http": base,
+        "authentication": config.is_authenticated(),
         "mcp": format!("{base}/mcp"),
         "websocket": format!("{}/ws", base.replacen("http", "ws", 1)),
         "nats": node.bus().url(),
@@ -104,6 +114,11 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
 fn banner(ready: &Value) {
     let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
     output::line(&format!("\nTrunkline {} is up\n", env!("CARGO_PKG_VERSION")));
+    if ready["authentication"] == false {
+        output::line(
+            "  AUTHENTICATION IS OFF: every program on this machine can call every tool; see docs/security.md\n",
+        );
+    }
     output::line(&format!("  MCP, all servers   {}", text("mcp")));
     output::line(&format!("  WebSocket          {}", text("websocket")));
     output::line(&format!(
@@ -132,7 +147,12 @@ fn banner(ready: &Value) {
         .collect();
     output::table(&["  SERVER", "STATUS", "TOOLS", "URL"], &rows);
     output::line("\nTry it:\n");
-    output::line(&format!("  curl -s {} \\", text("mcp")));
+    let token = if ready["authentication"] == true {
+        " -H \"Authorization: Bearer $TOKEN\""
+    } else {
+        ""
+    };
+    output::line(&format!("  curl -s {}{token} \\", text("mcp")));
     output::line(
         "    -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\",
     );

@@ -21,7 +21,7 @@ const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
 const MOST_CHILDREN: usize = 1_000;
 
 /// An external server in the file: a command, or a URL.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ServerLine {
     /// Its id on the bus.

@@ -84,7 +84,7 @@ impl Bus {
             return;
         };
         let name = event.client.name;
-        // Only what may serve is worth a word: the command line comes and goes, and hosts nothing.
+        // Only what may serve is worth a word: the command line and desktop clients come and go, and host nothing.
         if name.is_empty() || name.starts_with(CLI_PREFIX) || name == self.0.instance {
             return;
         }

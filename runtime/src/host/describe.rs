@@ -24,7 +24,7 @@ use tracing::warn;
 use super::{HostError, HostOptions, McpServer, Parts, deprecated, tool_list};
 use crate::{
     bus::Bus,
-    catalogue::{Listed, MAX_PAGES, list_request},
+    catalogue::{Listed, MAX_PAGES, Question, request_for},
 };
 
 /// The `_meta` key by which a tool says how long its calls may take, in milliseconds.
@@ -124,11 +124,22 @@ impl Lists {
             }
         }
         let [tools, prompts, resources, templates] = digests;
-        let digests = ListDigests {
+        let mut digests = [
             tools,
             prompts,
             // A server that has the one has the other.
-            resources: resources + &templates,
+            resources + &templates,
+        ];
+        for (digest, changes) in digests.iter_mut().zip(server.private_changes()) {
+            if changes > 0 && !digest.is_empty() {
+                *digest += &format!("-{changes}");
+            }
+        }
+        let [tools, prompts, resources] = digests;
+        let digests = ListDigests {
+            tools,
+            prompts,
+            resources,
         };
         Ok(Self {
             digests,
@@ -209,14 +220,15 @@ async fn ask(
     cursor: Option<&str>,
 ) -> Result<Value, HostError> {
     let wrong = |why: String| HostError::Description { method: called, why };
-    let principal = Principal {
-        subject: "host".to_owned(),
-        tenant: options.tenant.clone(),
-        client: None,
+    let principal = Principal::new("host", &options.tenant);
+    let question = Question {
+        method: called,
+        cursor,
+        capabilities: &Map::new(),
     };
     let request = Request {
         caller: bus.instance().to_owned(),
-        ..list_request(options.id.as_str(), called, cursor, principal)
+        ..request_for(options.id.as_str(), &question, principal)
     };
     // Nobody listens for notifications here: without a receiver they are dropped.
     let (parts, _) = mpsc::channel(1);

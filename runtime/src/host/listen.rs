@@ -5,7 +5,7 @@
 //! here, as every process sees them in the cards.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -144,7 +144,9 @@ async fn listen(shared: Arc<Shared>, id: &str, uris: BTreeSet<String>, parts: &P
         .send(notification(
             method::ACKNOWLEDGED,
             &format!(
-                r#"{subscription},"notifications":{}"#,
+                r#""_meta":{{"{}":{id}{}}},"notifications":{}"#,
+                meta::SUBSCRIPTION_ID,
+                refusals(&shared, &uris),
                 json!({ "resourceSubscriptions": honoured })
             ),
         ))
@@ -164,6 +166,16 @@ async fn listen(shared: Arc<Shared>, id: &str, uris: BTreeSet<String>, parts: &P
         id,
         format!(r#"{{"resultType":"complete",{subscription}}}"#).as_bytes(),
     )
+}
+
+/// The errors by which the server has refused some of these resources, as a further member of `_meta`; empty when there are none.
+fn refusals(shared: &Shared, uris: &BTreeSet<String>) -> String {
+    let mut refused: BTreeMap<String, RpcError> = shared.server.refusals();
+    refused.retain(|uri, _| uris.contains(uri));
+    if refused.is_empty() {
+        return String::new();
+    }
+    format!(r#","{}":{}"#, meta::REFUSED, json!(refused))
 }
 
 /// Waits for changes among the honoured resources, and takes all that have come.

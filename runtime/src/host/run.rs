@@ -14,7 +14,7 @@ use bus_schema::{
     mcp::method,
     subject::{self, EventKind, InstanceVerb, Subject},
 };
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, watch},
@@ -30,7 +30,7 @@ use super::{
     services::{self, Questions},
     work::{CallKey, Work},
 };
-use crate::{bus::Bus, watch::WatchedUntil};
+use crate::{bus::Bus, supervise::RunningPart, watch::WatchedUntil};
 
 /// How many cancellations that came before their call are remembered.
 const EARLY_CANCELS: usize = 64;
@@ -133,6 +133,17 @@ impl Host {
     #[must_use]
     pub fn card(&self) -> ServerCard {
         self.shared.card()
+    }
+
+    /// Serves until it is told to stop, and then leaves in order.
+    #[must_use]
+    pub fn serve_until(self, stop: CancellationToken) -> RunningPart {
+        async move {
+            stop.cancelled().await;
+            self.stop().await;
+            Ok(())
+        }
+        .boxed()
     }
 
     /// By which the server's health is told while it is served.

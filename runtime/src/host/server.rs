@@ -1,7 +1,7 @@
 //! What a host needs of a server, and what it gives to it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -24,6 +24,12 @@ pub trait McpServer: Send + Sync + 'static {
         None
     }
 
+    /// How often its lists of tools, of prompts and of resources have changed for some callers only, so that nothing shows in what the
+    /// platform itself is told. Their digests change with it.
+    fn private_changes(&self) -> [u64; 3] {
+        [0; 3]
+    }
+
     /// Tells of each resource that has changed, by its URI.
     fn updates(&self) -> Option<broadcast::Receiver<Arc<str>>> {
         None
@@ -33,6 +39,11 @@ pub trait McpServer: Send + Sync + 'static {
     /// called again before it has answered.
     fn watch(self: Arc<Self>, _uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
         std::future::ready(BTreeSet::new()).boxed()
+    }
+
+    /// Why it tells of none of these, of those that it was last asked to watch: the errors by URI, where it has said one.
+    fn refusals(&self) -> BTreeMap<String, RpcError> {
+        BTreeMap::new()
     }
 
     /// The protocol version that is spoken behind the host; the bus's own by default.

@@ -85,7 +85,10 @@ impl Nodes {
 
     /// Takes the word back, so that nobody waits for its end.
     pub(super) async fn leave(&self, instance: &str) -> Result<(), StoreError> {
-        self.bucket.remove(instance).await
+        match self.bucket.get(instance).await? {
+            Some(record) => self.bucket.remove_at(instance, record.revision).await,
+            None => Ok(()),
+        }
     }
 }
 

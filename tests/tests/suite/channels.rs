@@ -1,105 +1,33 @@
 //! The doors that hold a conversation: WebSocket and stdio, in both eras.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, process::Stdio, sync::Arc};
 
-use bridges::{front::Endpoint, stdio};
+use bridges::front::Endpoint;
+use bus_schema::mcp::{meta, method};
 use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tests::{
     asking,
     changing::Changing,
+    channel::Channel,
+    eventually,
     fixture::{self, Probe},
     http::modern_body,
+    parts::{node, npm},
     platform::Platform,
     within,
 };
-use tokio::io::{
-    AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, Lines, ReadHalf, WriteHalf, duplex,
-    split,
-};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio_tungstenite::{
-    MaybeTlsStream, WebSocketStream, connect_async,
+    connect_async,
     tungstenite::{Message, client::IntoClientRequest as _, protocol::frame::coding::CloseCode},
 };
-use tokio_util::sync::CancellationToken;
 
 async fn platform(probe: Arc<Probe>) -> (Platform, runtime::Host) {
     let platform = Platform::start("", &[]).await;
     let host = fixture::serve(platform.node.bus(), probe, |_| {}).await;
     platform.knows("fixture").await;
     (platform, host)
-}
-
-/// A channel of messages to a door, whichever it is.
-enum Channel {
-    Socket(Box<WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>>),
-    Pipe {
-        input: WriteHalf<DuplexStream>,
-        output: Lines<BufReader<ReadHalf<DuplexStream>>>,
-    },
-}
-
-impl Channel {
-    async fn socket(platform: &Platform, path: &str) -> Self {
-        let url = platform.url(path).replacen("http", "ws", 1);
-        Self::Socket(Box::new(
-            within("the connection", connect_async(url))
-                .await
-                .expect("connects")
-                .0,
-        ))
-    }
-
-    async fn pipe(platform: &mut Platform, endpoint: Endpoint) -> Self {
-        let (near, far) = duplex(64 * 1024);
-        let front = platform.node.front(&platform.config).await.expect("a front");
-        let (read, write) = split(far);
-        tokio::spawn(stdio::serve(
-            front,
-            endpoint,
-            read,
-            write,
-            CancellationToken::new(),
-        ));
-        let (read, write) = split(near);
-        Self::Pipe {
-            input: write,
-            output: BufReader::new(read).lines(),
-        }
-    }
-
-    async fn send(&mut self, message: &Value) {
-        match self {
-            Self::Socket(socket) => socket
-                .send(Message::text(message.to_string()))
-                .await
-                .expect("sent"),
-            Self::Pipe { input, .. } => input
-                .write_all(format!("{message}\n").as_bytes())
-                .await
-                .expect("sent"),
-        }
-    }
-
-    async fn receive(&mut self) -> Value {
-        let text = within("a message", async {
-            match self {
-                Self::Socket(socket) => loop {
-                    if let Message::Text(text) = socket.next().await.expect("open").expect("a frame") {
-                        return text.to_string();
-                    }
-                },
-                Self::Pipe { output, .. } => output.next_line().await.expect("readable").expect("open"),
-            }
-        })
-        .await;
-        serde_json::from_str(&text).expect("JSON")
-    }
-
-    async fn ask(&mut self, message: &Value) -> Value {
-        self.send(message).await;
-        self.receive().await
-    }
 }
 
 #[tokio::test]
@@ -365,4 +293,174 @@ async fn a_legacy_client_hears_of_changes_on_its_own_channel() {
     }
     host.stop().await;
     platform.stop().await;
+}
+
+/// A request to listen under an id.
+fn listen(id: Value, wanted: Value) -> Value {
+    let mut body = modern_body(method::LISTEN, json!({ "notifications": wanted }));
+    body["id"] = id;
+    body
+}
+
+/// The listener that a message is for.
+fn listener(message: &Value) -> &Value {
+    &message["params"]["_meta"][meta::SUBSCRIPTION_ID]
+}
+
+/// A platform with a server that changes and one that holds its calls.
+struct Busy {
+    platform: Platform,
+    changing: Arc<Changing>,
+    probe: Arc<Probe>,
+    hosts: [runtime::Host; 2],
+}
+
+impl Busy {
+    async fn begin() -> Self {
+        let (changing, probe) = (Arc::<Changing>::default(), Arc::<Probe>::default());
+        let (platform, holding) = platform(Arc::clone(&probe)).await;
+        let host = changing.serve(platform.node.bus(), "changing").await;
+        platform.knows("changing").await;
+        Self {
+            platform,
+            changing,
+            probe,
+            hosts: [host, holding],
+        }
+    }
+
+    async fn channels(&mut self) -> [Channel; 2] {
+        [
+            Channel::socket(&self.platform, "/ws").await,
+            Channel::pipe(&mut self.platform, Endpoint::All).await,
+        ]
+    }
+
+    /// Begins a call under the id `h` that lasts until it is let go.
+    async fn hold(&self, channel: &mut Channel) {
+        let mut hold = modern_body("tools/call", json!({ "name": "fixture__hold" }));
+        hold["id"] = json!("h");
+        channel.send(&hold).await;
+        within("the call", self.probe.held.begun.acquire())
+            .await
+            .expect("open")
+            .forget();
+    }
+}
+
+#[tokio::test]
+async fn a_listener_shares_its_channel_until_it_cancels_and_then_hears_nothing() {
+    let mut busy = Busy::begin().await;
+    for mut channel in busy.channels().await {
+        let wanted = json!({ "resourceSubscriptions": ["test://a"] });
+        let first = channel.ask(&listen(json!("a"), wanted)).await;
+        assert_eq!(
+            (&first["method"], listener(&first)),
+            (&json!(method::ACKNOWLEDGED), &json!("a"))
+        );
+        let first = channel
+            .ask(&listen(json!(2), json!({ "toolsListChanged": true })))
+            .await;
+        assert_eq!(
+            (&first["method"], listener(&first)),
+            (&json!(method::ACKNOWLEDGED), &json!(2))
+        );
+        busy.hold(&mut channel).await;
+        busy.changing.touch("test://a");
+        let told = channel.receive().await;
+        assert_eq!(
+            (&told["method"], listener(&told)),
+            (&json!(method::UPDATED), &json!("a"))
+        );
+        let cancel = json!({ "jsonrpc": "2.0", "method": method::CANCELLED, "params": { "requestId": "a" } });
+        channel.send(&cancel).await;
+        eventually("nobody watches any more", async || {
+            busy.changing.watched().last().is_some_and(BTreeSet::is_empty)
+        })
+        .await;
+        busy.changing.touch("test://a");
+        busy.changing.add_tool();
+        // The one that was cancelled is sent nothing, and above all no result; the other listener goes on.
+        let told = channel.receive().await;
+        assert_eq!(
+            (&told["method"], listener(&told)),
+            (&json!(method::TOOLS_CHANGED), &json!(2))
+        );
+        // So does the call.
+        busy.probe.release.notify_waiters();
+        let answer = channel.receive().await;
+        assert_eq!(
+            (&answer["id"], tests::http::text(&answer)),
+            (&json!("h"), "released")
+        );
+    }
+    busy.platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_listener_is_told_by_its_result_when_its_channel_ends_and_calls_are_finished() {
+    let mut busy = Busy::begin().await;
+    let [mut socket, mut pipe] = busy.channels().await;
+    for channel in [&mut socket, &mut pipe] {
+        let first = channel
+            .ask(&listen(json!("a"), json!({ "toolsListChanged": true })))
+            .await;
+        assert_eq!(first["method"], method::ACKNOWLEDGED, "{first}");
+        busy.hold(channel).await;
+    }
+    let stopping = tokio::spawn(busy.platform.stop());
+    pipe.close().await;
+    told_of_the_end(&mut [socket, pipe], &busy.probe).await;
+    within("the end", stopping).await.expect("it stops");
+    drop(busy.hosts);
+}
+
+/// The listeners hear that it is over while the calls on the same channels still run; then those are answered, and nothing is left.
+async fn told_of_the_end(channels: &mut [Channel], probe: &Probe) {
+    let tag = json!({ (meta::SUBSCRIPTION_ID): "a" });
+    for channel in &mut *channels {
+        let last = channel.receive().await;
+        let result = json!({ "resultType": "complete", "_meta": tag });
+        assert_eq!(last, json!({ "jsonrpc": "2.0", "id": "a", "result": result }));
+        let parting = channel.receive().await;
+        let params = json!({ "requestId": "a", "_meta": tag });
+        assert_eq!(
+            parting,
+            json!({ "jsonrpc": "2.0", "method": method::CANCELLED, "params": params })
+        );
+    }
+    probe.release.notify_waiters();
+    for channel in channels {
+        let answer = channel.receive().await;
+        assert_eq!(
+            (&answer["id"], tests::http::text(&answer)),
+            (&json!("h"), "released")
+        );
+        assert_eq!(channel.next().await, None);
+    }
+}
+
+#[tokio::test]
+async fn the_typescript_client_v2_hears_that_its_listening_ends_in_order() {
+    let busy = Busy::begin().await;
+    let url = busy
+        .platform
+        .url("/servers/changing/ws")
+        .replacen("http", "ws", 1);
+    let mut command = node(&npm().join("clients/listening.mjs"));
+    let mut child = command
+        .arg(json!({ "ws": url }).to_string())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("node runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut line = async || within("a line", lines.next_line()).await.expect("text");
+    assert_eq!(line().await.as_deref(), Some("listening"));
+    let stopping = tokio::spawn(busy.platform.stop());
+    // It would say `remote` of a connection that was lost.
+    assert_eq!(line().await.as_deref(), Some("graceful"));
+    within("the end", stopping).await.expect("it stops");
+    within("its end", child.wait()).await.expect("it ends");
 }

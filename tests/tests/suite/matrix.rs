@@ -1,20 +1,28 @@
-//! The support matrix: clients of every protocol version at servers of both eras, feature by feature, over HTTP.
+//! The support matrix: clients of every protocol version at every door, and servers of both eras behind it, feature by feature.
 //!
-//! Each test is one client at one server; it writes down which features it has seen work, and `make matrix` makes
+//! Each test is one client at one door; it writes down which features it has seen work at which server, and `make matrix` makes
 //! `docs/support-matrix.md` of that. A feature that a version does not have is written down as such, and only that.
 
-use std::{fs, path::PathBuf};
+mod sdks;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use bus_schema::{
     ProtocolVersion,
     mcp::{Era, error, method},
 };
+use futures::future::join_all;
+use runtime::Host;
 use serde_json::{Value, json};
 use tests::{
+    channel::Channel,
     children,
     conformance::fixture::{self, serve},
     dialogue::Dialogue,
-    http::Client,
+    eventually,
     platform::Platform,
     program, root,
 };
@@ -31,6 +39,14 @@ enum Place {
     RemoteLegacy,
 }
 
+/// The servers behind the doors that hold a conversation: both eras, on the bus, on pipes and over HTTP.
+const BOTH_ERAS: [Place; 4] = [
+    Place::Bus,
+    Place::ChildLegacy,
+    Place::RemoteModern,
+    Place::RemoteLegacy,
+];
+
 impl Place {
     fn name(self) -> &'static str {
         match self {
@@ -42,18 +58,49 @@ impl Place {
         }
     }
 
-    fn era(self) -> Era {
+    /// The id of the server there.
+    fn id(self) -> &'static str {
         match self {
-            Self::Bus | Self::ChildModern | Self::RemoteModern => Era::Modern,
-            Self::ChildLegacy | Self::RemoteLegacy => Era::Legacy,
+            Self::Bus => "bus",
+            Self::ChildModern => "child-modern",
+            Self::ChildLegacy => "child-legacy",
+            Self::RemoteModern => "remote-modern",
+            Self::RemoteLegacy => "remote-legacy",
+        }
+    }
+
+    fn era(self) -> fixture::Era {
+        match self {
+            Self::Bus | Self::ChildModern | Self::RemoteModern => fixture::Era::Modern,
+            Self::ChildLegacy | Self::RemoteLegacy => fixture::Era::Legacy,
         }
     }
 }
 
-/// What a test has seen.
+/// Where the client comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Http,
+    WebSocket,
+    Stdio,
+}
+
+impl Door {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "HTTP",
+            Self::WebSocket => "WebSocket",
+            Self::Stdio => "stdio",
+        }
+    }
+}
+
+/// What a test has seen at one server.
 struct Seen {
     test: String,
-    version: ProtocolVersion,
+    /// Its version, or the name of its SDK with that.
+    client: String,
+    door: Door,
     place: Place,
     features: Vec<(&'static str, &'static str)>,
 }
@@ -76,13 +123,16 @@ impl Seen {
             .map(|(feature, seen)| json!({ "feature": feature, "seen": seen }))
             .collect();
         let seen = json!({
-            "test": self.test, "client": self.version.as_str(), "server": self.place.name(), "features": lines,
+            "test": self.test, "client": self.client, "door": self.door.name(), "server": self.place.name(),
+            "features": lines,
         });
-        fs::write(
-            folder.join(format!("{}.json", self.test.replace("::", "-"))),
-            seen.to_string(),
-        )
-        .expect("written");
+        let name = format!(
+            "{}-{}-{}.json",
+            self.test.replace("::", "-"),
+            self.door.name(),
+            self.place.id()
+        );
+        fs::write(folder.join(name), seen.to_string()).expect("written");
     }
 }
 
@@ -98,67 +148,121 @@ fn capabilities(version: ProtocolVersion) -> Value {
     }
 }
 
-async fn check(test: &str, version: ProtocolVersion, place: Place) {
-    let era = if place.era() == Era::Legacy {
-        fixture::Era::Legacy
-    } else {
-        fixture::Era::Modern
-    };
-    let remote = match place {
-        Place::RemoteModern | Place::RemoteLegacy => Some(
-            serve::on_http(([127, 0, 0, 1], 0).into(), era)
-                .await
-                .expect("a free port"),
-        ),
-        _ => None,
-    };
-    let line = match &remote {
-        Some(remote) => format!(
-            "[[servers]]\nid = \"target\"\nurl = \"{}\"\nallow_private = true\n",
-            remote.url()
-        ),
-        None => {
-            let program = program::path().with_file_name("conformance");
-            let word = if era == fixture::Era::Legacy {
-                "legacy"
-            } else {
-                "modern"
-            };
-            children::server(
-                "target",
-                &[&program.to_string_lossy(), "fixture", "--era", word],
-                "",
-            )
-        }
-    };
-    let (platform, host) = if place == Place::Bus {
-        let platform = Platform::start("", &[]).await;
-        let host = serve::on_bus(platform.node.bus(), "target").await;
-        (platform, Some(host))
-    } else {
-        (Platform::start(&line, &["target"]).await, None)
-    };
-    platform.knows("target").await;
-    let client = platform.client("target");
-    let mut seen = Seen {
-        test: test.to_owned(),
-        version,
-        place,
-        features: Vec::new(),
-    };
-    plain(&client, &mut seen).await;
-    on_the_way(&client, &mut seen).await;
-    asking(&client, &mut seen).await;
-    changes(&client, &mut seen).await;
-    seen.write();
-    if let Some(host) = host {
-        host.stop().await;
-    }
-    platform.stop().await;
+/// A platform with servers.
+struct Stand {
+    platform: Platform,
+    host: Option<Host>,
+    _remotes: Vec<serve::Serving>,
 }
 
-async fn plain(client: &Client, seen: &mut Seen) {
-    let dialogue = Dialogue::open(client.clone(), seen.version, json!({})).await;
+impl Stand {
+    async fn set(places: &[Place]) -> Self {
+        let (mut file, mut remotes) = (String::new(), Vec::new());
+        for place in places {
+            let (id, era) = (place.id(), place.era());
+            match place {
+                Place::Bus => {}
+                Place::ChildModern | Place::ChildLegacy => {
+                    let program = program::path().with_file_name("conformance");
+                    let word = if era == fixture::Era::Legacy {
+                        "legacy"
+                    } else {
+                        "modern"
+                    };
+                    let command = [&program.to_string_lossy(), "fixture", "--era", word];
+                    file.push_str(&children::server(id, &command, ""));
+                }
+                Place::RemoteModern | Place::RemoteLegacy => {
+                    let remote = serve::on_http(([127, 0, 0, 1], 0).into(), era)
+                        .await
+                        .expect("a free port");
+                    let url = remote.url();
+                    file.push_str(&format!(
+                        "[[servers]]\nid = \"{id}\"\nurl = \"{url}\"\nallow_private = true\n"
+                    ));
+                    remotes.push(remote);
+                }
+            }
+        }
+        let started: Vec<&str> = places
+            .iter()
+            .filter(|place| **place != Place::Bus)
+            .map(|place| place.id())
+            .collect();
+        let platform = Platform::start(&file, &started).await;
+        let host = if places.contains(&Place::Bus) {
+            Some(serve::on_bus(platform.node.bus(), Place::Bus.id()).await)
+        } else {
+            None
+        };
+        for place in places {
+            platform.knows(place.id()).await;
+        }
+        Self {
+            platform,
+            host,
+            _remotes: remotes,
+        }
+    }
+
+    /// A client at a door to one of the servers.
+    async fn open(
+        &self,
+        door: Door,
+        place: Place,
+        version: ProtocolVersion,
+        capabilities: Value,
+    ) -> Dialogue {
+        let server = place.id();
+        let channel = match door {
+            Door::Http => return Dialogue::open(self.platform.client(server), version, capabilities).await,
+            Door::WebSocket => Channel::socket(&self.platform, &format!("/servers/{server}/ws")).await,
+            Door::Stdio => Channel::child(&self.platform, server),
+        };
+        Dialogue::open_on(channel, version, capabilities).await
+    }
+
+    /// The file that a server writes when a call of a test is given up.
+    fn mark(&self, door: Door, place: Place) -> PathBuf {
+        let name = format!("{}-{}", door.name(), place.id());
+        self.platform.folder().join(name)
+    }
+
+    async fn end(self) {
+        if let Some(host) = self.host {
+            host.stop().await;
+        }
+        self.platform.stop().await;
+    }
+}
+
+async fn check(test: &str, version: ProtocolVersion, door: Door, places: &[Place]) {
+    let stand = Stand::set(places).await;
+    join_all(places.iter().map(async |place| {
+        let mut seen = Seen {
+            test: test.to_owned(),
+            client: version.to_string(),
+            door,
+            place: *place,
+            features: Vec::new(),
+        };
+        let mut client = stand.open(door, *place, version, json!({})).await;
+        plain(&client, version, &mut seen).await;
+        on_the_way(&mut client, &stand.mark(door, *place), &mut seen).await;
+        let asked = stand.open(door, *place, version, capabilities(version)).await;
+        asking(&asked, version, &mut seen).await;
+        // At a child of the legacy era this is a process of its own, and what changes there is told as well.
+        changes(&asked, &mut seen).await;
+        seen.write();
+        for client in [client, asked] {
+            client.end().await;
+        }
+    }))
+    .await;
+    stand.end().await;
+}
+
+async fn plain(dialogue: &Dialogue, version: ProtocolVersion, seen: &mut Seen) {
     let listed = dialogue.ask(method::TOOLS_LIST, json!({})).await.answer;
     assert!(
         listed["result"]["tools"]
@@ -186,7 +290,7 @@ async fn plain(client: &Client, seen: &mut Seen) {
         .ask(method::RESOURCES_READ, json!({ "uri": "test://none" }))
         .await
         .answer;
-    let code = match seen.version.era() {
+    let code = match version.era() {
         Era::Modern => error::INVALID_PARAMS,
         Era::Legacy => error::LEGACY_RESOURCE_NOT_FOUND,
     };
@@ -203,8 +307,7 @@ async fn plain(client: &Client, seen: &mut Seen) {
     seen.works("completion");
 }
 
-async fn on_the_way(client: &Client, seen: &mut Seen) {
-    let mut dialogue = Dialogue::open(client.clone(), seen.version, json!({})).await;
+async fn on_the_way(dialogue: &mut Dialogue, mark: &Path, seen: &mut Seen) {
     let params =
         json!({ "name": "test_tool_with_progress", "arguments": {}, "_meta": { "progressToken": "p" } });
     let exchange = dialogue.ask(method::TOOLS_CALL, params).await;
@@ -220,18 +323,20 @@ async fn on_the_way(client: &Client, seen: &mut Seen) {
         .collect();
     assert_eq!(told, [0.0, 50.0, 100.0].map(|done| (json!("p"), Some(done))));
     seen.works("progress");
+    dialogue.give_up("test_hold", json!({ "file": mark })).await;
+    eventually("the server drops the call", async || mark.exists()).await;
+    seen.works("cancellation");
     dialogue.want_log("info").await;
     let exchange = dialogue.call("test_tool_with_logging", json!({})).await;
     assert_eq!(exchange.parts_of(method::MESSAGE).len(), 3, "{exchange:?}");
     seen.works("log lines");
 }
 
-async fn asking(client: &Client, seen: &mut Seen) {
-    let dialogue = Dialogue::open(client.clone(), seen.version, capabilities(seen.version)).await;
+async fn asking(dialogue: &Dialogue, version: ProtocolVersion, seen: &mut Seen) {
     let asked_for = |exchange: &tests::dialogue::Exchange| -> Vec<String> {
         exchange.asked.iter().map(|(method, _)| method.clone()).collect()
     };
-    if seen.version < ProtocolVersion::V2025_06_18 {
+    if version < ProtocolVersion::V2025_06_18 {
         let refused = dialogue.call("test_elicitation", json!({ "message": "m" })).await;
         assert!(refused.asked.is_empty(), "{refused:?}");
         assert!(
@@ -267,8 +372,7 @@ async fn asking(client: &Client, seen: &mut Seen) {
     seen.works("roots");
 }
 
-async fn changes(client: &Client, seen: &mut Seen) {
-    let dialogue = Dialogue::open(client.clone(), seen.version, json!({})).await;
+async fn changes(dialogue: &Dialogue, seen: &mut Seen) {
     let mut stream = dialogue.listen(WATCHED).await;
     for (tool, notice) in [
         ("test_trigger_resource_update", method::UPDATED),
@@ -284,42 +388,53 @@ async fn changes(client: &Client, seen: &mut Seen) {
     seen.works("list changes");
 }
 
-/// One test for each client and server.
+/// One test for each client at a door, with the servers behind it.
 macro_rules! cells {
-    ($($name:ident: $version:ident at $place:ident;)*) => {
+    ($($name:ident: $version:ident by $door:ident to $places:expr;)*) => {
         $(
             #[tokio::test]
             async fn $name() {
-                check(concat!("matrix::", stringify!($name)), ProtocolVersion::$version, Place::$place).await;
+                let test = concat!("matrix::", stringify!($name));
+                check(test, ProtocolVersion::$version, Door::$door, &$places).await;
             }
         )*
     };
 }
 
 cells! {
-    a_2024_11_05_client_uses_a_server_on_the_bus: V2024_11_05 at Bus;
-    a_2025_03_26_client_uses_a_server_on_the_bus: V2025_03_26 at Bus;
-    a_2025_06_18_client_uses_a_server_on_the_bus: V2025_06_18 at Bus;
-    a_2025_11_25_client_uses_a_server_on_the_bus: V2025_11_25 at Bus;
-    a_2026_07_28_client_uses_a_server_on_the_bus: V2026_07_28 at Bus;
-    a_2024_11_05_client_uses_a_modern_child: V2024_11_05 at ChildModern;
-    a_2025_03_26_client_uses_a_modern_child: V2025_03_26 at ChildModern;
-    a_2025_06_18_client_uses_a_modern_child: V2025_06_18 at ChildModern;
-    a_2025_11_25_client_uses_a_modern_child: V2025_11_25 at ChildModern;
-    a_2026_07_28_client_uses_a_modern_child: V2026_07_28 at ChildModern;
-    a_2024_11_05_client_uses_a_legacy_child: V2024_11_05 at ChildLegacy;
-    a_2025_03_26_client_uses_a_legacy_child: V2025_03_26 at ChildLegacy;
-    a_2025_06_18_client_uses_a_legacy_child: V2025_06_18 at ChildLegacy;
-    a_2025_11_25_client_uses_a_legacy_child: V2025_11_25 at ChildLegacy;
-    a_2026_07_28_client_uses_a_legacy_child: V2026_07_28 at ChildLegacy;
-    a_2024_11_05_client_uses_a_modern_remote_server: V2024_11_05 at RemoteModern;
-    a_2025_03_26_client_uses_a_modern_remote_server: V2025_03_26 at RemoteModern;
-    a_2025_06_18_client_uses_a_modern_remote_server: V2025_06_18 at RemoteModern;
-    a_2025_11_25_client_uses_a_modern_remote_server: V2025_11_25 at RemoteModern;
-    a_2026_07_28_client_uses_a_modern_remote_server: V2026_07_28 at RemoteModern;
-    a_2024_11_05_client_uses_a_legacy_remote_server: V2024_11_05 at RemoteLegacy;
-    a_2025_03_26_client_uses_a_legacy_remote_server: V2025_03_26 at RemoteLegacy;
-    a_2025_06_18_client_uses_a_legacy_remote_server: V2025_06_18 at RemoteLegacy;
-    a_2025_11_25_client_uses_a_legacy_remote_server: V2025_11_25 at RemoteLegacy;
-    a_2026_07_28_client_uses_a_legacy_remote_server: V2026_07_28 at RemoteLegacy;
+    a_2024_11_05_client_uses_a_server_on_the_bus: V2024_11_05 by Http to [Place::Bus];
+    a_2025_03_26_client_uses_a_server_on_the_bus: V2025_03_26 by Http to [Place::Bus];
+    a_2025_06_18_client_uses_a_server_on_the_bus: V2025_06_18 by Http to [Place::Bus];
+    a_2025_11_25_client_uses_a_server_on_the_bus: V2025_11_25 by Http to [Place::Bus];
+    a_2026_07_28_client_uses_a_server_on_the_bus: V2026_07_28 by Http to [Place::Bus];
+    a_2024_11_05_client_uses_a_modern_child: V2024_11_05 by Http to [Place::ChildModern];
+    a_2025_03_26_client_uses_a_modern_child: V2025_03_26 by Http to [Place::ChildModern];
+    a_2025_06_18_client_uses_a_modern_child: V2025_06_18 by Http to [Place::ChildModern];
+    a_2025_11_25_client_uses_a_modern_child: V2025_11_25 by Http to [Place::ChildModern];
+    a_2026_07_28_client_uses_a_modern_child: V2026_07_28 by Http to [Place::ChildModern];
+    a_2024_11_05_client_uses_a_legacy_child: V2024_11_05 by Http to [Place::ChildLegacy];
+    a_2025_03_26_client_uses_a_legacy_child: V2025_03_26 by Http to [Place::ChildLegacy];
+    a_2025_06_18_client_uses_a_legacy_child: V2025_06_18 by Http to [Place::ChildLegacy];
+    a_2025_11_25_client_uses_a_legacy_child: V2025_11_25 by Http to [Place::ChildLegacy];
+    a_2026_07_28_client_uses_a_legacy_child: V2026_07_28 by Http to [Place::ChildLegacy];
+    a_2024_11_05_client_uses_a_modern_remote_server: V2024_11_05 by Http to [Place::RemoteModern];
+    a_2025_03_26_client_uses_a_modern_remote_server: V2025_03_26 by Http to [Place::RemoteModern];
+    a_2025_06_18_client_uses_a_modern_remote_server: V2025_06_18 by Http to [Place::RemoteModern];
+    a_2025_11_25_client_uses_a_modern_remote_server: V2025_11_25 by Http to [Place::RemoteModern];
+    a_2026_07_28_client_uses_a_modern_remote_server: V2026_07_28 by Http to [Place::RemoteModern];
+    a_2024_11_05_client_uses_a_legacy_remote_server: V2024_11_05 by Http to [Place::RemoteLegacy];
+    a_2025_03_26_client_uses_a_legacy_remote_server: V2025_03_26 by Http to [Place::RemoteLegacy];
+    a_2025_06_18_client_uses_a_legacy_remote_server: V2025_06_18 by Http to [Place::RemoteLegacy];
+    a_2025_11_25_client_uses_a_legacy_remote_server: V2025_11_25 by Http to [Place::RemoteLegacy];
+    a_2026_07_28_client_uses_a_legacy_remote_server: V2026_07_28 by Http to [Place::RemoteLegacy];
+    a_2024_11_05_client_uses_servers_of_both_eras_over_a_websocket: V2024_11_05 by WebSocket to BOTH_ERAS;
+    a_2025_03_26_client_uses_servers_of_both_eras_over_a_websocket: V2025_03_26 by WebSocket to BOTH_ERAS;
+    a_2025_06_18_client_uses_servers_of_both_eras_over_a_websocket: V2025_06_18 by WebSocket to BOTH_ERAS;
+    a_2025_11_25_client_uses_servers_of_both_eras_over_a_websocket: V2025_11_25 by WebSocket to BOTH_ERAS;
+    a_2026_07_28_client_uses_servers_of_both_eras_over_a_websocket: V2026_07_28 by WebSocket to BOTH_ERAS;
+    a_2024_11_05_client_uses_servers_of_both_eras_over_stdio: V2024_11_05 by Stdio to BOTH_ERAS;
+    a_2025_03_26_client_uses_servers_of_both_eras_over_stdio: V2025_03_26 by Stdio to BOTH_ERAS;
+    a_2025_06_18_client_uses_servers_of_both_eras_over_stdio: V2025_06_18 by Stdio to BOTH_ERAS;
+    a_2025_11_25_client_uses_servers_of_both_eras_over_stdio: V2025_11_25 by Stdio to BOTH_ERAS;
+    a_2026_07_28_client_uses_servers_of_both_eras_over_stdio: V2026_07_28 by Stdio to BOTH_ERAS;
 }

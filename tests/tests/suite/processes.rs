@@ -1,11 +1,14 @@
 //! The program as processes of its own: started, asked, stopped and killed, as an operator would.
 
 mod commands;
+mod fleet;
+mod losses;
 mod platform;
 mod refusals;
 mod replicas;
 mod stdio;
 mod stopping;
+mod tasks;
 pub(crate) mod up;
 
 use std::path::PathBuf;

@@ -88,8 +88,13 @@ impl Stage {
 impl Bridge {
     /// Starts one that reaches the bus by a URL.
     async fn start(nats: &Nats, url: &str) -> Self {
+        Self::start_with(nats, url, &[]).await
+    }
+
+    /// Starts one with further words on its command line.
+    async fn start_with(nats: &Nats, url: &str, more: &[&str]) -> Self {
         let data_dir = nats.data_dir().display().to_string();
-        let words = [
+        let mut words = vec![
             "bridge",
             "http",
             "--listen",
@@ -100,6 +105,7 @@ impl Bridge {
             "--data-dir",
             &data_dir,
         ];
+        words.extend(more);
         let mut program = Program::start(&words);
         let line = program.logged("bridge is ready").await;
         let line: Value = serde_json::from_str(&line).expect("a line of JSON");

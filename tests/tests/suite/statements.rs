@@ -1,6 +1,8 @@
 //! What the protocol promises at every door and what no other file shows; `docs/statements.md` says which test proves which statement.
 
 mod answers;
+mod channels;
+mod listening;
 mod page;
 mod requests;
 mod tasks;

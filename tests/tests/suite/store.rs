@@ -42,6 +42,13 @@ async fn a_record_is_read_where_it_was_not_written_and_writes_are_fenced() {
     a.create("x.1", "anew".into())
         .await
         .expect("creates after a removal");
+    for key in ["x.2", "x.y.3", "xx.4"] {
+        b.create(key, "more".into()).await.expect("creates");
+    }
+    a.remove("x.2").await.expect("removes");
+    for (prefix, count) in [("x", 2), ("x.y", 1), ("xx", 1), ("z", 0)] {
+        assert_eq!(b.count(prefix).await.expect("counts"), count, "{prefix}");
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 //! A modern client never asks for a task: whoever speaks with the server does ([`augment`]), for tools that say so ([`Support`]).
 //! What a task came to is told apart from the task in the legacy era, and with it in the modern one ([`Detail`]).
 
+use std::borrow::Cow;
+
 use bus_schema::{
     RpcError,
     mcp::{error, meta, task as names},
-    rpc::{self, Message},
+    rpc::Message,
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -94,6 +96,31 @@ pub fn created(nested: &RawValue) -> Result<String, RpcError> {
     Ok(flat.finish())
 }
 
+/// The id of the task that a server has made of a call, as its result says.
+#[must_use]
+pub fn created_id(nested: &RawValue) -> Option<String> {
+    let task = Members::of(Members::of(nested)?.get("task")?)?;
+    meta::as_text(task.get("taskId")?).map(Cow::into_owned)
+}
+
+/// A response of a server without the word that its result belongs to a task, for a caller that knows of none.
+#[must_use]
+pub fn without_related(response: &Bytes) -> Bytes {
+    let result = Message::parse(response).ok().and_then(|message| message.result);
+    let result = result.and_then(Members::of);
+    let meta = result.as_ref().and_then(|result| result.get("_meta"));
+    let (Some(result), Some(members)) = (&result, meta.and_then(Members::of)) else {
+        return response.clone();
+    };
+    let mut edits = Edits::new(response);
+    if members.iter().all(|(key, _)| is_key(key, names::RELATED)) {
+        edits.remove(result, "_meta");
+    } else {
+        edits.remove(&members, names::RELATED);
+    }
+    edits.apply().into()
+}
+
 /// What has come of a task, besides what the server tells of it.
 #[derive(Clone, Copy, Debug)]
 pub enum Detail<'a> {
@@ -105,12 +132,6 @@ pub enum Detail<'a> {
     Result(&'a RawValue),
     /// The error that `tasks/result` gave.
     Error(&'a RawValue),
-}
-
-/// Whether `tasks/result` has to be asked before a modern client can be told.
-#[must_use]
-pub fn has_come_to_something(told: &RawValue) -> bool {
-    matches!(Status::of(told), Some(Status::Completed | Status::Failed))
 }
 
 /// The result of a modern `tasks/get`, out of the server's own and of what has come of the task.
@@ -133,7 +154,8 @@ pub fn task(told: &RawValue, detail: Detail<'_>) -> Result<String, RpcError> {
             modern.push("\"error\"", &modern_error(error)?);
         }
         (Status::Completed | Status::Failed, _) => return Err(unusable("what it came to is missing")),
-        (Status::InputRequired, Detail::Inputs(requests)) => {
+        // Some servers ask and do not say that they wait.
+        (Status::Working | Status::InputRequired, Detail::Inputs(requests)) => {
             push(Status::InputRequired);
             modern.push("\"inputRequests\"", requests);
         }
@@ -195,49 +217,6 @@ pub fn cancelled(
         }
         Err(refusal) => Err(refusal.clone()),
     }
-}
-
-/// The answers of a modern `tasks/update`, each with its key; both are JSON. Keys that nobody asked under are for the caller to drop.
-///
-/// # Errors
-/// An invalid-params error when they are no object of objects.
-pub fn answers(params: &RawValue) -> Result<Vec<(String, String)>, RpcError> {
-    let wrong = |why: &str| RpcError::invalid_params(format!("`params.inputResponses` {why}"));
-    let responses = Members::of(params).and_then(|params| params.get("inputResponses"));
-    let responses = responses.ok_or_else(|| wrong("is missing"))?;
-    let members = Members::of(responses).ok_or_else(|| wrong("must be an object"))?;
-    let mut answers = Vec::new();
-    for (key, answer) in members.iter() {
-        if !meta::is_object(answer) {
-            return Err(wrong(&format!("must hold objects, and {key} holds none")));
-        }
-        answers.push((key.get().to_owned(), answer.get().to_owned()));
-    }
-    Ok(answers)
-}
-
-/// A request of the server to its client, as one of the modern `inputRequests`: without the task it belongs to, the wish to be a
-/// task itself, and the number of a page to visit, none of which the modern era has.
-#[must_use]
-pub fn input_request(asked: &str, params: Option<&RawValue>) -> String {
-    let mut request = Object::default();
-    request.push("\"method\"", &rpc::quote(asked));
-    match params.map(|params| (params, Members::of(params))) {
-        None => {}
-        Some((params, None)) => request.push("\"params\"", params.get()),
-        Some((_, Some(members))) => {
-            let mut modern = Object::default();
-            for (key, value) in members.iter() {
-                if is_key(key, "_meta") {
-                    push_meta(&mut modern, Some(value), names::RELATED);
-                } else if !is_key(key, "task") && !is_key(key, "elicitationId") {
-                    modern.push(key.get(), value.get());
-                }
-            }
-            request.push("\"params\"", &modern.finish());
-        }
-    }
-    request.finish()
 }
 
 #[cfg(test)]
@@ -326,6 +305,12 @@ mod tests {
         for (status, detail, expected, more) in [
             ("working", Detail::Nothing, "working", String::new()),
             ("working", Detail::Result(raw("{}")), "working", String::new()),
+            (
+                "working",
+                Detail::Inputs("{}"),
+                "input_required",
+                r#","inputRequests":{}"#.to_owned(),
+            ),
             ("input_required", Detail::Nothing, "working", String::new()),
             (
                 "input_required",
@@ -366,8 +351,6 @@ mod tests {
                 r#"{{"resultType":"complete","taskId":"t","status":"{expected}","ttlMs":1e400,"x":1.0{more},"_meta":{{"k":1.0}}}}"#
             );
             assert_eq!(task(raw(&told), detail), Ok(expected));
-            let terminal = matches!(status, "completed" | "failed");
-            assert_eq!(has_come_to_something(raw(&told)), terminal);
         }
     }
 
@@ -401,37 +384,25 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_with_their_keys() {
-        let pair = |key: &str, answer: &str| (key.to_owned(), answer.to_owned());
-        assert_eq!(
-            answers(raw(
-                r#"{"taskId":"t","inputResponses":{"a":{"x":1e400},"\u0062":{}}}"#
-            )),
-            Ok(vec![pair("\"a\"", r#"{"x":1e400}"#), pair("\"\\u0062\"", "{}")])
-        );
-        for params in ["{}", r#"{"inputResponses":[]}"#, r#"{"inputResponses":{"a":7}}"#] {
-            assert_eq!(
-                answers(raw(params)).expect_err(params).code,
-                error::INVALID_PARAMS
-            );
-        }
-    }
-
-    #[test]
-    fn a_servers_request_becomes_a_bare_one() {
+    fn a_result_that_was_waited_for_says_nothing_of_its_task() {
         let related = r#""io.modelcontextprotocol/related-task":{"taskId":"t"}"#;
-        let params =
-            format!(r#"{{"mode":"url","elicitationId":"e","url":"u","task":{{}},"_meta":{{{related}}}}}"#);
-        assert_eq!(super::super::related(raw(&params)).as_deref(), Some("\"t\""));
-        for (params, expected) in [
+        let response =
+            |result: String| Bytes::from(format!(r#"{{"id":1,"result":{result},"jsonrpc":"2.0"}}"#));
+        for (result, expected) in [
             (
-                Some(params.as_str()),
-                r#"{"method":"m","params":{"mode":"url","url":"u"}}"#,
+                format!(r#"{{"x":1e400,"_meta":{{{related}}}}}"#),
+                r#"{"x":1e400}"#,
             ),
-            (Some(r#"{"x":1e400}"#), r#"{"method":"m","params":{"x":1e400}}"#),
-            (None, r#"{"method":"m"}"#),
+            (
+                format!(r#"{{"_meta":{{"k":1.0,{related}}}}}"#),
+                r#"{"_meta":{"k":1.0}}"#,
+            ),
+            (r#"{"x":1.0}"#.to_owned(), r#"{"x":1.0}"#),
         ] {
-            assert_eq!(input_request("m", params.map(raw)), expected);
+            assert_eq!(without_related(&response(result)), response(expected.to_owned()));
         }
+        let id = |nested: &str| created_id(raw(nested));
+        assert_eq!(id(r#"{"task":{"taskId":"t"}}"#).as_deref(), Some("t"));
+        assert_eq!(id(r#"{"taskId":"t"}"#), None);
     }
 }

@@ -13,6 +13,7 @@ mod declared;
 mod dial;
 mod error;
 mod exchange;
+pub(crate) mod fetch;
 mod guard;
 mod health;
 mod http_sse;

@@ -93,7 +93,7 @@ impl Secret {
         Self(text.into())
     }
 
-    pub(super) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -191,37 +191,7 @@ impl RemoteOptions {
     }
 
     fn usable(&self, text: &str) -> Result<Url, RemoteError> {
-        let bad = |why: &str| RemoteError::BadUrl {
-            url: shown(text),
-            why: why.to_owned(),
-        };
-        let url = Url::parse(text).map_err(|error| bad(&format!("{error}; write https://host/path")))?;
-        match url.scheme() {
-            "https" | "wss" => {}
-            "http" | "ws" if self.allow_private => {}
-            "http" | "ws" => {
-                return Err(bad(
-                    "it is not encrypted; write https:// or wss://, or set allow_private = true for a server in your own network",
-                ));
-            }
-            _ => return Err(bad("its scheme is none of https, wss, http and ws")),
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(bad(
-                "it holds credentials; give them with bearer_env, bearer_file or headers",
-            ));
-        }
-        if url.fragment().is_some() {
-            return Err(bad("a server never sees what follows the #; leave it out"));
-        }
-        let reach = Reach::of(self.allow_private);
-        match url.host() {
-            Some(Host::Ipv4(address)) => dial::check(reach, &address.to_string(), address.into())?,
-            Some(Host::Ipv6(address)) => dial::check(reach, &address.to_string(), address.into())?,
-            Some(Host::Domain(_)) => {}
-            None => return Err(bad("it has no host")),
-        }
-        Ok(url)
+        judged(text, Reach::of(self.allow_private))
     }
 
     /// The headers that every request has.
@@ -253,6 +223,43 @@ impl RemoteOptions {
         }
         Ok(headers)
     }
+}
+
+/// A URL, when it may be connected to as far as can be told without a resolver.
+///
+/// # Errors
+/// [`RemoteError`] that says what is wrong with it, and what would be right.
+pub(super) fn judged(text: &str, reach: Reach) -> Result<Url, RemoteError> {
+    let bad = |why: &str| RemoteError::BadUrl {
+        url: shown(text),
+        why: why.to_owned(),
+    };
+    let url = Url::parse(text).map_err(|error| bad(&format!("{error}; write https://host/path")))?;
+    match url.scheme() {
+        "https" | "wss" => {}
+        "http" | "ws" if reach == Reach::Private => {}
+        "http" | "ws" => {
+            return Err(bad(
+                "it is not encrypted; write https:// or wss://, or set allow_private = true for a server in your own network",
+            ));
+        }
+        _ => return Err(bad("its scheme is none of https, wss, http and ws")),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad(
+            "it holds credentials; give them with bearer_env, bearer_file or headers",
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(bad("a server never sees what follows the #; leave it out"));
+    }
+    match url.host() {
+        Some(Host::Ipv4(address)) => dial::check(reach, &address.to_string(), address.into())?,
+        Some(Host::Ipv6(address)) => dial::check(reach, &address.to_string(), address.into())?,
+        Some(Host::Domain(_)) => {}
+        None => return Err(bad("it has no host")),
+    }
+    Ok(url)
 }
 
 /// A URL as a message may show it: without what may be secret in it.

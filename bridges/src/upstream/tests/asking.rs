@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::served::{Asking, FORM, Served, code, is, questions, serve, serve_with, tool, until};
-use crate::upstream::AskingOptions;
+use crate::upstream::{AskingOptions, EraKnob};
 
 /// Asks the user once, and answers with what it was answered.
 fn elicits() -> String {
@@ -307,6 +307,31 @@ async fn a_question_outside_of_a_call_is_refused() {
     };
     served.answer(&list).await;
     served.hears(|heard| refusal(heard, -32602)).await;
+}
+
+#[tokio::test]
+async fn what_is_asked_right_after_the_handshake_is_no_question_of_the_first_call() {
+    let text = r#"next; initialized; ask q roots/list '{}'; said=null; while next; do case "$line" in
+        *'"id":"q"'*) said=$line;;
+        *tools/call*) call=$id; first=$said; ask later roots/list '{}'; next; id=$call; result "{\"heard\":[$first,$line]}";;
+        esac; done"#;
+    let served = super::served::serve_script(text, EraKnob::Legacy, AskingOptions::default()).await;
+    let call = tool("t");
+    let first = served.answer(&call).await;
+    let asked = questions(&first);
+    assert_eq!(asked.len(), 1, "{first}");
+    let roots = json!({ "roots": [{ "uri": "file:///a" }] });
+    let last = served
+        .answer(&call.clone().back(&first, json!({ &asked[0].0: roots })))
+        .await;
+    // It was refused, and not answered with roots that are none: some servers would go by those.
+    let [before, within] = [&heard(&last)[0], &heard(&last)[1]];
+    assert_eq!(before["error"]["code"], -32602, "{last}");
+    assert_eq!(
+        (&within["id"], &within["result"]),
+        (&json!("later"), &roots),
+        "{last}"
+    );
 }
 
 #[tokio::test]

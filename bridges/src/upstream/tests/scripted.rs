@@ -23,9 +23,12 @@ use crate::{
 /// No test waits longer for anything.
 const GUARD: Duration = Duration::from_secs(60);
 
-/// What all scripts can use: `next` reads a message into `line` and its id into `id`, and notes it where the test reads.
+/// What all scripts can use: `next` reads a message into `line` and its id into `id`, and notes it where the test reads. A ping is
+/// answered on the way.
 const PRELUDE: &str = r#"
-next() { read -r line && { printf '%s\n' "$line" >> "${HEARD:-/dev/null}"; id=${line#*\"id\":}; id=${id%%[,\}]*}; }; }
+next() { read -r line && { id=${line#*\"id\":}; id=${id%%[,\}]*}; case "$line" in
+    *'"method":"ping"'*) result '{}'; next;;
+    *) printf '%s\n' "$line" >> "${HEARD:-/dev/null}";; esac; }; }
 ask() { printf '{"jsonrpc":"2.0","id":"%s","method":"%s","params":%s}\n' "$1" "$2" "$3"; }
 result() { printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$1"; }
 error() { printf '{"jsonrpc":"2.0","id":%s,"error":%s}\n' "$id" "$1"; }

@@ -28,6 +28,7 @@ use crate::upstream::{
     lanes::Lanes,
     park::Parks,
     server::UpstreamServer,
+    tasks::Tasks,
 };
 
 /// How a question to a user looks in scripts.
@@ -92,7 +93,8 @@ pub(super) async fn serve_script(text: &str, era: EraKnob, asking: AskingOptions
         session,
         carrier,
     } = within(connector.connect(Opening::shared(era))).await.unwrap();
-    let server = Arc::new(UpstreamServer::new(link, session, lanes, parks));
+    let tasks = Tasks::new("00ff".to_owned());
+    let server = Arc::new(UpstreamServer::new(link, session, lanes, parks, tasks));
     let accompanied = Arc::clone(&server);
     Served {
         server,
@@ -172,11 +174,7 @@ impl<'a> Asking<'a> {
             server: "scripted".to_owned(),
             method: self.method.to_owned(),
             name: None,
-            principal: Principal {
-                subject: self.who.to_owned(),
-                tenant: "t".to_owned(),
-                client: None,
-            },
+            principal: Principal::new(self.who, "t"),
             protocol_version: ProtocolVersion::MODERN.to_string(),
             door: "test".to_owned(),
             timeout_ms: self.timeout_ms,

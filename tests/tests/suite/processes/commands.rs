@@ -33,18 +33,33 @@ async fn servers_and_tools_show_what_is_on_the_bus() {
         .map(|server| {
             json!([
                 server["id"],
-                server["tools"],
-                server["replicas"],
-                server["protocolVersion"],
-                server["tags"]
+                server["counts"]["tools"],
+                server["replicas"][0]["instance"],
+                server["protocol"]["version"],
+                server["tags"],
+                server["status"]
             ])
         })
         .collect();
     assert_eq!(
         shown,
         [
-            json!(["products", 9, [replica.instance], "2026-07-28", ["catalogue"]]),
-            json!(["scripted", 5, [replica.instance], "2025-11-25", ["small"]]),
+            json!([
+                "products",
+                9,
+                replica.instance,
+                "2026-07-28",
+                ["catalogue"],
+                "healthy"
+            ]),
+            json!([
+                "scripted",
+                5,
+                replica.instance,
+                "2025-11-25",
+                ["small"],
+                "healthy"
+            ]),
         ]
     );
     let (_, out, _) = cluster.run(&["servers"]).await;

@@ -1,9 +1,9 @@
 //! `trunkline bridge stdio`: the child of a desktop client, which ends with it and loses nothing.
 
-use bus_schema::mcp::method;
+use bus_schema::{mcp::method, subject::DISCONNECTS};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{http::modern_body, program::Program, within};
+use tests::{http::modern_body, program::Program, wire::RawClient, within};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{Cluster, ends_well};
@@ -87,4 +87,19 @@ async fn only_messages_stand_on_the_standard_output_of_a_stdio_bridge() {
     );
     drop(program.input.take());
     assert_eq!(read(&mut program).await, None);
+}
+
+#[tokio::test]
+async fn a_stdio_bridge_that_ends_is_not_taken_for_a_lost_host() {
+    let cluster = Cluster::start().await;
+    let mut broker = RawClient::connect(&cluster.nats.core_url()).await;
+    broker.subscribe(DISCONNECTS).await;
+    let mut program = cluster.begin(&["bridge", "stdio"]);
+    write(&mut program, &modern_body(method::DISCOVER, json!({}))).await;
+    assert!(read(&mut program).await.is_some(), "it is on the bus");
+    drop(program.input.take());
+    ends_well(program).await;
+    // Whoever has this name is known to host nothing; of anybody else, calls that wait for a host would begin to fear.
+    let heard = broker.heard(r#""reason""#).await;
+    assert!(heard.contains(r#""name":"cli-"#), "{heard}");
 }

@@ -48,6 +48,11 @@ impl Up {
         self.folder.path().join("data").display().to_string()
     }
 
+    /// The folder that it runs in.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
     /// Where its NATS listens.
     pub(super) fn nats(&self) -> &str {
         self.text("nats").trim_start_matches("nats://")

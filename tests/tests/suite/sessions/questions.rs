@@ -1,6 +1,7 @@
 //! What a server wants to know in the middle of a call is asked of the client, whose answer may come to any bridge.
 
-use bus_schema::mcp::method;
+use bus_schema::mcp::{error, method};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tests::{children::everything, http::text, program::Program, session::messages, within};
 
@@ -88,6 +89,43 @@ async fn progress_flows_through_all_rounds_under_the_clients_token() {
         }
     };
     assert_eq!((told.as_slice(), text(&answer)), (&[1.0, 2.0][..], "accept Ada"));
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_bridge_that_stops_ends_calls_that_wait_for_their_client_at_once_and_finishes_the_others() {
+    let mut stage = Stage::set().await;
+    let asked = Opened::at(&stage.a, "asking", "2025-11-25").await;
+    let working = Opened::at(&stage.a, "fixture", "2025-11-25").await;
+    let mut waiting = stream(asked.call(&stage.a, "elicit", &json!({}))).await;
+    let question = waiting.message().await;
+    assert_eq!(question["method"], method::ELICIT);
+    let hold = working.call(&stage.a, "hold", &json!({}));
+    let work = tokio::spawn(async move { working.answer(hold).await });
+    let begun = within("the call begins", stage.probe.held.begun.acquire()).await;
+    begun.expect("open").forget();
+    stage.a.program.signal(Signal::TERM);
+    // Nobody lets the other call go before this one was ended.
+    let ended = waiting.message().await;
+    assert_eq!(
+        (&ended["id"], &ended["error"]["code"]),
+        (&json!(5), &json!(error::INTERNAL)),
+        "{ended}"
+    );
+    let words = ended["error"]["message"].as_str().expect("words");
+    assert!(
+        words.contains("stopping") && words.contains("make the call again"),
+        "{words}"
+    );
+    assert!(waiting.event().await.is_none(), "the stream ends with the answer");
+    stage.probe.release.notify_waiters();
+    let (status, answer) = within("the other answer", work).await.expect("no panic");
+    assert_eq!((status, text(&answer)), (200, "released"), "{answer}");
+    let end = within("the end of the bridge", stage.a.program.child.wait()).await;
+    assert!(end.expect("it ends").success());
+    // What the session was is there at the other bridge, and so the call can be made again.
+    let (answer, _) = converse(&asked, &stage.b, &stage.b, "elicit").await;
+    assert_eq!(text(&answer), "accept Ada", "{answer}");
     stage.end().await;
 }
 

@@ -214,3 +214,114 @@ async fn when_no_more_sessions_can_be_kept_a_client_hears_so_and_the_others_go_o
     }
     bus.close().await;
 }
+
+/// Asks for a session at a bridge; gives the status and the answer's id of it, or its error.
+async fn opened(bridge: &Bridge) -> (u16, String) {
+    let params = json!({
+        "protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": { "name": "t", "version": "1" },
+    });
+    let body = json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params });
+    let answer = sent(bridge.client("fixture").raw(body.to_string())).await;
+    let status = answer.status().as_u16();
+    if let Some(id) = answer.headers().get(header::SESSION_ID) {
+        return (status, id.to_str().expect("visible ASCII").to_owned());
+    }
+    assert!(answer.headers().contains_key(RETRY_AFTER), "{status}");
+    let refused: Value = answer.json().await.expect("JSON");
+    assert_eq!(refused["error"]["code"], -32000, "{refused}");
+    let words = refused["error"]["message"].as_str().expect("words");
+    assert!(
+        words.contains("DELETE") && words.contains("2026-07-28"),
+        "{words}"
+    );
+    (status, words.to_owned())
+}
+
+/// Two bridges that give a principal so many sessions, before a server.
+async fn limited(nats: &Nats, most: u64) -> (runtime::Bus, runtime::Host, [Bridge; 2], tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("trunkline.toml");
+    std::fs::write(&file, format!("max_sessions_per_principal = {most}\n")).expect("writes");
+    let file = file.display().to_string();
+    let more = ["--config", file.as_str()];
+    let bus = nats.bus().await;
+    let host = tests::fixture::serve(&bus, std::sync::Arc::default(), |_| {}).await;
+    let (a, b) = tokio::join!(
+        Bridge::start_with(nats, nats.url(), &more),
+        Bridge::start_with(nats, nats.url(), &more)
+    );
+    tokio::join!(a.knows("fixture"), b.knows("fixture"));
+    (bus, host, [a, b], folder)
+}
+
+#[tokio::test]
+async fn a_principal_has_so_many_sessions_at_all_bridges_together_and_those_that_are_ended_do_not_count() {
+    const MOST: usize = 12;
+    let nats = Nats::start().await;
+    let (bus, host, [a, b], _folder) = limited(&nats, MOST as u64).await;
+    // However many ask at the same time, there are never more; afterwards there is room for exactly the rest.
+    let crowd = (0..40).map(|n| opened(if n % 2 == 0 { &a } else { &b }));
+    let crowd = futures::future::join_all(crowd).await;
+    let mut given: Vec<String> = Vec::new();
+    for (status, id) in crowd {
+        match status {
+            200 => given.push(id),
+            _ => assert_eq!(status, 429, "{id}"),
+        }
+    }
+    assert!(given.len() <= MOST, "{}", given.len());
+    while given.len() < MOST {
+        let (status, id) = opened(&a).await;
+        assert_eq!(status, 200, "{id}");
+        given.push(id);
+    }
+    for bridge in [&a, &b] {
+        assert_eq!(opened(bridge).await.0, 429);
+    }
+    for (ending, opening) in [(&a, &b), (&b, &b), (&b, &a)] {
+        let session = Opened {
+            id: given.pop().expect("a session"),
+            server: "fixture",
+            answer: Value::Null,
+        };
+        assert_eq!(sent(session.delete(ending)).await.status(), 204);
+        assert_eq!(session.ask(opening, "ping", json!({})).await.0, 404);
+        let (status, id) = opened(opening).await;
+        assert_eq!(status, 200, "{id}");
+        given.insert(0, id);
+        assert_eq!(opened(opening).await.0, 429);
+    }
+    // Those that were given are as good as ever.
+    for id in given {
+        let session = Opened {
+            id,
+            server: "fixture",
+            answer: Value::Null,
+        };
+        assert_eq!(session.ask(&b, "ping", json!({})).await.0, 200);
+    }
+    host.stop().await;
+    bus.close().await;
+}
+
+#[tokio::test]
+async fn a_session_that_has_expired_does_not_count() {
+    let nats = Nats::start().await;
+    let bus = nats.bus().await;
+    // A bucket that is there is taken as it is.
+    let options = BucketOptions {
+        name: "sessions",
+        max_age: Duration::from_secs(2),
+        max_bytes: 1024 * 1024,
+        max_record_bytes: 64 * 1024,
+    };
+    Bucket::open(&bus, options).await.expect("opens");
+    let (own, host, [a, b], _folder) = limited(&nats, 1).await;
+    assert_eq!(opened(&a).await.0, 200);
+    assert_eq!(opened(&b).await.0, 429);
+    eventually("there is room again", async || opened(&b).await.0 == 200).await;
+    assert_eq!(opened(&a).await.0, 429);
+    host.stop().await;
+    own.close().await;
+    bus.close().await;
+}

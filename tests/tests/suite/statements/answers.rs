@@ -49,6 +49,42 @@ async fn a_tool_that_needs_what_a_client_lacks_is_refused_before_a_stream_opens(
 }
 
 #[tokio::test]
+async fn a_legacy_server_that_names_the_missing_capabilities_is_believed() {
+    let server = scripted(Era::Legacy, json!([plain_tool("picky")]), |asked| {
+        let required = match asked.body["params"]["arguments"]["names"].as_bool() {
+            Some(true) => json!({ "requiredCapabilities": { "sampling": {} } }),
+            _ => Value::Null,
+        };
+        (asked.called() == method::TOOLS_CALL).then(|| asked.error(200, error::MISSING_CAPABILITY, &required))
+    })
+    .await;
+    let platform = before(&[("server", &server)]).await;
+    let client = platform.client("server");
+    let call = |names: bool| json!({ "name": "picky", "arguments": { "names": names } });
+    let (status, refused) = answer(client.modern(method::TOOLS_CALL, call(true))).await;
+    assert_eq!(
+        (status, &refused["error"]["code"]),
+        (400, &json!(error::MISSING_CAPABILITY)),
+        "{refused}"
+    );
+    assert_eq!(
+        refused["error"]["data"],
+        json!({ "requiredCapabilities": { "sampling": {} } })
+    );
+    // Without that the number may mean anything there.
+    let (status, private) = answer(client.modern(method::TOOLS_CALL, call(false))).await;
+    assert_eq!(
+        (status, &private["error"]["code"]),
+        (200, &json!(error::INTERNAL)),
+        "{private}"
+    );
+    assert_eq!(
+        private["error"]["data"]["original"]["code"],
+        error::MISSING_CAPABILITY
+    );
+}
+
+#[tokio::test]
 async fn a_legacy_server_is_discovered_as_a_modern_one() {
     let remote = scripted(Era::Legacy, json!([plain_tool("a")]), |_| None).await;
     let file = children::scripted("child", "none", "") + &tests::remote::local("remote", &remote.url(), "");

@@ -1,11 +1,11 @@
-//! Tools that go on as tasks, between a modern client and a modern server: the platform carries them, and hosts none itself yet.
+//! Tasks of a modern client at a modern server: what is needed to get one, and to ask about it. `legacy_tasks.rs` has the rest.
 
 use bus_schema::{
     header,
     mcp::{error, meta, method},
 };
 use serde_json::{Value, json};
-use tests::{eventually, http::Client};
+use tests::http::Client;
 
 use super::{answer, declaring, with_fixture};
 
@@ -32,27 +32,6 @@ async fn start(client: &Client, tool: &str, arguments: Value) -> Value {
     task["taskId"].clone()
 }
 
-async fn get(client: &Client, task: &Value) -> Value {
-    let (status, got) = ask(client, method::TASKS_GET, json!({ "taskId": task })).await;
-    assert_eq!(
-        (status, &got["result"]["resultType"]),
-        (200, &json!("complete")),
-        "{got}"
-    );
-    got["result"].clone()
-}
-
-/// Waits until a task has come to a state.
-async fn until(client: &Client, task: &Value, state: &str) -> Value {
-    let mut last = Value::Null;
-    eventually(&format!("the task is {state}"), async || {
-        last = get(client, task).await;
-        last["status"] == state
-    })
-    .await;
-    last
-}
-
 #[tokio::test]
 async fn a_client_that_knows_no_tasks_gets_a_plain_result_or_hears_what_it_would_have_to_know() {
     let (platform, _host) = with_fixture().await;
@@ -75,67 +54,6 @@ async fn a_client_that_knows_no_tasks_gets_a_plain_result_or_hears_what_it_would
             "{refused}"
         );
     }
-}
-
-#[tokio::test]
-async fn a_task_is_told_flat_and_is_there_at_once() {
-    let (platform, _host) = with_fixture().await;
-    let client = platform.client("fixture");
-    let task = start(&client, "slow_compute", json!({ "seconds": 0.05 })).await;
-    assert_eq!(get(&client, &task).await["taskId"], task);
-    let ended = until(&client, &task, "completed").await;
-    assert!(ended["result"]["content"].is_array(), "{ended}");
-}
-
-#[tokio::test]
-async fn a_tool_that_fails_in_a_task_completes_it() {
-    let (platform, _host) = with_fixture().await;
-    let client = platform.client("fixture");
-    let task = start(&client, "failing_job", json!({})).await;
-    let ended = until(&client, &task, "completed").await;
-    assert_eq!(ended["result"]["isError"], true, "{ended}");
-    let task = start(&client, "protocol_error_job", json!({})).await;
-    let ended = until(&client, &task, "failed").await;
-    assert!(ended["error"]["code"].is_i64(), "{ended}");
-}
-
-#[tokio::test]
-async fn a_task_waits_for_the_answers_that_are_missing_and_for_no_others() {
-    let (platform, _host) = with_fixture().await;
-    let client = platform.client("fixture");
-    let task = start(&client, "multi_input", json!({})).await;
-    let keys = |told: &Value| -> Vec<String> {
-        let asked = told["inputRequests"].as_object().into_iter().flatten();
-        asked.map(|(key, _)| key.clone()).collect()
-    };
-    let mut asked = Vec::new();
-    eventually("both are asked", async || {
-        asked = keys(&get(&client, &task).await);
-        asked.len() == 2
-    })
-    .await;
-    let named = |name: &str| json!({ "action": "accept", "content": { "name": name } });
-    let update = async |responses: Value| {
-        let params = json!({ "taskId": task, "inputResponses": responses });
-        let (status, taken) = ask(&client, method::TASKS_UPDATE, params).await;
-        assert_eq!(
-            (status, &taken["result"]["resultType"]),
-            (200, &json!("complete")),
-            "{taken}"
-        );
-    };
-    update(json!({ (asked[0].clone()): named("one"), "nobody-asked": named("x") })).await;
-    eventually("one question is left", async || {
-        let told = get(&client, &task).await;
-        told["status"] == "input_required" && keys(&told) == [asked[1].clone()]
-    })
-    .await;
-    // The answered key is used up; a second answer to it changes nothing.
-    update(json!({ (asked[0].clone()): named("other") })).await;
-    update(json!({ (asked[1].clone()): named("two") })).await;
-    let ended = until(&client, &task, "completed").await;
-    let words = ended["result"]["content"][0]["text"].as_str().expect("a text");
-    assert!(words == "one and two" || words == "two and one", "{words}");
 }
 
 #[tokio::test]

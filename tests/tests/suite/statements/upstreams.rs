@@ -1,11 +1,7 @@
 //! How servers are found out, left, and got back, as clients see it.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicU32, Ordering},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::{http::StatusCode, response::Response};
 use bus_schema::mcp::{error, method};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -14,17 +10,13 @@ use tests::{
     http::{Client, text},
     parts,
     platform::Platform,
-    scripted::{Asked, Events, Scripted, message, status, typed},
+    scripted::{Events, Scripted, status},
     stream::Stream,
     within,
 };
-use tokio::sync::mpsc;
 
-use super::{Era, before, plain_tool, result};
+use super::{before, plain_tool};
 use crate::processes::up::Up;
-
-/// How a server refuses the modern question.
-type Refuse = fn(&Asked) -> Response;
 
 fn probed(id: &str, answer: &str) -> String {
     let program = parts::script("probed.py");
@@ -59,51 +51,6 @@ async fn a_child_that_knows_no_modern_question_is_asked_the_old_one_and_one_that
             id != "modern",
             "{id}: {heard:?}"
         );
-    }
-}
-
-#[tokio::test]
-async fn a_remote_server_that_names_versions_stays_modern_and_any_other_refusal_leads_to_the_old_question() {
-    let tools = || json!([plain_tool("echo")]);
-    let probes = Arc::<AtomicU32>::default();
-    let picky = Scripted::start(move |asked| {
-        let is_first = asked.called() == method::DISCOVER && probes.fetch_add(1, Ordering::SeqCst) == 0;
-        let data = json!({ "supported": ["2026-07-28"], "requested": "2026-07-28" });
-        let answer = match is_first {
-            true => asked.error(400, error::UNSUPPORTED_VERSION, &data),
-            false => asked.modern(&tools()),
-        };
-        async move { answer }
-    })
-    .await;
-    let refusals: [(&str, Refuse); 4] = [
-        ("empty", |_| status(400)),
-        ("private", |asked| asked.error(400, -32000, &Value::Null)),
-        ("words", |_| {
-            typed(StatusCode::BAD_REQUEST, "text/plain", "no session")
-        }),
-        ("unknown", |asked| {
-            asked.error(200, error::METHOD_NOT_FOUND, &Value::Null)
-        }),
-    ];
-    let mut olds = Vec::new();
-    for (id, refuse) in refusals {
-        let server = Scripted::start(move |asked| async move {
-            match asked.called() {
-                method::DISCOVER => refuse(&asked),
-                _ => asked.legacy("a-session", &tools()),
-            }
-        })
-        .await;
-        olds.push((id, server));
-    }
-    let mut servers = vec![("picky", &picky)];
-    servers.extend(olds.iter().map(|(id, server)| (*id, server)));
-    let platform = before(&servers).await;
-    for (id, server) in servers {
-        let answer = platform.client(id).call("echo", json!({ "a": 1 })).await;
-        assert_eq!(text(&answer), r#"{"a":1}"#, "{id}: {answer}");
-        assert_eq!(server.asked(method::INITIALIZE).is_empty(), id == "picky", "{id}");
     }
 }
 
@@ -196,67 +143,4 @@ async fn a_child_is_read_on_its_standard_output_alone_and_listeners_outlive_its_
         }
     }
     assert_eq!(text(&client.call("noisy", json!({})).await), "the truth");
-}
-
-#[tokio::test]
-async fn a_modern_client_that_goes_away_ends_its_call_at_a_remote_server_of_either_era() {
-    for era in [Era::Modern, Era::Legacy] {
-        let (calls_in, mut calls) = mpsc::channel::<(Asked, Events)>(4);
-        let server = Scripted::start(move |asked| {
-            let calls_in = calls_in.clone();
-            async move {
-                let tools = json!([plain_tool("wait"), plain_tool("echo")]);
-                if asked.body["params"]["name"] == "wait" {
-                    let (events, answer) = Events::open();
-                    calls_in.send((asked, events)).await.expect("the test waits");
-                    return answer;
-                }
-                match era {
-                    Era::Modern => asked.modern(&tools),
-                    Era::Legacy if asked.called() == method::CANCELLED => {
-                        message(StatusCode::ACCEPTED, &Value::Null)
-                    }
-                    Era::Legacy => asked.legacy("a-session", &tools),
-                }
-            }
-        })
-        .await;
-        let platform = before(&[("server", &server)]).await;
-        let client = platform.client("server");
-        let params = json!({ "name": "wait", "arguments": {}, "_meta": { "progressToken": "mine" } });
-        let request = client.modern(method::TOOLS_CALL, params).send();
-        let begun = async {
-            let (asked, events) = calls.recv().await.expect("the call comes");
-            let token = &asked.body["params"]["_meta"]["progressToken"];
-            let params = json!({ "progressToken": token, "progress": 1 });
-            events
-                .send(&json!({ "jsonrpc": "2.0", "method": method::PROGRESS, "params": params }))
-                .await;
-            (asked, events)
-        };
-        let (response, (asked, events)) =
-            within("the call begins", async { tokio::join!(request, begun) }).await;
-        let mut stream = Stream::of(response.expect("an answer"));
-        let told = stream.message().await;
-        assert_eq!(told["params"]["progressToken"], "mine", "{told}");
-        drop(stream);
-        match era {
-            Era::Modern => events.dropped().await,
-            Era::Legacy => {
-                let cancelled = server.was_asked(method::CANCELLED, 1).await;
-                assert_eq!(cancelled.len(), 1);
-                assert_eq!(cancelled[0].body["params"]["requestId"], asked.body["id"]);
-            }
-        }
-        // What it says of that call from now on reaches nobody; the next call gets its own answer and nothing else.
-        let params = json!({ "name": "echo", "arguments": { "a": 1 } });
-        let next = result(&client, method::TOOLS_CALL, params).await;
-        assert_eq!(next["content"][0]["text"], r#"{"a":1}"#, "{era:?}: {next}");
-        if era == Era::Modern {
-            assert!(
-                server.asked(method::CANCELLED).is_empty(),
-                "closing the stream is the word"
-            );
-        }
-    }
 }

@@ -1,0 +1,48 @@
+//! Reads the configuration file again when it changes, and starts, stops or restarts the servers whose lines have changed.
+//!
+//! A file that cannot be used changes nothing. What else than servers and the time limits of tools has changed needs a restart.
+
+use std::{convert::Infallible, time::Duration};
+
+use tokio::{
+    fs,
+    time::{MissedTickBehavior, interval},
+};
+use tracing::{info, warn};
+
+use crate::{
+    config::Config,
+    node::{Adds, Node},
+};
+
+/// How often the file is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Follows the file for as long as it is polled.
+pub(super) async fn keep(node: &mut Node, mut config: Config, adds: Adds) -> Infallible {
+    let mut seen = fs::read(config.file()).await.ok();
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        looks.tick().await;
+        let now = fs::read(config.file()).await.ok();
+        // A file that is not there is about to be replaced, or its servers are to stay as they are.
+        if now.is_none() || now == seen {
+            continue;
+        }
+        seen = now;
+        match config.again() {
+            Ok(new) => {
+                let changed = node.reload(&config, &new, adds).await;
+                info!(file = %config.file().display(), servers = changed.join(", "), "took the changed configuration file");
+                config = new;
+            }
+            Err(error) => {
+                warn!(
+                    error = format!("{error:#}"),
+                    "the changed configuration file cannot be used; everything stays as it was"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! `trunkline servers add`: registers a remote server, or all that a file names.
+
+use anyhow::{Context as _, bail};
+use bridges::{admin::Private, upstream::remote::RemoteOptions};
+use bus_schema::{
+    Principal,
+    registry::{Auth, Declaration, Over, Put, Was},
+};
+use runtime::Bus;
+use serde_json::{Value, json};
+
+use super::output;
+use crate::{args::AddServer, config::Config, fleet_file, node::Node};
+
+pub(super) async fn run(node: &Node, config: &Config, add: AddServer) -> anyhow::Result<()> {
+    let declarations = match &add.file {
+        Some(path) => fleet_file::read(path)?,
+        None => vec![declared(&add)?],
+    };
+    let over = if add.replace {
+        Over::Anything
+    } else {
+        Over::Nothing
+    };
+    let mut all = Vec::with_capacity(declarations.len());
+    for declaration in declarations {
+        let (id, url) = (declaration.id.clone(), declaration.url.clone());
+        let was = register(node.bus(), config, declaration, over).await?;
+        if !add.ask.json {
+            let done = match was {
+                Was::New => "registered",
+                Was::Changed => "replaced",
+                Was::Same => "has already",
+            };
+            output::line(&format!("{done} server `{id}` at {url}"));
+        }
+        all.push(json!({ "id": id, "was": was }));
+    }
+    if add.ask.json {
+        output::json(&all)?;
+    }
+    Ok(())
+}
+
+/// Registers one server, after all that can be judged here has been.
+pub(in crate::commands) async fn register(
+    bus: &Bus,
+    config: &Config,
+    declaration: Declaration,
+    over: Over,
+) -> anyhow::Result<Was> {
+    let id = declaration.id.clone();
+    let judged = || {
+        declaration.check()?;
+        if declaration.allow_private && config.private() == Private::Refused {
+            bail!(
+                "servers at private addresses may not be registered here; allow_private = true under [registry] allows it"
+            );
+        }
+        Ok(RemoteOptions::check_declared(&declaration)?)
+    };
+    judged().with_context(|| format!("server `{id}` cannot be registered"))?;
+    let written = bus
+        .register(&Principal::developer(), &Put { declaration, over })
+        .await;
+    let written = written.with_context(|| format!("server `{id}` was not registered"))?;
+    Ok(written.was)
+}
+
+fn declared(add: &AddServer) -> anyhow::Result<Declaration> {
+    let (Some(id), Some(url)) = (&add.id, &add.url) else {
+        bail!("an id and a URL are needed: trunkline servers add weather https://weather.example.com/mcp");
+    };
+    let knob = |name: &str, text: &str| -> anyhow::Result<Value> {
+        let known = match name {
+            "era" => ["auto", "legacy", "modern"].as_slice(),
+            _ => ["auto", "http", "sse", "ws"].as_slice(),
+        };
+        if !known.contains(&text) {
+            bail!("--{name} is `{text}`; use one of {}", known.join(", "));
+        }
+        Ok(json!(text))
+    };
+    let mut headers = serde_json::Map::new();
+    for header in &add.headers {
+        let (name, value) = header
+            .split_once(':')
+            .with_context(|| format!("--header is `{header}`; write \"Name: value\""))?;
+        headers.insert(name.trim().to_owned(), json!(value.trim()));
+    }
+    Ok(Declaration {
+        name: add.name.clone(),
+        title: add.title.clone(),
+        description: add.description.clone(),
+        transport: serde_json::from_value(knob("transport", &add.transport)?)?,
+        era: serde_json::from_value(knob("era", &add.era)?)?,
+        version: add.server_version.clone(),
+        tags: add.tags.clone(),
+        auth: add
+            .bearer_env
+            .clone()
+            .map_or(Auth::None, |token_env| Auth::Bearer { token_env }),
+        headers: serde_json::from_value(Value::Object(headers))?,
+        allow_private: add.allow_private,
+        health_url: add.health_url.clone(),
+        owner: add.owner.clone(),
+        replicas: add.replicas,
+        ..Declaration::new(id.parse()?, url)
+    })
+}
