@@ -5,6 +5,7 @@ mod fleet;
 mod naming;
 mod openapi;
 mod servers;
+mod virtuals;
 
 use std::{io, net::SocketAddr, time::SystemTime};
 
@@ -48,7 +49,9 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
 
 /// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
 pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    servers::routes(fleet).with_state(())
+    servers::routes(fleet.clone())
+        .merge(virtuals::routes(fleet))
+        .with_state(())
 }
 
 /// What clients of the official MCP registry ask, for a process that serves Streamable HTTP.

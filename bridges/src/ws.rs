@@ -40,7 +40,24 @@ pub(crate) async fn all_servers(
     Extension(who): Extension<Admitted>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    let endpoint = door.shared.clone();
+    open(door, endpoint, who, upgrade)
+}
+
+pub(crate) async fn all_tools(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
     open(door, Endpoint::All, who, upgrade)
+}
+
+pub(crate) async fn search(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    open(door, Endpoint::Search, who, upgrade)
 }
 
 pub(crate) async fn one_server(

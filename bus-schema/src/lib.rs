@@ -18,6 +18,7 @@ pub mod subject;
 pub mod token;
 pub mod trace;
 pub mod upstream;
+pub mod virtual_server;
 
 pub use card::{ServerCard, ServerId};
 pub use codec::ContentType;

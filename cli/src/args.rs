@@ -79,8 +79,11 @@ pub enum Command {
     #[command(after_help = SERVERS_EXAMPLES)]
     Servers(Servers),
     /// Show the tools on the bus
-    #[command(after_help = "Examples:\n  trunkline tools\n  trunkline tools --server products --json")]
+    #[command(after_help = TOOLS_EXAMPLES)]
     Tools(Tools),
+    /// Endpoints of chosen tools, prompts and resources of several servers
+    #[command(after_help = VIRTUAL_EXAMPLES)]
+    Virtual(Virtual),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
     Call(Call),
@@ -94,6 +97,20 @@ pub enum Command {
     #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
     Completions(Completions),
 }
+
+const TOOLS_EXAMPLES: &str = "\
+Examples:
+  trunkline tools
+  trunkline tools --tag catalogue
+  trunkline tools --search 'find a product' --limit 5
+  trunkline tools --server products --json";
+
+const VIRTUAL_EXAMPLES: &str = "\
+Examples:
+  trunkline virtual add desk.json
+  trunkline virtual add --id desk --tool 'products.search=find' --tool 'crm.get_*'
+  trunkline virtual show desk
+  trunkline virtual remove desk";
 
 const SERVERS_EXAMPLES: &str = "\
 Examples:
@@ -305,9 +322,76 @@ pub struct Tools {
     /// Show this server's only
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
+    /// Show those of servers with this tag only; with several, servers that have them all
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Show what fits these words, the best first
+    #[arg(long, value_name = "WORDS")]
+    pub search: Option<String>,
+    /// Show so many at most [default: 20 of a search, else all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,
+}
+
+/// `trunkline virtual`
+#[derive(Clone, Debug, Args)]
+pub struct Virtual {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: VirtualCommand,
+}
+
+/// What is done with virtual servers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum VirtualCommand {
+    /// Define one, from a file or from flags
+    Add(VirtualAdd),
+    /// Forget one
+    Remove(VirtualId),
+    /// Show those that are defined
+    List(Ask),
+    /// Show the definition of one
+    Show(VirtualId),
+}
+
+/// `trunkline virtual add`
+#[derive(Clone, Debug, Default, Args)]
+pub struct VirtualAdd {
+    /// A file with the definition as JSON; `-` reads it from standard input
+    #[arg(value_name = "FILE", conflicts_with_all = ["tools", "prompts", "resources", "title", "description"])]
+    pub file: Option<PathBuf>,
+    /// Its id
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Its name for people
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// What it is good for
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// A tool, `*` stands for any text; with `=` the name that it gets
+    #[arg(long = "tool", value_name = "SERVER.TOOL[=NAME]")]
+    pub tools: Vec<String>,
+    /// A prompt, in the same way
+    #[arg(long = "prompt", value_name = "SERVER.PROMPT[=NAME]")]
+    pub prompts: Vec<String>,
+    /// A resource or resource template
+    #[arg(long = "resource", value_name = "SERVER.URI")]
+    pub resources: Vec<String>,
+    /// Take the place of one that is there
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Which virtual server.
+#[derive(Clone, Debug, Args)]
+pub struct VirtualId {
+    /// Its id
+    #[arg(value_name = "ID")]
+    pub id: String,
 }
 
 /// `trunkline call`

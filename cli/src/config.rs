@@ -15,11 +15,12 @@ use anyhow::{Context as _, bail};
 use bridges::{
     admin::{Naming, Private},
     auth::Auth,
+    front::Endpoint,
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
     upstream::remote::HEALTH_EVERY,
 };
-use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX};
+use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX, virtual_server::VirtualServer};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -65,6 +66,10 @@ pub struct Config {
     pub health_every: Duration,
     /// How servers are named to clients of the catalogue.
     pub naming: Naming,
+    /// What is shown where no server is named.
+    pub endpoint: Endpoint,
+    /// Virtual servers.
+    pub virtuals: Vec<VirtualServer>,
     /// A file of remote servers that are registered at the start.
     pub bootstrap: Option<PathBuf>,
     /// External servers.
@@ -97,6 +102,10 @@ struct File {
     #[serde(default)]
     registry: RegistryTable,
     #[serde(default)]
+    endpoint: EndpointTable,
+    #[serde(default, rename = "virtual")]
+    virtuals: Vec<VirtualServer>,
+    #[serde(default)]
     servers: Vec<ServerLine>,
     #[serde(default)]
     auth: AuthSection,
@@ -116,6 +125,22 @@ struct RegistryTable {
     allow_private: Option<bool>,
     health_every_secs: Option<u64>,
     namespace: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointTable {
+    #[serde(default)]
+    mode: Mode,
+}
+
+/// How the tools of all servers are shown.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    #[default]
+    All,
+    Search,
 }
 
 impl Config {
@@ -163,6 +188,11 @@ impl Config {
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
+            endpoint: match file.endpoint.mode {
+                Mode::All => Endpoint::All,
+                Mode::Search => Endpoint::Search,
+            },
+            virtuals: file.virtuals,
             bootstrap: file.bootstrap,
             servers: file.servers,
             auth: file.auth,
@@ -272,6 +302,17 @@ impl Config {
                 );
             }
             server.check()?;
+        }
+        for server in &self.virtuals {
+            if !ids.insert(server.id.as_str()) {
+                bail!(
+                    "id `{}` of a [[virtual]] server is used twice; give each server its own",
+                    server.id
+                );
+            }
+            server
+                .check()
+                .with_context(|| format!("[[virtual]] server `{}` cannot be used", server.id))?;
         }
         Ok(())
     }
@@ -415,6 +456,29 @@ mod tests {
         ] {
             expect_refusal(text, words);
         }
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_named_with_what_would_be_right() {
+        for (text, words) in [
+            (
+                "[endpoint]\nmode = \"some\"",
+                ["line 2", "unknown variant `some`", "search"],
+            ),
+            (
+                "[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\" }]",
+                ["[[virtual]] server `v`", "`items`", "such as \"*\""],
+            ),
+            (
+                "[[servers]]\nid = \"v\"\ncommand = [\"x\"]\n[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\", tools = [\"*\"] }]",
+                ["`v`", "[[virtual]]", "twice"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+        let config = load("[endpoint]\nmode = \"search\"\n[[virtual]]\nid = \"v\"\nitems = [{ tags = [\"t\"], tools = [\"*\"] }]")
+            .expect("loads");
+        assert_eq!((config.endpoint, config.virtuals.len()), (Endpoint::Search, 1));
     }
 
     pub(super) fn expect_refusal(text: &str, words: [&str; 3]) {

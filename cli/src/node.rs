@@ -22,6 +22,7 @@ use runtime::{
     nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
+    virtuals::Virtuals,
 };
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -183,7 +184,9 @@ impl Node {
         }
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
-        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout, config.scopes()?);
+        let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
+        let (timeout, scopes) = (config.call_timeout, config.scopes()?);
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes);
         self.front = Some(front.clone());
         Ok(front)
     }
@@ -321,6 +324,7 @@ impl Node {
         let front = self.front(config).await?;
         let options = HttpOptions {
             fleet: self.fleet(config).await?,
+            shared: config.endpoint.clone(),
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,

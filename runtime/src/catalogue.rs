@@ -130,6 +130,18 @@ impl List {
         Self { items, places }
     }
 
+    /// A list of items that are written out; those that have no name are left out.
+    #[cfg(test)]
+    pub(crate) fn read(items: &[&str]) -> Self {
+        let raw = items.iter().map(|item| serde_json::from_str(item).expect("JSON"));
+        Self::new(raw.filter_map(read_item).collect())
+    }
+
+    /// Where an item stands, by its name or URI.
+    pub(crate) fn place(&self, key: &str) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
     /// Whether it consists of just these items.
     fn shows(&self, items: &[Item]) -> bool {
         items.len() == self.items.len()

@@ -1,9 +1,12 @@
 //! What the platform knows of its servers: what is declared, who runs it, who is on the bus, and how each does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Naming, rfc3339};
-use crate::{front::Front, upstream::canonical};
+use crate::{
+    front::{Endpoint, Front},
+    upstream::canonical,
+};
 use bus_schema::{
     ProtocolVersion, ServerCard, ServerId,
     mcp::Era,
@@ -16,6 +19,7 @@ use runtime::{
     load::Load,
     placement::{Owner, Owners},
     registry::Registry,
+    virtuals::Virtual,
 };
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
@@ -74,6 +78,28 @@ pub(crate) struct Server {
     pub(super) card: Option<ServerCard>,
     replicas: Vec<ServerCard>,
     pub(super) seen: Option<Seen>,
+    source: Source,
+}
+
+/// Where a server comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// It was declared.
+    Registry,
+    /// It joined the bus by itself.
+    Bus,
+    /// It is made of chosen things of others.
+    Virtual,
+}
+
+impl Source {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Bus => "bus",
+            Self::Virtual => "virtual",
+        }
+    }
 }
 
 impl Fleet {
@@ -125,11 +151,55 @@ impl Fleet {
                 servers.insert(id.clone(), self.server_of(&snapshot, &id, declared));
             }
         }
+        for (id, known) in &self.front.virtuals().table().servers {
+            servers.insert(id.clone(), self.virtual_server(&snapshot, known));
+        }
         servers
+    }
+
+    /// Whether a server of that id is declared, be it there or not.
+    pub(crate) fn declares(&self, id: &ServerId) -> bool {
+        let registry = self.declared.as_ref().map(|(registry, _)| registry);
+        registry.is_some_and(|registry| registry.get(DEFAULT_TENANT, id).is_some())
+    }
+
+    /// A virtual server as one: it is well while all are that it names.
+    fn virtual_server(&self, snapshot: &Snapshot, known: &Virtual) -> Server {
+        let id = &known.definition.id;
+        let named = known
+            .definition
+            .items
+            .iter()
+            .filter_map(|item| item.server.as_ref());
+        let away: BTreeSet<&str> = named
+            .filter(|server| snapshot.server(server).is_none() || snapshot.trouble(server).is_some())
+            .map(ServerId::as_str)
+            .collect();
+        let reason = (!away.is_empty()).then(|| {
+            let away: Vec<&str> = away.into_iter().collect();
+            format!("not all of its members can be used: {}", away.join(", "))
+        });
+        Server {
+            id: id.clone(),
+            status: if reason.is_some() {
+                Status::Degraded
+            } else {
+                Status::Healthy
+            },
+            reason,
+            declared: None,
+            card: self.front.card(&Endpoint::Server(id.clone())),
+            replicas: Vec::new(),
+            seen: None,
+            source: Source::Virtual,
+        }
     }
 
     /// One server, if it is declared or on the bus.
     pub(crate) fn server(&self, id: &ServerId) -> Option<Server> {
+        if let Some(known) = self.front.virtuals().get(id) {
+            return Some(self.virtual_server(&self.front.directory().snapshot(), &known));
+        }
         let registry = self.declared.as_ref().map(|(registry, _)| registry);
         let declared = registry.and_then(|registry| registry.get(DEFAULT_TENANT, id));
         let declared = declared.map(|entry| (entry.value, entry.revision));
@@ -155,6 +225,11 @@ impl Fleet {
             id: id.clone(),
             status,
             reason,
+            source: if declared.is_some() {
+                Source::Registry
+            } else {
+                Source::Bus
+            },
             declared,
             card: snapshot.server(id).cloned(),
             replicas,
@@ -210,7 +285,7 @@ impl Server {
             "description": description.or(card.and_then(|card| card.instructions.as_ref())),
             "version": version.or(card.map(|card| &card.version)),
             "tags": self.tags(),
-            "source": if declared.is_some() { "registry" } else { "bus" },
+            "source": self.source.as_str(),
             "status": self.status.as_str(),
             "reason": self.reason,
             "lastSeen": self.last_seen(),
@@ -227,7 +302,9 @@ impl Server {
             told["registeredBy"] = json!(entry.registered_by);
             told["revision"] = json!(revision);
         }
-        if let Some(card) = card {
+        if let Some(card) = card.filter(|_| self.source == Source::Virtual) {
+            told["capabilities"] = json!(card.capabilities);
+        } else if let Some(card) = card {
             told["protocol"] = json!({ "era": era(card), "version": card.protocol_version });
             told["capabilities"] = json!(card.capabilities);
             told["counts"] =

@@ -33,7 +33,7 @@ pub(super) fn routes(fleet: Fleet) -> Router {
 
 /// Why a request is not granted.
 #[derive(Debug)]
-struct Refused {
+pub(super) struct Refused {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -41,7 +41,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -50,11 +50,11 @@ impl Refused {
         }
     }
 
-    fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(super) fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: Some(field.into()),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
@@ -225,6 +225,11 @@ async fn write(
         .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
     RemoteOptions::check_declared(&declaration)
         .map_err(|error| Refused::unusable("url", error.to_string()))?;
+    let id = &declaration.id;
+    if fleet.front.virtuals().get(id).is_some() {
+        let message = format!("`{id}` is a virtual server; choose another id");
+        return Err(Refused::new(StatusCode::CONFLICT, "exists", message));
+    }
     let bus = fleet.front.bus();
     let written = bus
         .register(&operator.principal, &Put { declaration, over })
@@ -248,6 +253,10 @@ async fn remove(
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     let server = find(&fleet, &id)?;
+    if fleet.front.virtuals().get(&server.id).is_some() {
+        let message = format!("server `{id}` is a virtual one; remove it at /virtual-servers/{id}");
+        return Err(Refused::new(StatusCode::CONFLICT, "is_virtual", message));
+    }
     if server.declared.is_none() {
         let message = format!(
             "server `{id}` was not registered; it is on the bus by itself, and leaves when its process does"
@@ -305,7 +314,7 @@ async fn read_declaration(body: Body, id: Option<&ServerId>) -> Result<Declarati
 }
 
 /// The revision that a change is meant for.
-fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     let Some(value) = headers.get(header::IF_MATCH) else {
         return Ok(None);
     };
@@ -322,7 +331,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     revision.map(Some).ok_or_else(wrong)
 }
 
-fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
+pub(super) fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
     let etag = revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok());
     if let Some(etag) = etag {
         response.headers_mut().insert(header::ETAG, etag);

@@ -74,6 +74,10 @@ pub(crate) fn endpoint(path: &str) -> Option<String> {
     };
     match rest.split_once('/') {
         None if matches!(rest, "mcp" | "ws" | "sse") => Some(format!("{server}/{rest}")),
+        // Another view of the same resource.
+        Some((transport @ ("mcp" | "ws"), "all" | "search")) if server.is_empty() => {
+            Some(format!("/{transport}"))
+        }
         // What is posted there belongs to the stream.
         Some(("messages", channel)) if !channel.contains('/') => Some(format!("{server}/sse")),
         _ => None,

@@ -28,15 +28,15 @@ use crate::askable::Askable;
 use crate::request::Incoming;
 
 /// How long a list waits for a server that does not answer.
-const LIST_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// How long a list without some server is used before that one is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The same for a list that shows of some server only what every client sees.
 const ASK_AGAIN_FOR_MORE: Duration = Duration::from_secs(30);
 /// For how many sets of what clients can be asked the lists are kept; beyond, those go that nobody has asked for longest.
 const MAX_SHAPES: usize = 16;
 /// The `_meta` key that names servers which a list misses.
-const MISSING_KEY: &str = "io.trunkline/missing";
+pub(super) const MISSING_KEY: &str = "io.trunkline/missing";
 
 /// The lists of all servers as one.
 pub(super) struct Aggregate {
@@ -245,7 +245,7 @@ fn write_list(list: Listed, servers: &[(ServerId, Arc<List>)], missing: &[Server
 }
 
 /// An item under another name; every other byte stays.
-fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
+pub(super) fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
     #[derive(serde::Deserialize)]
     struct Named<'a> {
         #[serde(borrow)]

@@ -24,7 +24,7 @@ impl Front {
         let (server, name) = match endpoint {
             Endpoint::Server(id) => (id.clone(), name),
             // What belongs to no server is not found later.
-            Endpoint::All => match name.and_then(ServerId::split_prefixed) {
+            Endpoint::All | Endpoint::Search => match name.and_then(ServerId::split_prefixed) {
                 Some((id, name)) => (id, Some(name)),
                 None => return Ok(()),
             },

@@ -75,7 +75,7 @@ fn scheme(uri: &str) -> Option<&str> {
 }
 
 /// Whether a URI may come from an RFC 6570 template: the fixed pieces stand in it, in order and at both ends.
-fn fits(template: &str, uri: &str) -> bool {
+pub(super) fn fits(template: &str, uri: &str) -> bool {
     let literals: Vec<&str> = template
         .split('{')
         .map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after))

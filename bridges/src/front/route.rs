@@ -171,7 +171,7 @@ impl Front {
 
 /// A request whose caller does not declare tasks. This endpoint does not have them, as a task's id does not say whose it is: nobody
 /// could ask here what becomes of one.
-fn without_tasks(incoming: &Incoming, body: Bytes) -> Bytes {
+pub(super) fn without_tasks(incoming: &Incoming, body: Bytes) -> Bytes {
     if !incoming.meta.declares_tasks {
         return body;
     }

@@ -97,7 +97,7 @@ pub(super) fn step_up(
     let error = RpcError::insufficient_scope(&scopes);
     let refusal = door.gate.step_up(scopes);
     let path = match endpoint {
-        Endpoint::All => format!("/{transport}"),
+        Endpoint::All | Endpoint::Search => format!("/{transport}"),
         Endpoint::Server(id) => format!("/servers/{id}/{transport}"),
     };
     let mut response = answer::error(refusal.status(), id, &error);

@@ -1,4 +1,4 @@
-//! The HTTP door: Streamable HTTP for both eras on `/mcp` (all servers) and `/servers/{id}/mcp` (one).
+//! The HTTP door: Streamable HTTP for both eras on `/mcp` (all servers; `/mcp/all` and `/mcp/search` say how) and `/servers/{id}/mcp` (one).
 //!
 //! A request passes the origin guard, is told apart by era, and goes to the modern ladder or to the legacy room. What both share,
 //! turning an answer into JSON or an event stream, lives in `answer`.
@@ -58,6 +58,8 @@ pub struct HttpOptions {
     pub allowed: Vec<String>,
     /// Which protocols are spoken.
     pub serves: Serves,
+    /// What the paths show that name no server: all servers, or a search of their tools.
+    pub shared: Endpoint,
     /// What is told of servers.
     pub fleet: admin::Fleet,
     /// How many connections it holds; one more is refused with 503.
@@ -122,6 +124,8 @@ pub(crate) struct Door {
     pub(crate) front: Front,
     room: Room,
     allowed: Arc<Allowed>,
+    /// What the paths show that name no server.
+    pub(crate) shared: Endpoint,
     pub(crate) gate: Arc<Gate>,
     pub(crate) stop: CancellationToken,
     /// WebSocket conversations, which outlive the request that began them.
@@ -173,6 +177,7 @@ impl HttpDoor {
             front: room.front.clone(),
             room,
             allowed,
+            shared: options.shared,
             gate: Arc::new(gate),
             stop: stop.clone(),
             conversations: TaskTracker::new(),
@@ -219,12 +224,16 @@ fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
     if serves != Serves::WebSocket {
         router = router
             .route("/mcp", any(all_servers))
+            .route("/mcp/all", any(all_tools))
+            .route("/mcp/search", any(search))
             .route("/servers/{id}/mcp", any(one_server))
             .merge(sse::routes());
     }
     if serves != Serves::Http {
         router = router
             .route("/ws", any(ws::all_servers))
+            .route("/ws/all", any(ws::all_tools))
+            .route("/ws/search", any(ws::search))
             .route("/servers/{id}/ws", any(ws::one_server));
     }
     let operating = middleware::from_fn_with_state(door.clone(), admission::operate);
@@ -250,7 +259,20 @@ async fn all_servers(
     Extension(who): Extension<Admitted>,
     request: Request,
 ) -> Response {
+    let endpoint = door.shared.clone();
+    handle(door, endpoint, &who, request).await
+}
+
+async fn all_tools(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    request: Request,
+) -> Response {
     handle(door, Endpoint::All, &who, request).await
+}
+
+async fn search(State(door): State<Door>, Extension(who): Extension<Admitted>, request: Request) -> Response {
+    handle(door, Endpoint::Search, &who, request).await
 }
 
 async fn one_server(

@@ -47,7 +47,7 @@ pub(super) fn routes() -> Router<Door> {
 }
 
 async fn open_all(State(door): State<Door>, Extension(who): Extension<Admitted>) -> Response {
-    open(&door, Endpoint::All, who)
+    open(&door, door.shared.clone(), who)
 }
 
 async fn open_one(
@@ -68,7 +68,7 @@ async fn take_all(
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    take(&door, &Endpoint::All, &channel, &who, &headers, body).await
+    take(&door, &door.shared, &channel, &who, &headers, body).await
 }
 
 async fn take_one(
@@ -194,7 +194,7 @@ fn channel_key(principal: &Principal, endpoint: &Endpoint, channel: &str) -> Str
 
 fn path(endpoint: &Endpoint) -> String {
     match endpoint {
-        Endpoint::All => String::new(),
+        Endpoint::All | Endpoint::Search => String::new(),
         Endpoint::Server(id) => format!("/servers/{id}"),
     }
 }

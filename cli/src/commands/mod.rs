@@ -14,3 +14,4 @@ mod stopping;
 pub(crate) mod tail;
 pub(crate) mod tools;
 pub(crate) mod up;
+pub(crate) mod virtual_servers;

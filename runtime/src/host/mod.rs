@@ -16,7 +16,7 @@ mod work;
 
 use std::time::Duration;
 
-pub(crate) use deprecated::KEY as DEPRECATED_KEY;
+pub(crate) use deprecated::{KEY as DEPRECATED_KEY, is_marked};
 pub use run::{Host, HostHealth};
 pub use server::{HostOptions, McpServer, Outcome, Parts, Visibility};
 pub(crate) use services::CARD_KEY;
