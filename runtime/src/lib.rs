@@ -30,4 +30,4 @@ pub use bus::{Bus, BusError, BusOptions};
 pub use call::{Answer, Call, CallError, Retry};
 pub use catalogue::Catalogue;
 pub use directory::Directory;
-pub use host::{Host, HostHealth, HostOptions, McpServer, Outcome, Parts, Visibility};
+pub use host::{Breaker, Host, HostHealth, HostOptions, McpServer, Outcome, Parts, Verdict, Visibility};

@@ -10,7 +10,7 @@ use bus_schema::{
     mcp::{meta, method},
     rpc::{self, Kind, Message},
 };
-use runtime::Outcome;
+use runtime::{Outcome, Verdict};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
@@ -70,7 +70,7 @@ pub(super) fn take_skipped(link: &Link, skipped: &Skipped) -> Result<(), RpcErro
     let error = answer::too_long(skipped.bytes);
     match entry {
         Some(entry) => {
-            entry.fail(&error);
+            entry.refuse(&error, Verdict::Answered);
             Ok(())
         }
         None => Err(error),

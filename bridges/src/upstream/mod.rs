@@ -41,7 +41,7 @@ mod tasks;
 use crate::edit;
 
 pub use error::UpstreamError;
-pub use options::{AskingOptions, ChildOptions, EraKnob};
+pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob};
 pub use part::Upstream;
 
 #[cfg(test)]

@@ -229,10 +229,11 @@ impl Exchange {
             self.health.alarm();
         }
         if let Some(entry) = self.link.pending.remove(number) {
-            entry.fail(&match error {
+            let for_caller = match error {
                 RemoteError::TooLong(bytes) => answer::too_long(*bytes),
                 error => error.for_caller(server),
-            });
+            };
+            entry.refuse(&for_caller, error.verdict());
         }
     }
 }

@@ -1,0 +1,1 @@
+//! Many servers at once, of which some fail in different ways.
