@@ -383,8 +383,6 @@ async fn a_server_that_cannot_be_reached_says_why_and_costs_others_nothing() {
         assert!(works(&platform, "well").await);
     }
     assert!(is_listed(&platform, "well").await);
-    // What was said in the registration is what counts.
-    assert_eq!(told_of(&platform, "well").await["breaker"]["openSecs"], 1);
     serving.abort();
     platform.stop().await;
 }
