@@ -54,7 +54,7 @@ async fn told_of(platform: &Platform, server: &str) -> Value {
     response.json().await.expect("JSON")
 }
 
-/// Whether the list of all servers has tools of one.
+/// Whether the list of all servers has tools of one; it says so when it has not.
 async fn is_listed(platform: &Platform, server: &str) -> bool {
     let request = platform.client_of_all().modern(method::TOOLS_LIST, json!({}));
     let answer: Value = request
@@ -66,11 +66,16 @@ async fn is_listed(platform: &Platform, server: &str) -> bool {
         .expect("JSON");
     let tools = answer["result"]["tools"].as_array().expect("a list");
     let prefix = format!("{server}__");
-    tools.iter().any(|tool| {
+    let is_of_it = |tool: &Value| {
         tool["name"]
             .as_str()
             .is_some_and(|name| name.starts_with(&prefix))
-    })
+    };
+    let listed = tools.iter().any(is_of_it);
+    let missing = answer["result"]["_meta"]["io.trunkline/missing"].as_array();
+    let says_so = missing.is_some_and(|missing| missing.contains(&json!(server)));
+    assert_ne!(listed, says_so, "{answer}");
+    listed
 }
 
 /// Calls until the calls are refused without being made, and gives that refusal.

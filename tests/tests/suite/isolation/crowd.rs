@@ -29,7 +29,7 @@ use crate::processes::{terminate, up::Up};
 
 const HEALTHY: usize = 180;
 /// How many calls are measured at a time, by how many callers.
-const CALLS: usize = 1_600;
+const CALLS: usize = 1_200;
 const CALLERS: usize = 8;
 /// How many callers the failing ones have, all the time.
 const FAILING_CALLERS: usize = 8;
@@ -241,6 +241,22 @@ impl Crowd {
     }
 }
 
+#[expect(
+    clippy::print_stdout,
+    reason = "the figures are for who reads what the test prints"
+)]
+fn show(without: &[Duration], with: &[Duration], failed: usize, listed_within: Duration) {
+    println!(
+        "{HEALTHY} servers that are well, {CALLS} calls to them without and with 20 others that fail under {failed} calls:"
+    );
+    for percent in [50, 90, 99] {
+        let (without, with) = (percentile(without, percent), percentile(with, percent));
+        let times = with.as_secs_f64() / without.as_secs_f64();
+        println!("p{percent} {without:?} and {with:?}, {times:.2} times");
+    }
+    println!("the list of all came within {listed_within:?}");
+}
+
 fn percentile(took: &[Duration], percent: usize) -> Duration {
     took[(took.len() * percent / 100).min(took.len() - 1)]
 }
@@ -305,25 +321,14 @@ async fn goes_well(crowd: &Crowd) {
         assert!(names.contains(format!("{id}__work").as_str()), "{id} is missing");
     }
     let missing = list["result"]["_meta"]["io.trunkline/missing"].to_string();
-    let told = crowd.statuses("degraded").await;
     for id in ["mute-1", "mute-2"] {
-        assert!(missing.contains(id) || told.contains(id), "{missing}, {told:?}");
+        assert!(missing.contains(id), "{missing}");
     }
     assert!(listed_within < LIST_WITHIN, "{listed_within:?}");
     stop.cancel();
     let failed: usize = load.join_all().await.iter().sum();
-    let (p50, p99) = (
-        [percentile(&without, 50), percentile(&with, 50)],
-        [percentile(&without, 99), percentile(&with, 99)],
-    );
-    println!(
-        "{HEALTHY} healthy servers, {CALLS} calls each time: p50 {:?} without and {:?} with 20 failing ones under {failed} calls, p99 {:?} and {:?} ({:.2} times); list of all in {listed_within:?}",
-        p50[0],
-        p50[1],
-        p99[0],
-        p99[1],
-        p99[1].as_secs_f64() / p99[0].as_secs_f64()
-    );
+    let p99 = [percentile(&without, 99), percentile(&with, 99)];
+    show(&without, &with, failed, listed_within);
     assert!(p99[1] < p99[0] * MOST_TIMES + MOST_MORE, "{p99:?}");
     assert!(failed > 20, "{failed}");
     // Nothing is left of them: no connection, no process.
