@@ -91,7 +91,11 @@ impl Crowd {
         Self {
             base: up.text("http").to_owned(),
             process: up.program.child.id().expect("it runs"),
-            http: reqwest::Client::new(),
+            // Connections of the test itself are none that are left behind.
+            http: reqwest::Client::builder()
+                .pool_max_idle_per_host(0)
+                .build()
+                .expect("a client"),
             well,
             ill,
             garbage,
@@ -210,7 +214,7 @@ impl Crowd {
             .map(|(id, _)| (self.client(id), "work"))
             .collect();
         clients.push((self.client("dying"), "crash"));
-        clients.push((self.client("silent"), "echo"));
+        clients.push((self.client("looping"), "echo"));
         let clients = Arc::new(clients);
         let mut callers = JoinSet::new();
         for caller in 0..FAILING_CALLERS {
@@ -274,7 +278,7 @@ async fn of_two_hundred_servers_twenty_that_fail_in_different_ways_are_not_notic
         "env = {{ MARK = \"{}\" }}\nbreaker = {{ failures = 3, open_secs = 1 }}",
         mark.word()
     );
-    let lines = scripted("dying", "none", &more) + &scripted("silent", "silent", &more);
+    let lines = scripted("dying", "none", &more) + &scripted("looping", "leaves", &more);
     let mut up = Up::start(&lines).await;
     let crowd = Crowd::of(&up).await;
     // It says much, and somebody has to read it.
