@@ -39,7 +39,11 @@ pub(super) fn take(link: &Link, line: &[u8], stream: Option<u64>) -> Result<(), 
         return take_batch(link, line, stream);
     }
     let message = Message::parse(line)?;
-    match message.kind()? {
+    let kind = message.kind()?;
+    if kind != Kind::Response {
+        link.pace.note(line.len());
+    }
+    match kind {
         Kind::Response => take_response(link, line, &message),
         Kind::Notification => take_notification(link, line, &message, stream),
         Kind::Request => take_request(link, &message, stream),

@@ -25,6 +25,7 @@ mod legacy;
 mod levels;
 mod link;
 mod options;
+mod pace;
 mod park;
 mod part;
 mod pending;

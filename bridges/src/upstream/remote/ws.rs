@@ -113,6 +113,7 @@ impl Socket {
                 if let Err(why) = take(&link, frame) {
                     return why;
                 }
+                link.pace.rest().await;
             }
         };
         let ended = tokio::select! {
