@@ -1,4 +1,5 @@
-//! Whether a call goes to the server, to another replica, or back to its caller, and what its end says of the server.
+//! Whether there is room for a call, whether it goes to the server, to another replica, or back to its caller, and what its end says
+//! of the server.
 //!
 //! A replica that fails answers quickest, and a queue group does not mind: so one whose breaker is open hands the calls of its share
 //! to a replica that is well, under the caller's own reply subject. When there is none it refuses them.
@@ -8,20 +9,24 @@ use std::{sync::Arc, time::Duration};
 use async_nats::Message;
 use bus_schema::{
     Request, RpcError, Token,
+    envelope::MAX_BODY_BYTES,
     mcp::method,
     rpc,
     subject::{InstanceVerb, Subject},
 };
 use serde::Deserialize as _;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, sleep_until, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
     breaker::{Admitted, Went},
-    health::Source,
-    run::{HostHealth, Shared},
+    health::{HostHealth, Source},
+    run::Shared,
     server::{Outcome, Verdict},
 };
 
@@ -51,6 +56,37 @@ pub(super) enum Admission {
     Counted(Admitted),
     /// It does not go.
     Refused(RpcError),
+}
+
+/// A running call holds its slot, and room for its body.
+pub(super) struct Permits {
+    /// A listen call waits and works on nothing, so it takes none.
+    _slot: Option<OwnedSemaphorePermit>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl Permits {
+    pub(super) fn take(shared: &Shared, request: &Request) -> Option<Self> {
+        let slot = match request.method.as_str() {
+            method::LISTEN => None,
+            _ => Some(Arc::clone(&shared.slots).try_acquire_owned().ok()?),
+        };
+        let kib = u32::try_from(request.chunked_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
+        let room = match kib {
+            0 => None,
+            // A body over the limit is refused with a clear error later; it takes no room until then.
+            _ if request.chunked_bytes > MAX_BODY_BYTES as u64 => None,
+            _ => Some(
+                Arc::clone(&shared.large_bodies)
+                    .try_acquire_many_owned(kib)
+                    .ok()?,
+            ),
+        };
+        Some(Self {
+            _slot: slot,
+            _room: room,
+        })
+    }
 }
 
 /// How long a call may take.

@@ -1,6 +1,14 @@
 //! What troubles a hosted server, by who has found it: each says and unsays its own.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+};
+
+use bus_schema::subject::EventKind;
+use tracing::{info, warn};
+
+use super::run::Shared;
 
 /// Who has found that something is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +36,31 @@ impl Troubles {
     pub(super) fn all(&self) -> Option<String> {
         let all: Vec<_> = self.0.values().map(String::as_str).collect();
         (!all.is_empty()).then(|| all.join("; "))
+    }
+}
+
+/// Tells the bus how a hosted server is.
+#[derive(Clone)]
+pub struct HostHealth(Arc<Shared>);
+
+impl HostHealth {
+    pub(super) fn of(shared: &Arc<Shared>) -> Self {
+        Self(Arc::clone(shared))
+    }
+
+    /// Says why the server should not be used now, as one source has found, or that this one finds nothing wrong any more.
+    pub async fn set(&self, source: Source, trouble: Option<String>) {
+        let (changed, all) = {
+            let mut known = self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+            (known.set(source, trouble), known.all())
+        };
+        if changed && !self.0.draining.is_cancelled() {
+            match &all {
+                Some(why) => warn!(server.id = %self.0.options.id, why, "server is in trouble"),
+                None => info!(server.id = %self.0.options.id, "server is well again"),
+            }
+            self.0.announce(EventKind::Up).await;
+        }
     }
 }
 

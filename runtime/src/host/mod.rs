@@ -22,8 +22,8 @@ use std::time::Duration;
 
 pub use breaker::Breaker;
 pub(crate) use deprecated::KEY as DEPRECATED_KEY;
-pub use health::Source;
-pub use run::{Host, HostHealth};
+pub use health::{HostHealth, Source};
+pub use run::Host;
 pub use server::{HostOptions, McpServer, Outcome, Parts, Verdict, Visibility};
 pub(crate) use services::CARD_KEY;
 #[cfg(feature = "testing")]

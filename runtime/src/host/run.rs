@@ -28,7 +28,7 @@ use super::{
     admission::Via,
     deprecated,
     describe::{Description, bare_card, describe},
-    health::{Source, Troubles},
+    health::{HostHealth, Source, Troubles},
     listen::Listeners,
     services::{self, Questions},
     work::{CallKey, Work},
@@ -62,7 +62,7 @@ pub(super) struct Shared {
     /// What the server said of itself last. Held only to read or replace it.
     description: Mutex<Description>,
     /// Why the server should not be used now. Held only to read or change it.
-    troubles: Mutex<Troubles>,
+    pub(super) troubles: Mutex<Troubles>,
     /// Calls to deprecated tools, as the log tells of them.
     deprecated_calls: deprecated::Calls,
     /// Who wants to hear of changed resources.
@@ -156,31 +156,6 @@ impl Host {
     }
 }
 
-/// Tells the bus how a hosted server is.
-#[derive(Clone)]
-pub struct HostHealth(Arc<Shared>);
-
-impl HostHealth {
-    pub(super) fn of(shared: &Arc<Shared>) -> Self {
-        Self(Arc::clone(shared))
-    }
-
-    /// Says why the server should not be used now, as one source has found, or that this one finds nothing wrong any more.
-    pub async fn set(&self, source: Source, trouble: Option<String>) {
-        let (changed, all) = {
-            let mut known = self.0.troubles.lock().unwrap_or_else(PoisonError::into_inner);
-            (known.set(source, trouble), known.all())
-        };
-        if changed && !self.0.draining.is_cancelled() {
-            match &all {
-                Some(why) => warn!(server.id = %self.0.options.id, why, "server is in trouble"),
-                None => info!(server.id = %self.0.options.id, "server is well again"),
-            }
-            self.0.announce(EventKind::Up).await;
-        }
-    }
-}
-
 impl Drop for Host {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -203,7 +178,7 @@ impl Shared {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn announce(&self, kind: EventKind) {
+    pub(super) async fn announce(&self, kind: EventKind) {
         if self.options.visibility == Visibility::Hidden {
             return;
         }

@@ -11,7 +11,7 @@ use bus_schema::{
 use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -19,7 +19,7 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     ACCEPT_AFTER, HEARTBEAT,
-    admission::{self, Admission, Limit, Via},
+    admission::{self, Admission, Limit, Permits, Via},
     frames::{Credit, Frames, Pulse},
     listen,
     run::Shared,
@@ -129,37 +129,6 @@ impl Work {
             // A correct caller waits for credit; this one floods, and its body can never be whole.
             self.cancel.cancel();
         }
-    }
-}
-
-/// A running call holds its slot, and room for its body.
-struct Permits {
-    /// A listen call waits and works on nothing, so it takes none.
-    _slot: Option<OwnedSemaphorePermit>,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-impl Permits {
-    fn take(shared: &Shared, request: &Request) -> Option<Self> {
-        let slot = match request.method.as_str() {
-            method::LISTEN => None,
-            _ => Some(Arc::clone(&shared.slots).try_acquire_owned().ok()?),
-        };
-        let kib = u32::try_from(request.chunked_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let room = match kib {
-            0 => None,
-            // A body over the limit is refused with a clear error later; it takes no room until then.
-            _ if request.chunked_bytes > MAX_BODY_BYTES as u64 => None,
-            _ => Some(
-                Arc::clone(&shared.large_bodies)
-                    .try_acquire_many_owned(kib)
-                    .ok()?,
-            ),
-        };
-        Some(Self {
-            _slot: slot,
-            _room: room,
-        })
     }
 }
 
