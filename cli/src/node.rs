@@ -243,6 +243,10 @@ impl Node {
             self.services
                 .push(supervise::keep(part, self.bus.metrics().clone()).await?);
         }
+        if names.iter().any(|name| !BUILT_IN.contains(&name.as_str())) {
+            // External servers find their other replicas by it.
+            self.front(config).await?;
+        }
         let parts = names
             .iter()
             .map(|name| self.part(config, name))
@@ -297,6 +301,7 @@ impl Node {
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
+                directory: self.front(config).await?.directory().clone(),
                 bus,
                 declared,
             }),
@@ -305,15 +310,15 @@ impl Node {
 
     fn external(&self, config: &Config, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
         let bus = self.bus.clone();
-        Ok(
-            match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
-                ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
-                ServerOptions::Remote(options) => Arc::new(
-                    Upstream::remote(bus, options)
-                        .with_context(|| format!("server `{}` cannot be used", line.id))?,
-                ),
-            },
-        )
+        let upstream = match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
+            ServerOptions::Child(options) => Upstream::child(bus, options),
+            ServerOptions::Remote(options) => Upstream::remote(bus, options)
+                .with_context(|| format!("server `{}` cannot be used", line.id))?,
+        };
+        Ok(Arc::new(match &self.front {
+            Some(front) => upstream.among(front.directory().clone()),
+            None => upstream,
+        }))
     }
 
     /// Opens the HTTP and WebSocket doors.

@@ -77,6 +77,14 @@ impl Snapshot {
 #[derive(Clone)]
 pub struct Directory(Arc<Inner>);
 
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory")
+            .field("tenant", &self.0.tenant)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     tenant: String,
     snapshot: ArcSwap<Snapshot>,

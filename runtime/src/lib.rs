@@ -34,4 +34,4 @@ pub use call::{Answer, Call, CallError, Retry};
 pub use catalogue::Catalogue;
 pub use directory::Directory;
 pub use discovery::Discovery;
-pub use host::{Host, HostHealth, HostOptions, McpServer, Outcome, Parts, Visibility};
+pub use host::{Breaker, Host, HostHealth, HostOptions, McpServer, Outcome, Parts, Verdict, Visibility};

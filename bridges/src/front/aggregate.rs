@@ -155,6 +155,11 @@ impl Aggregate {
             .map(|(id, _)| async move { (id.clone(), self.of_one(id, list, shape).await) });
         let mut servers = Vec::new();
         let mut missing = Vec::new();
+        // Those in trouble are not asked; when they are well again, the bus has another state.
+        let in_trouble = snapshot.servers().filter(|(id, card)| {
+            card.capabilities.contains_key(list.capability()) && snapshot.trouble(id).is_some()
+        });
+        let in_trouble: Vec<_> = in_trouble.map(|(id, _)| id.clone()).collect();
         let is_plain = shape.capabilities.is_empty();
         let mut lasts = (!is_plain).then_some(LISTS_OF_SOME);
         for (id, answer) in join_all(asked).await {
@@ -167,11 +172,12 @@ impl Aggregate {
                 Found::Nothing => missing.push(id),
             }
         }
-        let result = write_list(list, &servers, &missing);
         if !missing.is_empty() {
             // A server that is mute must not make every client wait for it anew.
             lasts = Some(ASK_AGAIN);
         }
+        missing.extend(in_trouble);
+        let result = write_list(list, &servers, &missing);
         Built {
             generation: snapshot.generation,
             until: lasts.map(|lasts| Instant::now() + lasts),

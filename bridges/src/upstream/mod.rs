@@ -26,6 +26,7 @@ mod legacy;
 mod levels;
 mod link;
 mod options;
+mod pace;
 mod park;
 mod part;
 mod pending;
@@ -42,7 +43,7 @@ mod tasks;
 use crate::edit;
 
 pub use error::UpstreamError;
-pub use options::{AskingOptions, ChildOptions, EraKnob};
+pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob};
 pub use part::Upstream;
 
 #[cfg(test)]

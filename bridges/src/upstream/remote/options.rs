@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
 use bus_schema::{ServerId, header};
 use url::{Host, Url};
 
-use crate::upstream::{AskingOptions, EraKnob};
+use crate::upstream::{AskingOptions, BreakerKnob, EraKnob};
 
 pub use bus_schema::upstream::TransportKnob;
 
@@ -48,6 +48,10 @@ pub struct RemoteOptions {
     pub max_in_flight: u32,
     /// The longest that calls of single tools may take, by their names.
     pub tool_timeouts: HashMap<String, Duration>,
+    /// The longest that any call may take.
+    pub call_timeout: Option<Duration>,
+    /// When calls are stopped because they keep failing.
+    pub breaker: BreakerKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }
@@ -309,6 +313,8 @@ mod tests {
             tags: Vec::new(),
             max_in_flight: 1,
             tool_timeouts: HashMap::new(),
+            call_timeout: None,
+            breaker: BreakerKnob::default(),
             asking: AskingOptions::default(),
         }
     }
