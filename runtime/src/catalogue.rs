@@ -280,6 +280,7 @@ impl Catalogue {
         if kept.revision != card.revision {
             *kept = Kept::new(&card.revision);
         }
+        kept.see(&card.lists);
         kept.lists(capabilities)
     }
 

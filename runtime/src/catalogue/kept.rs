@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use bus_schema::card::ListDigests;
 use serde_json::{Map, Value};
 use tokio::{sync::OnceCell, time::Instant};
 
@@ -19,6 +20,8 @@ pub(super) type Lists = Arc<[OnceCell<Arc<List>>; 4]>;
 /// The lists of one server.
 pub(super) struct Kept {
     pub(super) revision: String,
+    /// The digests of its lists; they also tell of changes that only some see.
+    digests: ListDigests,
     of_all: Lists,
     of_some: Vec<OfSome>,
 }
@@ -35,8 +38,17 @@ impl Kept {
     pub(super) fn new(revision: &str) -> Self {
         Self {
             revision: revision.to_owned(),
+            digests: ListDigests::default(),
             of_all: Lists::default(),
             of_some: Vec::new(),
+        }
+    }
+
+    /// Forgets what only some see when it may have changed.
+    pub(super) fn see(&mut self, digests: &ListDigests) {
+        if self.digests != *digests {
+            self.digests.clone_from(digests);
+            self.of_some.clear();
         }
     }
 

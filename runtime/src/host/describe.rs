@@ -61,8 +61,16 @@ pub(super) async fn describe(
     let mut digest = Sha256::new();
     digest.update(serde_json::to_vec(&capabilities).unwrap_or_default());
     digest.update(serde_json::to_vec(&lists.digests).unwrap_or_default());
+    // What has changed for some callers only is told to all who listen; it makes no other revision of what all see.
+    let mut digests = lists.digests;
+    let counted = [&mut digests.tools, &mut digests.prompts, &mut digests.resources];
+    for (digest, changes) in counted.into_iter().zip(server.private_changes()) {
+        if changes > 0 && !digest.is_empty() {
+            *digest += &format!("-{changes}");
+        }
+    }
     let card = ServerCard {
-        lists: lists.digests,
+        lists: digests,
         title: text("title")
             .or_else(|| text("name"))
             .unwrap_or_else(|| options.id.to_string()),
@@ -124,22 +132,11 @@ impl Lists {
             }
         }
         let [tools, prompts, resources, templates] = digests;
-        let mut digests = [
-            tools,
-            prompts,
-            // A server that has the one has the other.
-            resources + &templates,
-        ];
-        for (digest, changes) in digests.iter_mut().zip(server.private_changes()) {
-            if changes > 0 && !digest.is_empty() {
-                *digest += &format!("-{changes}");
-            }
-        }
-        let [tools, prompts, resources] = digests;
         let digests = ListDigests {
             tools,
             prompts,
-            resources,
+            // A server that has the one has the other.
+            resources: resources + &templates,
         };
         Ok(Self {
             digests,

@@ -207,6 +207,7 @@ fn asked_route(command: &str) -> String {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
         ["servers", _] => "/servers/{id}".to_owned(),
+        ["virtual-servers", _] => "/virtual-servers/{id}".to_owned(),
         [version, "servers", _, "versions"] => format!("/{version}/servers/{{name}}/versions"),
         [version, "servers", _, "versions", _] => format!("/{version}/servers/{{name}}/versions/{{version}}"),
         _ => path.to_owned(),
