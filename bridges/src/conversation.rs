@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Step},
+    front::{Caller, Endpoint, Front, Step, says_nothing},
     legacy::{Ledger, Session, batch, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
@@ -110,7 +110,7 @@ impl Conversation {
             method::CANCELLED => self.cancel(&incoming),
             method::INITIALIZED => self.listen(),
             // The protocol's others ask nothing of us.
-            called if called.starts_with(method::NOTIFICATION_PREFIX) => {}
+            called if says_nothing(&self.endpoint, called) => {}
             _ => self.notify(incoming).await,
         }
     }
@@ -189,6 +189,10 @@ impl Conversation {
         let caller = self.caller(ProtocolVersion::MODERN);
         let (front, out, calls) = (self.front.clone(), self.out.clone(), Arc::clone(&self.calls));
         let id = incoming.id.clone().unwrap_or_default();
+        if lock(&calls).contains_key(&id) {
+            let error = RpcError::invalid_request("a request of this id is under way; give each its own");
+            return self.send(incoming.error(&error)).await;
+        }
         let cancelled = self.ended.child_token();
         lock(&calls).insert(id.clone(), cancelled.clone());
         self.running.spawn(async move {

@@ -83,6 +83,14 @@ pub struct Caller {
     pub ending: CancellationToken,
 }
 
+/// Whether a notification is for nobody behind a door: those that the protocol defines are about the client's own session, and others of
+/// its kind name no server on an endpoint of many.
+pub(crate) fn says_nothing(endpoint: &Endpoint, called: &str) -> bool {
+    let is_defined = method::NOTIFICATIONS.contains(&called);
+    is_defined
+        || (!matches!(endpoint, Endpoint::Server(_)) && called.starts_with(method::NOTIFICATION_PREFIX))
+}
+
 /// Takes requests from doors.
 #[derive(Clone)]
 pub struct Front(Arc<Inner>);

@@ -9,12 +9,13 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bus_schema::{RpcError, ServerId, rpc};
 use bytes::Bytes;
 use futures::future::join_all;
 use runtime::{
     Catalogue,
-    catalogue::{LISTS_OF_SOME, List, Listed},
+    catalogue::{Item, LISTS_OF_SOME, List, Listed},
 };
 use serde_json::{Map, Value, json, value::RawValue};
 use tokio::{
@@ -24,8 +25,7 @@ use tokio::{
 use tracing::warn;
 
 use super::LIST_TTL_MS;
-use crate::askable::Askable;
-use crate::request::Incoming;
+use crate::{askable::Askable, request::Incoming};
 
 /// How long a list waits for a server that does not answer.
 pub(super) const LIST_LIMIT: Duration = Duration::from_secs(5);
@@ -33,6 +33,9 @@ pub(super) const LIST_LIMIT: Duration = Duration::from_secs(5);
 pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The same for a list that shows of some server only what every client sees.
 const ASK_AGAIN_FOR_MORE: Duration = Duration::from_secs(30);
+/// The most items on one page, and after how many bytes none is added. Clients that know no pages see this much.
+const PAGE_ITEMS: usize = 2_000;
+const PAGE_BYTES: usize = 8 * 1024 * 1024;
 /// For how many sets of what clients can be asked the lists are kept; beyond, those go that nobody has asked for longest.
 const MAX_SHAPES: usize = 16;
 /// The `_meta` key that names servers which a list misses.
@@ -69,10 +72,41 @@ pub(super) struct Built {
     generation: u64,
     /// Until when it is used; without end when no server is missing.
     until: Option<Instant>,
-    /// The result as it goes out.
-    result: Bytes,
-    /// Whose lists it is made of.
+    /// Its first page as it goes out, which for nearly all is the only one.
+    first: Bytes,
+    missing: Vec<ServerId>,
+    /// Whose lists it is made of, in the order of their ids.
     pub(super) servers: Vec<(ServerId, Arc<List>)>,
+}
+
+/// Where a page ends: the last item on it. It means the same whatever has become of the list since.
+#[derive(Debug, PartialEq, Eq)]
+struct Place {
+    server: ServerId,
+    key: String,
+}
+
+impl Place {
+    /// The place as a cursor of a list.
+    fn cursor(&self, list: Listed) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{}\n{}\n{}", list.key(), self.server, self.key))
+    }
+
+    fn read(cursor: &str, list: Listed) -> Result<Self, RpcError> {
+        let unknown = || RpcError::invalid_params("`params.cursor` was not given out by this endpoint");
+        let text = URL_SAFE_NO_PAD.decode(cursor).ok();
+        let text = text
+            .and_then(|text| String::from_utf8(text).ok())
+            .ok_or_else(unknown)?;
+        let mut parts = text.splitn(3, '\n');
+        match (parts.next(), parts.next().map(str::parse), parts.next()) {
+            (Some(kind), Some(Ok(server)), Some(key)) if kind == list.key() => Ok(Self {
+                server,
+                key: key.to_owned(),
+            }),
+            _ => Err(unknown()),
+        }
+    }
 }
 
 impl Aggregate {
@@ -89,15 +123,13 @@ impl Aggregate {
         let Some(list) = Listed::of(&incoming.method) else {
             return Ok(None);
         };
-        // All items stand on the first page, so that no cursor was ever given out; the empty one is where a list begins.
-        if incoming.cursor.as_ref().is_some_and(|cursor| !cursor.is_empty()) {
-            return Err(RpcError::invalid_params(
-                "`params.cursor` was not given out by this endpoint",
-            ));
-        }
-        Ok(Some(
-            self.current(list, Askable::of(incoming)).await.result.clone(),
-        ))
+        let cursor = incoming.cursor.as_deref().filter(|cursor| !cursor.is_empty());
+        let after = cursor.map(|cursor| Place::read(cursor, list)).transpose()?;
+        let built = self.current(list, Askable::of(incoming)).await;
+        Ok(Some(match after {
+            None => built.first.clone(),
+            Some(after) => write_page(list, &built.servers, &built.missing, Some(&after)),
+        }))
     }
 
     /// A list at the present state of the bus, for clients that can be asked this.
@@ -177,11 +209,11 @@ impl Aggregate {
             lasts = Some(ASK_AGAIN);
         }
         missing.extend(in_trouble);
-        let result = write_list(list, &servers, &missing);
         Built {
             generation: snapshot.generation,
             until: lasts.map(|lasts| Instant::now() + lasts),
-            result,
+            first: write_page(list, &servers, &missing, None),
+            missing,
             servers,
         }
     }
@@ -224,27 +256,60 @@ enum Found {
     Nothing,
 }
 
-fn write_list(list: Listed, servers: &[(ServerId, Arc<List>)], missing: &[ServerId]) -> Bytes {
+/// The items behind a place, with the servers whose they are. An item that is no longer there is looked for in vain, and its server's
+/// list begins anew: better twice than never.
+fn behind<'a>(
+    servers: &'a [(ServerId, Arc<List>)],
+    after: Option<&'a Place>,
+) -> impl Iterator<Item = (&'a ServerId, &'a Item)> {
+    let rest = servers
+        .iter()
+        .filter(move |(id, _)| after.is_none_or(|after| *id >= after.server));
+    rest.flat_map(move |(id, list)| {
+        let last = after.filter(|after| *id == after.server);
+        let from = last.and_then(|after| list.items.iter().position(|item| item.key == after.key));
+        list.items[from.map_or(0, |at| at + 1)..]
+            .iter()
+            .map(move |item| (id, item))
+    })
+}
+
+/// One page of a list as it goes out.
+fn write_page(
+    list: Listed,
+    servers: &[(ServerId, Arc<List>)],
+    missing: &[ServerId],
+    after: Option<&Place>,
+) -> Bytes {
     let mut out =
         format!(r#"{{"resultType":"complete","ttlMs":{LIST_TTL_MS},"cacheScope":"private","#).into_bytes();
     if !missing.is_empty() {
         out.extend_from_slice(format!(r#""_meta":{},"#, json!({ MISSING_KEY: missing })).as_bytes());
     }
     out.extend_from_slice(format!(r#""{}":["#, list.key()).as_bytes());
-    let mut first = true;
-    for (id, list_of_one) in servers {
-        for item in &list_of_one.items {
-            if !std::mem::take(&mut first) {
-                out.push(b',');
-            }
-            match list {
-                Listed::Tools | Listed::Prompts => {
-                    out.extend_from_slice(&renamed(&item.json, &id.prefixed(&item.key)))
-                }
-                // URIs are what clients and results name resources by, so they stay.
-                Listed::Resources | Listed::Templates => out.extend_from_slice(item.json.get().as_bytes()),
-            }
+    let (mut items, mut last) = (0, None);
+    for (id, item) in behind(servers, after) {
+        if items == PAGE_ITEMS || out.len() > PAGE_BYTES {
+            let next = last.map(|(id, item): (&ServerId, &Item)| Place {
+                server: id.clone(),
+                key: item.key.clone(),
+            });
+            let cursor = next.map(|next| next.cursor(list)).unwrap_or_default();
+            out.extend_from_slice(format!(r#"],"nextCursor":"{cursor}"}}"#).as_bytes());
+            return out.into();
         }
+        if items > 0 {
+            out.push(b',');
+        }
+        match list {
+            Listed::Tools | Listed::Prompts => {
+                out.extend_from_slice(&renamed(&item.json, &id.prefixed(&item.key)))
+            }
+            // URIs are what clients and results name resources by, so they stay.
+            Listed::Resources | Listed::Templates => out.extend_from_slice(item.json.get().as_bytes()),
+        }
+        items += 1;
+        last = Some((id, item));
     }
     out.extend_from_slice(b"]}");
     out.into()
@@ -266,6 +331,20 @@ pub(super) fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cursor_is_good_for_its_own_list_and_any_other_text_is_none() {
+        let place = Place {
+            server: "a".parse().unwrap(),
+            key: "x\ny".to_owned(),
+        };
+        let cursor = place.cursor(Listed::Tools);
+        assert_eq!(Place::read(&cursor, Listed::Tools), Ok(place));
+        assert!(Place::read(&cursor, Listed::Prompts).is_err());
+        for text in ["x", "%", "dG9vbHM", "dG9vbHMKQSBCCng"] {
+            assert!(Place::read(text, Listed::Tools).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn an_item_is_renamed_and_keeps_its_bytes() {

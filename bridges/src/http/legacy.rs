@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     auth::Admitted,
-    front::{Caller, Endpoint},
+    front::{Caller, Endpoint, says_nothing},
     legacy::{Session, SessionError, questions::Taken, streams::Place},
     request::Incoming,
 };
@@ -223,7 +223,7 @@ async fn notify(door: &Door, session: &Session, caller: &Caller, incoming: &Inco
     {
         door.room.cancel(session, Some(id)).await;
     }
-    if !incoming.method.starts_with(method::NOTIFICATION_PREFIX)
+    if !says_nothing(&caller.endpoint, &incoming.method)
         && let Err(refused) = door.front.notify(caller, incoming).await
     {
         debug!(code = refused.code, "a client's notification was not taken");

@@ -15,7 +15,7 @@ use bus_schema::{
 use super::{DOOR, Door, admission, answer, text_header, trace_of};
 use crate::{
     auth::Admitted,
-    front::{Caller, Endpoint},
+    front::{Caller, Endpoint, says_nothing},
     param_headers,
     request::Incoming,
 };
@@ -73,7 +73,7 @@ async fn notify(
     headers: &HeaderMap,
     incoming: &Incoming,
 ) -> Response {
-    if incoming.method.starts_with(method::NOTIFICATION_PREFIX) {
+    if says_nothing(&endpoint, &incoming.method) {
         return StatusCode::ACCEPTED.into_response();
     }
     match door

@@ -567,19 +567,18 @@ async fn messages_that_no_revision_defines_pass_both_ways() {
     assert_eq!(told["params"]["own"], params["own"]);
     let answer = exchange.message().await;
     assert_eq!(answer["result"]["own"], params["own"]);
-    let mut body = modern_body("com.example/tell", json!({ "x": 1 }));
-    body.as_object_mut().expect("an object").remove("id");
-    let request = client
-        .raw(body.to_string())
-        .header("mcp-protocol-version", "2026-07-28")
-        .header("mcp-method", "com.example/tell");
-    let answer = within("an answer", request.send()).await.expect("an answer");
-    assert_eq!(answer.status(), 202);
-    eventually("the server hears it", async || {
-        !setting.messages("com.example/tell").is_empty()
-    })
-    .await;
-    assert_eq!(setting.messages("com.example/tell")[0]["params"]["x"], 1);
+    for told in ["com.example/tell", "notifications/com.example/tell"] {
+        let mut body = modern_body(told, json!({ "x": 1 }));
+        body.as_object_mut().expect("an object").remove("id");
+        let request = client
+            .raw(body.to_string())
+            .header("mcp-protocol-version", "2026-07-28")
+            .header("mcp-method", told);
+        let answer = within("an answer", request.send()).await.expect("an answer");
+        assert_eq!(answer.status(), 202, "{told}");
+        eventually("the server hears it", async || !setting.messages(told).is_empty()).await;
+        assert_eq!(setting.messages(told)[0]["params"]["x"], 1);
+    }
     setting.platform.stop().await;
 }
 

@@ -430,6 +430,32 @@ async fn lists_keep_their_order_and_go_on_where_a_cursor_says_and_nowhere_else()
 }
 
 #[tokio::test]
+async fn a_long_list_of_all_servers_comes_in_pages_and_goes_on_behind_its_cursor() {
+    let many: Vec<Value> = (0..1_500).map(|n| plain_tool(&format!("t{n:04}"))).collect();
+    let (one, two) = (
+        scripted(Era::Modern, json!(many), |_| None).await,
+        scripted(Era::Modern, json!(many), |_| None).await,
+    );
+    let platform = before(&[("one", &one), ("two", &two)]).await;
+    let all = platform.client_of_all();
+    let first = result(&all, method::TOOLS_LIST, json!({})).await;
+    let cursor = first["nextCursor"].clone();
+    let second = result(&all, method::TOOLS_LIST, json!({ "cursor": cursor })).await;
+    assert!(second.get("nextCursor").is_none(), "{}", second["nextCursor"]);
+    let names = |page: &Value| -> Vec<String> {
+        let tools = page["tools"].as_array().expect("tools").iter();
+        tools
+            .map(|tool| tool["name"].as_str().expect("a name").to_owned())
+            .collect()
+    };
+    assert_eq!((names(&first).len(), names(&second).len()), (2_000, 1_000));
+    let expected = ["one", "two"]
+        .iter()
+        .flat_map(|id| (0..1_500).map(move |n| format!("{id}__t{n:04}")));
+    assert!([names(&first), names(&second)].concat().into_iter().eq(expected));
+}
+
+#[tokio::test]
 async fn log_lines_come_to_the_one_request_that_asks_for_them_and_from_its_level_on() {
     let server = scripted(Era::Modern, json!([plain_tool("log")]), |asked| {
         (asked.called() == method::TOOLS_CALL).then(|| {

@@ -62,12 +62,14 @@ fn exists(named: &str, text: impl Fn(&str) -> Option<String>) -> bool {
     let Some(text) = text(&format!("{SUITE}{file}")).or_else(|| text(file)) else {
         return false;
     };
-    let mut is_marked = false;
+    let (mut is_marked, mut is_ignored) = (false, false);
     for line in text.lines().map(str::trim) {
         let signature = line.strip_prefix("async ").unwrap_or(line);
         match signature.strip_prefix("fn ") {
-            Some(rest) if rest.split('(').next() == Some(test) => return is_marked,
-            Some(_) => is_marked = false,
+            Some(rest) if rest.split('(').next() == Some(test) => return is_marked && !is_ignored,
+            Some(_) => (is_marked, is_ignored) = (false, false),
+            // A test that never runs shows nothing.
+            None if line.starts_with("#[ignore") => is_ignored = true,
             None => is_marked |= line == "#[test]" || line.starts_with("#[tokio::test"),
         }
     }
@@ -80,7 +82,10 @@ fn a_missing_row_and_a_test_that_is_not_there_are_found() {
         "tests/tests/suite/a.rs" => {
             Some("#[tokio::test]\nasync fn it_holds() {}\nfn no_test() {}\n".to_owned())
         }
-        "bridges/src/b.rs" => Some("    #[test]\n    #[ignore]\n    fn it_is_kept() {}\n".to_owned()),
+        "bridges/src/b.rs" => Some(
+            "    #[test]\n    fn it_is_kept() {}\n    #[test]\n    #[ignore]\n    fn it_is_not_run() {}\n"
+                .to_owned(),
+        ),
         _ => None,
     };
     let row = |number: u32, proofs: &str| format!("| {number} | It holds. | {proofs} |\n");
@@ -97,6 +102,10 @@ fn a_missing_row_and_a_test_that_is_not_there_are_found() {
     for (proofs, fault) in [
         ("", "statement 1 has no test and does not say that it waits"),
         ("`a.rs::it_held`", "statement 1: there is no test `a.rs::it_held`"),
+        (
+            "`bridges/src/b.rs::it_is_not_run`",
+            "statement 1: there is no test `bridges/src/b.rs::it_is_not_run`",
+        ),
         ("`a.rs::no_test`", "statement 1: there is no test `a.rs::no_test`"),
         (
             "`c.rs::it_holds`",
