@@ -11,7 +11,7 @@ import asyncio
 import json
 import sys
 import warnings
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import anyio
@@ -142,6 +142,14 @@ async def elicitation(client):
     return {"once": once, "twice": await text(client, "test_input_required_result_multi_round")}
 
 
+async def sampling(client):
+    return await text(client, "test_sampling", {"prompt": "two and two"})
+
+
+async def roots(client):
+    return await text(client, "test_input_required_result_list_roots")
+
+
 class Changes:
     """What a client is told of changes, in the way of its era."""
 
@@ -190,6 +198,16 @@ class Changes:
         return {"changed": changed}
 
 
+@contextmanager
+def feature(name):
+    """What hangs is named, before the test that waits for this program gives up."""
+    try:
+        with anyio.fail_after(LIMIT_SECS):
+            yield
+    except TimeoutError:
+        raise TimeoutError(f"{name} took more than {LIMIT_SECS} s")
+
+
 async def main():
     changes = Changes()
     asked = connect(
@@ -201,13 +219,15 @@ async def main():
     )
     async with asked as client:
         seen = {"version": client.protocol_version}
-        for feature in (tools, prompts, resources, completion, progress, cancellation, log_lines, elicitation):
-            seen[feature.__name__.replace("_", " ")] = await feature(client)
-        seen["sampling"] = await text(client, "test_sampling", {"prompt": "two and two"})
-        seen["roots"] = await text(client, "test_input_required_result_list_roots")
+        for use in (tools, prompts, resources, completion, progress, cancellation, log_lines, elicitation, sampling, roots):
+            name = use.__name__.replace("_", " ")
+            with feature(name):
+                seen[name] = await use(client)
     async with connect(changes.on_notice) as client:
-        seen["resource subscriptions"] = await changes.resource_subscriptions(client)
-        seen["list changes"] = await changes.list_changes(client)
+        for use in (changes.resource_subscriptions, changes.list_changes):
+            name = use.__name__.replace("_", " ")
+            with feature(name):
+                seen[name] = await use(client)
     seen["complaints"] = complaints
     print(json.dumps(seen))
 

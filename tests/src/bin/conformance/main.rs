@@ -5,12 +5,15 @@ mod client;
 mod fixture;
 mod run;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::Parser as _;
 
 use crate::args::{Arguments, Command};
+
+/// How long what still runs may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 #[expect(
     clippy::print_stderr,
@@ -23,8 +26,9 @@ fn main() -> ExitCode {
         .context("cannot start the runtime")
         .and_then(|runtime| {
             let ended = runtime.block_on(execute(Arguments::parse().command));
-            // A read of standard input cannot be called off, and must not hold up the end.
-            runtime.shutdown_background();
+            // Calls that are given up leave their marks when they are dropped. A read of standard input, which cannot be called off, must
+            // not hold up the end for long.
+            runtime.shutdown_timeout(LAST_WORDS);
             ended
         });
     match ended {
