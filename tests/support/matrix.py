@@ -16,6 +16,7 @@ PAGE = ROOT / "docs/support-matrix.md"
 # In the order of the page.
 DOORS = {
     "HTTP": "Streamable HTTP, at `/servers/<id>/mcp`.",
+    "HTTP+SSE": "The deprecated transport of 2024-11-05, at `/servers/<id>/sse`.",
     "WebSocket": "One message a text frame, at `/servers/<id>/ws`.",
     "stdio": "`trunkline bridge stdio --server <id>` as the client's child process.",
 }

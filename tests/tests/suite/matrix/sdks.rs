@@ -15,10 +15,18 @@ use tests::{
 };
 use tokio::process::Command;
 
-use super::{Door, Place, Seen, Stand, WATCHED};
+use super::{BOTH_ERAS, Door, Place, Seen, Stand, WATCHED};
 
 /// A server of each era.
-const PLACES: [Place; 2] = [Place::Bus, Place::ChildLegacy];
+const ONE_OF_EACH_ERA: [Place; 2] = [Place::Bus, Place::ChildLegacy];
+
+/// The servers behind a door. How a server is reached is the same behind all of them, so one door is enough for every way.
+fn places(door: Door) -> &'static [Place] {
+    match door {
+        Door::Http => &BOTH_ERAS,
+        Door::HttpSse | Door::WebSocket | Door::Stdio => &ONE_OF_EACH_ERA,
+    }
+}
 
 /// A client of an SDK.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +102,7 @@ fn settings(stand: &Stand, door: Door, place: Place, version: ProtocolVersion) -
     let server = place.id();
     let mut settings = match door {
         Door::Http => json!({ "http": stand.platform.url(&format!("/servers/{server}/mcp")) }),
+        Door::HttpSse => json!({ "sse": stand.platform.url(&format!("/servers/{server}/sse")) }),
         Door::WebSocket => {
             let url = stand.platform.url(&format!("/servers/{server}/ws"));
             json!({ "ws": url.replacen("http", "ws", 1) })
@@ -112,9 +121,9 @@ fn settings(stand: &Stand, door: Door, place: Place, version: ProtocolVersion) -
 }
 
 async fn check(test: &str, sdk: Sdk, version: ProtocolVersion, doors: &[Door]) {
-    let stand = Stand::set(&PLACES).await;
+    let stand = Stand::set(&BOTH_ERAS).await;
     for door in doors {
-        join_all(PLACES.iter().map(async |place| {
+        join_all(places(*door).iter().map(async |place| {
             let mut settings = settings(&stand, *door, *place, version);
             settings["mark"] = json!(stand.mark(*door, *place));
             let mut command = sdk.command();
@@ -154,14 +163,16 @@ macro_rules! clients {
     };
 }
 
-const EVERY_DOOR: [Door; 3] = [Door::Http, Door::WebSocket, Door::Stdio];
+const EVERY_DOOR: [Door; 4] = [Door::Http, Door::HttpSse, Door::WebSocket, Door::Stdio];
+/// The newer SDK has no client for the oldest transport.
+const WITHOUT_SSE: [Door; 3] = [Door::Http, Door::WebSocket, Door::Stdio];
 /// The Python SDK has no transport for it.
 const WITHOUT_WEBSOCKET: [Door; 2] = [Door::Http, Door::Stdio];
 
 clients! {
     the_typescript_sdk_v1_uses_servers_of_both_eras: TypeScript1 V2025_11_25 by EVERY_DOOR;
-    the_typescript_sdk_v2_uses_servers_of_both_eras_in_the_legacy_era: TypeScript2 V2025_11_25 by EVERY_DOOR;
-    the_typescript_sdk_v2_uses_servers_of_both_eras_in_the_modern_era: TypeScript2 V2026_07_28 by EVERY_DOOR;
+    the_typescript_sdk_v2_uses_servers_of_both_eras_in_the_legacy_era: TypeScript2 V2025_11_25 by WITHOUT_SSE;
+    the_typescript_sdk_v2_uses_servers_of_both_eras_in_the_modern_era: TypeScript2 V2026_07_28 by WITHOUT_SSE;
     the_python_sdk_uses_servers_of_both_eras_in_the_legacy_era: Python V2025_11_25 by WITHOUT_WEBSOCKET;
     the_python_sdk_uses_servers_of_both_eras_in_the_modern_era: Python V2026_07_28 by WITHOUT_WEBSOCKET;
 }
