@@ -206,8 +206,8 @@ impl Calls {
             progress: Message::progress(&name(messages::PROGRESS)),
             deaf: [
                 (450, Message::chatter(&chatter, 100, 256)),
-                // These are told 10 MiB each, of which the system's own buffers take some 3.
-                (50, Message::chatter(&chatter, 160, 64 * 1024)),
+                // These are told 6 MiB each, of which the system's own buffers take some 3.
+                (50, Message::chatter(&chatter, 100, 64 * 1024)),
             ],
         })
     }
