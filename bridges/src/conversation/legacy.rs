@@ -10,7 +10,7 @@ use bus_schema::{
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Conversation, forward, lock};
+use super::{Conversation, forward};
 use crate::{
     front::Watching,
     legacy::{
@@ -219,9 +219,9 @@ impl Conversation {
     }
 
     async fn call(&mut self, session: Arc<Session>, incoming: Incoming, joint: Option<Arc<Joint>>) {
-        let slot = match self.slot(&incoming) {
-            Ok(slot) => slot,
-            Err(error) => return self.reply(joint.as_ref(), error).await,
+        let running = match self.enter(&incoming) {
+            Ok(running) => running,
+            Err(error) => return self.reply(joint.as_ref(), incoming.error(&error)).await,
         };
         let parties = Parties {
             front: self.front.clone(),
@@ -230,12 +230,8 @@ impl Conversation {
             questions: Arc::clone(&self.questions),
             ledger: Arc::clone(&self.ledger),
         };
-        let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
-        let id = incoming.id.clone().unwrap_or_default();
-        let cancelled = self.ended.child_token();
-        lock(&calls).insert(id.clone(), cancelled.clone());
+        let out = self.out.clone();
         self.running.spawn(async move {
-            let _slot = slot;
             let work = forward(&out, async |sender| {
                 let mut call = Driving::begin(parties, incoming).await;
                 loop {
@@ -252,13 +248,12 @@ impl Conversation {
             });
             tokio::select! {
                 () = work => {}
-                () = cancelled.cancelled() => {
+                () = running.cancelled.cancelled() => {
                     if let Some(others) = joint.and_then(|joint| joint.add(None)) {
                         let _ = out.send(others).await;
                     }
                 }
             }
-            lock(&calls).remove(&id);
         });
     }
 
