@@ -27,6 +27,7 @@ use crate::{
 
 /// How many messages may be on their way to a client. Beyond, each call keeps what it has to say in its outbox.
 const MESSAGES_AHEAD: usize = 64;
+
 /// Running calls by their id as spelled. Held only to look up, insert or remove.
 type Calls = Arc<Mutex<HashMap<String, CancellationToken>>>;
 
@@ -181,19 +182,24 @@ impl Conversation {
         if let Err(error) = self.check_modern(&incoming) {
             return self.send(incoming.error(&error)).await;
         }
-        let running = match self.enter(&incoming) {
+        let mut running = match self.enter(&incoming) {
             Ok(running) => running,
             Err(error) => return self.send(incoming.error(&error)).await,
         };
         let caller = self.caller(ProtocolVersion::MODERN);
         let (front, out) = (self.front.clone(), self.out.clone());
+        let cancelled = running.cancelled.clone();
         self.running.spawn(async move {
             let work = async {
                 let mut answering = front.ask(&caller, &incoming).await;
                 let answer = async |sender: outbox::Sender<Bytes>| loop {
                     match answering.next().await {
                         Step::Part(part) => sender.offer(part).await,
-                        Step::Final(last) => return sender.answer(last.body),
+                        Step::Final(last) => {
+                            // Who has the answer may use the id again.
+                            running.id.take();
+                            return sender.answer(last.body);
+                        }
                     }
                 };
                 forward(&out, answer).await;
@@ -202,7 +208,7 @@ impl Conversation {
                     let _ = out.send(parting).await;
                 }
             };
-            tokio::select! { () = running.cancelled.cancelled() => {} () = work => {} }
+            tokio::select! { () = cancelled.cancelled() => {} () = work => {} }
         });
     }
 
@@ -250,9 +256,11 @@ impl Conversation {
                 "a request of this id is under way; give each its own",
             )),
             Entry::Vacant(entry) => Ok(Running {
-                calls: Arc::clone(&self.calls),
-                id,
                 cancelled: entry.insert(self.ended.child_token()).clone(),
+                id: Some(HeldId {
+                    calls: Arc::clone(&self.calls),
+                    id,
+                }),
                 _slot: slot,
             }),
         }
@@ -266,15 +274,22 @@ impl Conversation {
     }
 }
 
-/// A running call. Its id is free again when this is dropped.
+/// A running call.
 struct Running {
-    calls: Calls,
-    id: String,
     cancelled: CancellationToken,
+    /// Given up when the answer is there.
+    id: Option<HeldId>,
+    /// Kept until the answer has left.
     _slot: OwnedSemaphorePermit,
 }
 
-impl Drop for Running {
+/// The id of a running call. It is free again when this is dropped.
+struct HeldId {
+    calls: Calls,
+    id: String,
+}
+
+impl Drop for HeldId {
     fn drop(&mut self) {
         lock(&self.calls).remove(&self.id);
     }

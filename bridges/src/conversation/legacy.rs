@@ -219,7 +219,7 @@ impl Conversation {
     }
 
     async fn call(&mut self, session: Arc<Session>, incoming: Incoming, joint: Option<Arc<Joint>>) {
-        let running = match self.enter(&incoming) {
+        let mut running = match self.enter(&incoming) {
             Ok(running) => running,
             Err(error) => return self.reply(joint.as_ref(), incoming.error(&error)).await,
         };
@@ -230,7 +230,7 @@ impl Conversation {
             questions: Arc::clone(&self.questions),
             ledger: Arc::clone(&self.ledger),
         };
-        let out = self.out.clone();
+        let (out, cancelled) = (self.out.clone(), running.cancelled.clone());
         self.running.spawn(async move {
             let work = forward(&out, async |sender| {
                 let mut call = Driving::begin(parties, incoming).await;
@@ -238,6 +238,8 @@ impl Conversation {
                     match call.next().await {
                         Said::Part(message) | Said::Question(message) => sender.offer(message).await,
                         Said::Answer(answer) => {
+                            // Who has the answer may use the id again.
+                            running.id.take();
                             if let Some(answer) = joined(joint.as_ref(), Some(answer)) {
                                 sender.answer(answer);
                             }
@@ -248,7 +250,7 @@ impl Conversation {
             });
             tokio::select! {
                 () = work => {}
-                () = running.cancelled.cancelled() => {
+                () = cancelled.cancelled() => {
                     if let Some(others) = joint.and_then(|joint| joint.add(None)) {
                         let _ = out.send(others).await;
                     }
