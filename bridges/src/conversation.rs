@@ -4,7 +4,7 @@
 mod legacy;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -20,15 +20,16 @@ use tracing::debug;
 
 use crate::{
     front::{Caller, Endpoint, Front, Step, says_nothing},
-    legacy::{Ledger, Session, batch, notices::Changing, questions::Questions},
+    legacy::{Ledger, Session, batch, calls, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
 };
 
 /// How many messages may be on their way to a client. Beyond, each call keeps what it has to say in its outbox.
 const MESSAGES_AHEAD: usize = 64;
-/// How many calls one client may have running.
-const MAX_CALLS: usize = 256;
+
+/// Running calls by their id as spelled. Held only to look up, insert or remove.
+type Calls = Arc<Mutex<HashMap<String, CancellationToken>>>;
 
 /// One client's conversation.
 pub(crate) struct Conversation {
@@ -45,8 +46,7 @@ pub(crate) struct Conversation {
     /// The way to tell what the client wants to hear of, once it is told anything.
     notices: Option<Changing>,
     slots: Arc<Semaphore>,
-    /// Running calls by their id as spelled. Held only to look up, insert or remove.
-    calls: Arc<Mutex<HashMap<String, CancellationToken>>>,
+    calls: Calls,
     running: TaskTracker,
     /// Cancelled when no more messages come: what has no end of its own is ended.
     ending: CancellationToken,
@@ -74,7 +74,7 @@ impl Conversation {
             questions,
             ledger,
             notices: None,
-            slots: Arc::new(Semaphore::new(MAX_CALLS)),
+            slots: Arc::new(Semaphore::new(calls::MAX_CALLS)),
             calls: Arc::default(),
             running: TaskTracker::new(),
             ending: CancellationToken::new(),
@@ -182,27 +182,24 @@ impl Conversation {
         if let Err(error) = self.check_modern(&incoming) {
             return self.send(incoming.error(&error)).await;
         }
-        let slot = match self.slot(&incoming) {
-            Ok(slot) => slot,
-            Err(error) => return self.send(error).await,
+        let mut running = match self.enter(&incoming) {
+            Ok(running) => running,
+            Err(error) => return self.send(incoming.error(&error)).await,
         };
         let caller = self.caller(ProtocolVersion::MODERN);
-        let (front, out, calls) = (self.front.clone(), self.out.clone(), Arc::clone(&self.calls));
-        let id = incoming.id.clone().unwrap_or_default();
-        if lock(&calls).contains_key(&id) {
-            let error = RpcError::invalid_request("a request of this id is under way; give each its own");
-            return self.send(incoming.error(&error)).await;
-        }
-        let cancelled = self.ended.child_token();
-        lock(&calls).insert(id.clone(), cancelled.clone());
+        let (front, out) = (self.front.clone(), self.out.clone());
+        let cancelled = running.cancelled.clone();
         self.running.spawn(async move {
-            let _slot = slot;
             let work = async {
                 let mut answering = front.ask(&caller, &incoming).await;
                 let answer = async |sender: outbox::Sender<Bytes>| loop {
                     match answering.next().await {
                         Step::Part(part) => sender.offer(part).await,
-                        Step::Final(last) => return sender.answer(last.body),
+                        Step::Final(last) => {
+                            // Who has the answer may use the id again.
+                            running.id.take();
+                            return sender.answer(last.body);
+                        }
                     }
                 };
                 forward(&out, answer).await;
@@ -212,7 +209,6 @@ impl Conversation {
                 }
             };
             tokio::select! { () = cancelled.cancelled() => {} () = work => {} }
-            lock(&calls).remove(&id);
         });
     }
 
@@ -246,14 +242,28 @@ impl Conversation {
         self.front.check_method(&self.endpoint, &incoming.method)
     }
 
-    /// Takes room for one more call; the error answers the request.
-    fn slot(&self, incoming: &Incoming) -> Result<OwnedSemaphorePermit, Bytes> {
-        Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
-            let error = RpcError::internal(format!(
-                "{MAX_CALLS} calls of this client are running; wait for one to end"
-            ));
-            incoming.error(&error)
-        })
+    /// Takes room for one more call.
+    ///
+    /// # Errors
+    /// The error for a client that has as many running as it may, or one of the same id.
+    fn enter(&self, incoming: &Incoming) -> Result<Running, RpcError> {
+        let slot = Arc::clone(&self.slots)
+            .try_acquire_owned()
+            .map_err(|_| calls::too_many())?;
+        let id = incoming.id.clone().unwrap_or_default();
+        match lock(&self.calls).entry(id.clone()) {
+            Entry::Occupied(_) => Err(RpcError::invalid_request(
+                "a request of this id is under way; give each its own",
+            )),
+            Entry::Vacant(entry) => Ok(Running {
+                cancelled: entry.insert(self.ended.child_token()).clone(),
+                id: Some(HeldId {
+                    calls: Arc::clone(&self.calls),
+                    id,
+                }),
+                _slot: slot,
+            }),
+        }
     }
 
     fn cancel(&self, incoming: &Incoming) {
@@ -261,6 +271,27 @@ impl Conversation {
         if let Some(call) = lock(&self.calls).get(id) {
             call.cancel();
         }
+    }
+}
+
+/// A running call.
+struct Running {
+    cancelled: CancellationToken,
+    /// Given up when the answer is there.
+    id: Option<HeldId>,
+    /// Kept until the answer has left.
+    _slot: OwnedSemaphorePermit,
+}
+
+/// The id of a running call. It is free again when this is dropped.
+struct HeldId {
+    calls: Calls,
+    id: String,
+}
+
+impl Drop for HeldId {
+    fn drop(&mut self) {
+        lock(&self.calls).remove(&self.id);
     }
 }
 

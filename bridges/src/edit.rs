@@ -161,6 +161,7 @@ pub(crate) fn is_key(key: &RawValue, name: &str) -> bool {
 }
 
 /// The members of a JSON object in their order, keys and values as spelled.
+#[derive(Default)]
 pub(crate) struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
 
 impl<'a> Members<'a> {

@@ -1,5 +1,5 @@
 //! Opening the database: pools, pragmas, migrations and the first seeding, safe when several processes start at once.
-//! The only file that treats SQLite and PostgreSQL differently.
+//! Only this file and `interrupt` treat SQLite and PostgreSQL differently.
 
 use std::sync::Once;
 use std::time::Duration;
@@ -9,19 +9,22 @@ use sqlx::migrate::Migrator;
 use sqlx::{Any, AnyConnection, AnyPool, Executor, Transaction};
 
 use super::error::ProductsError;
+use super::interrupt::Interruptible;
 use super::seed;
 
 /// How long a call waits for a free connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pools of one database.
 ///
 /// SQLite admits one writer at a time. Within this process writers queue for the one connection of `writer`, in order;
-/// between processes SQLite's busy timeout makes them wait. In PostgreSQL both are the same pool.
+/// between processes SQLite's busy timeout makes them wait. In PostgreSQL both are the same pool. Statements whose time depends on
+/// what a caller asks for run on connections of their own, where they can be interrupted.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
     reader: AnyPool,
     writer: AnyPool,
+    pub(super) interruptible: Interruptible,
 }
 
 impl Database {
@@ -55,7 +58,12 @@ impl Database {
         migrate(&mut tx).await?;
         tx.commit().await?;
         let reader = sqlite_pool(4).connect(&url).await?;
-        Ok(Self { reader, writer })
+        let interruptible = Interruptible::sqlite(&url).await?;
+        Ok(Self {
+            reader,
+            writer,
+            interruptible,
+        })
     }
 
     async fn open_postgres(url: &str) -> Result<Self, ProductsError> {
@@ -69,6 +77,7 @@ impl Database {
         Ok(Self {
             reader: pool.clone(),
             writer: pool,
+            interruptible: Interruptible::postgres(url)?,
         })
     }
 

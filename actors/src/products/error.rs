@@ -2,6 +2,7 @@
 //! whose text says what to do next (MCP, server/tools); only prompts, resources and completions answer JSON-RPC errors.
 
 use std::error::Error;
+use std::time::Duration;
 
 use rmcp::ErrorData;
 use rmcp::handler::server::tool::IntoCallToolResult;
@@ -93,6 +94,15 @@ pub enum ProductsError {
     /// Another rebuild of the search index started while this one was running.
     #[error("another reindex started and takes over: nothing is left to do")]
     Superseded,
+    /// A statement ran longer than one may, or was stopped by whoever runs the database.
+    #[error(
+        "the search was stopped, as it took longer than {} seconds: narrow it with more words, a category or a range of prices",
+        limit.as_secs()
+    )]
+    TooSlow {
+        /// How long a statement may run.
+        limit: Duration,
+    },
     /// The caller cancelled.
     #[error("cancelled, nothing was changed")]
     Cancelled,

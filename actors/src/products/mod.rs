@@ -12,6 +12,7 @@ mod completion;
 mod database;
 mod error;
 mod index;
+mod interrupt;
 mod product;
 mod prompts;
 mod resources;

@@ -3,8 +3,7 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use sqlx::any::AnyRow;
-use sqlx::{FromRow, Row};
+use sqlx::{ColumnIndex, Decode, FromRow, Row, Type};
 
 use super::error::ProductsError;
 
@@ -54,8 +53,13 @@ impl Product {
     }
 }
 
-impl FromRow<'_, AnyRow> for Product {
-    fn from_row(row: &AnyRow) -> Result<Self, sqlx::Error> {
+impl<'r, R: Row> FromRow<'r, R> for Product
+where
+    &'static str: ColumnIndex<R>,
+    i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: Decode<'r, R::Database> + Type<R::Database>,
+{
+    fn from_row(row: &'r R) -> Result<Self, sqlx::Error> {
         let tags: String = row.try_get("tags")?;
         Ok(Self {
             sku: row.try_get("sku")?,

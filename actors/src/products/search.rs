@@ -3,15 +3,13 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sqlx::any::{AnyArguments, AnyRow};
-use sqlx::query::QueryAs;
-use sqlx::{Any, AssertSqlSafe, FromRow, query_as};
 
 use super::arguments::{SearchArguments, Sort};
 use super::error::ProductsError;
 use super::index;
-use super::product::{self, Product};
-use super::store::Store;
+use super::interrupt::{Statements, Value};
+use super::product::{self, Category, Product};
+use super::store::{CATEGORIES, Store};
 
 /// How many items a page has unless the caller says otherwise.
 pub(super) const DEFAULT_LIMIT: i64 = 20;
@@ -31,15 +29,17 @@ pub(super) struct Page {
 }
 
 impl Store {
-    /// Returns one page of the products that match.
+    /// Returns one page of the products that match. Dropped before its end, it interrupts the statement that runs for it.
     pub(super) async fn search(&self, wanted: &SearchArguments) -> Result<Page, ProductsError> {
         if !(1..=100).contains(&wanted.limit) {
             return Err(ProductsError::bad_value("limit", "must be between 1 and 100"));
         }
         let mut conditions = Conditions::matching(wanted)?;
-        let total = self.count(&conditions).await?;
-        if total == 0 {
-            self.expect_category(wanted.category.as_deref()).await?;
+        let mut statements = self.database.interruptible.begin().await?;
+        let total = conditions.count(&mut statements).await?;
+        if let (0, Some(category)) = (total, &wanted.category) {
+            let known = statements.fetch_all(CATEGORIES, &[]).await?;
+            expect_among(known, category)?;
         }
         if let Some(cursor) = &wanted.cursor {
             conditions.continue_after(&Cursor::decode(cursor, wanted.sort)?);
@@ -50,7 +50,7 @@ impl Store {
             wanted.sort.order(),
             wanted.limit + 1
         );
-        let mut items: Vec<Product> = conditions.query(sql).fetch_all(self.database.reader()).await?;
+        let mut items: Vec<Product> = statements.fetch_all(sql, &conditions.values).await?;
         let mut next_cursor = None;
         if items.len() as i64 > wanted.limit {
             items.pop();
@@ -63,27 +63,25 @@ impl Store {
         })
     }
 
-    async fn count(&self, conditions: &Conditions) -> Result<i64, ProductsError> {
-        let sql = format!("SELECT COUNT(*) FROM products p{}", conditions.clause());
-        let (total,) = conditions.query(sql).fetch_one(self.database.reader()).await?;
-        Ok(total)
-    }
-
     /// Makes a search in a category that does not exist an error that names those which do.
     pub(super) async fn expect_category(&self, name: Option<&str>) -> Result<(), ProductsError> {
         let Some(name) = name else { return Ok(()) };
-        let known: Vec<String> = self.categories().await?.into_iter().map(|c| c.name).collect();
-        if known
-            .iter()
-            .any(|k| k.to_lowercase() == name.trim().to_lowercase())
-        {
-            return Ok(());
-        }
-        Err(ProductsError::UnknownCategory {
-            category: name.to_owned(),
-            known,
-        })
+        expect_among(self.categories().await?, name)
     }
+}
+
+fn expect_among(known: Vec<Category>, name: &str) -> Result<(), ProductsError> {
+    let known: Vec<String> = known.into_iter().map(|category| category.name).collect();
+    if known
+        .iter()
+        .any(|k| k.to_lowercase() == name.trim().to_lowercase())
+    {
+        return Ok(());
+    }
+    Err(ProductsError::UnknownCategory {
+        category: name.to_owned(),
+        known,
+    })
 }
 
 impl Sort {
@@ -115,14 +113,6 @@ impl Sort {
             Self::StockDesc => Value::Number(product.stock),
         }
     }
-}
-
-/// A value to bind.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-enum Value {
-    Number(i64),
-    Text(String),
 }
 
 /// A `WHERE` clause under construction: fixed text with placeholders, and the caller's values apart from it.
@@ -191,19 +181,11 @@ impl Conditions {
         format!(" WHERE {}", self.terms.join(" AND "))
     }
 
-    /// Makes the statement with the values bound. `sql` holds nothing that a caller sent.
-    fn query<T>(&self, sql: String) -> QueryAs<'static, Any, T, AnyArguments>
-    where
-        T: for<'r> FromRow<'r, AnyRow>,
-    {
-        let mut statement = query_as(AssertSqlSafe(sql));
-        for value in &self.values {
-            statement = match value.clone() {
-                Value::Number(number) => statement.bind(number),
-                Value::Text(text) => statement.bind(text),
-            };
-        }
-        statement
+    /// Counts the products that match.
+    async fn count(&self, statements: &mut Statements) -> Result<i64, ProductsError> {
+        let sql = format!("SELECT COUNT(*) FROM products p{}", self.clause());
+        let counted: Vec<(i64,)> = statements.fetch_all(sql, &self.values).await?;
+        Ok(counted.first().map_or(0, |(total,)| *total))
     }
 }
 

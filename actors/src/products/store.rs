@@ -12,6 +12,10 @@ use super::timestamp;
 /// At or below this stock a product is running out.
 const LOW_STOCK: i64 = 5;
 
+/// The categories in alphabetical order.
+pub(super) const CATEGORIES: &str = "SELECT category AS name, COUNT(*) AS count FROM products
+             GROUP BY category ORDER BY category";
+
 /// The catalogue in its database.
 #[derive(Debug, Clone)]
 pub(super) struct Store {
@@ -53,10 +57,7 @@ impl Store {
 
     /// Returns the categories in alphabetical order.
     pub(super) async fn categories(&self) -> Result<Vec<Category>, ProductsError> {
-        let categories = query_as::<Any, Category>(
-            "SELECT category AS name, COUNT(*) AS count FROM products
-             GROUP BY category ORDER BY category",
-        );
+        let categories = query_as::<Any, Category>(CATEGORIES);
         Ok(categories.fetch_all(self.database.reader()).await?)
     }
 

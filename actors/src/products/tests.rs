@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::future::{Future, pending, ready};
+use std::time::Duration;
 
 use rmcp::model::{ClientRequest, RequestId, ServerJsonRpcMessage};
 use rmcp::service::{RequestContext, RxJsonRpcMessage, Service, serve_directly};
@@ -17,6 +18,7 @@ use super::Products;
 use super::arguments::{SearchArguments, Sort};
 use super::error::ProductsError;
 use super::index::Rebuild;
+use super::interrupt::AT_ONCE;
 use super::product::{Changes, Draft, Sku};
 use super::store::Store;
 
@@ -221,6 +223,43 @@ async fn pages_show_every_product_exactly_once_in_every_order() {
         }
         let distinct: BTreeSet<&String> = seen.iter().collect();
         assert_eq!((seen.len(), distinct.len()), (420, 420), "{sort:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_search_beyond_its_time_is_stopped_and_the_next_one_is_not() {
+    let (url, _folder) = fresh_url();
+    let mut store = Store::open(&url).await.unwrap();
+    let mut tx = store.database.begin().await.unwrap();
+    for statement in [
+        "CREATE TABLE rounds (wanted BIGINT NOT NULL)",
+        "INSERT INTO rounds VALUES (1000000000000000)",
+        "ALTER TABLE products RENAME TO stored_products",
+        "CREATE VIEW products AS WITH RECURSIVE round (n) AS
+         (SELECT 1 UNION ALL SELECT n + 1 FROM round WHERE n < (SELECT wanted FROM rounds))
+         SELECT p.* FROM round CROSS JOIN stored_products p",
+    ] {
+        sqlx::query(statement).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    let wanted = SearchArguments {
+        limit: 10,
+        ..Default::default()
+    };
+    store.database.interruptible.limit(Duration::ZERO);
+    for _ in 0..2 * AT_ONCE {
+        let stopped = store.search(&wanted).await.unwrap_err();
+        assert!(matches!(stopped, ProductsError::TooSlow { .. }), "{stopped:?}");
+    }
+    let mut tx = store.database.begin().await.unwrap();
+    sqlx::query("UPDATE rounds SET wanted = 1")
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    store.database.interruptible.limit(Duration::from_secs(3600));
+    for _ in 0..2 * AT_ONCE {
+        assert_eq!(store.search(&wanted).await.unwrap().total, 420);
     }
 }
 

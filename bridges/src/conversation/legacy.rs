@@ -10,7 +10,7 @@ use bus_schema::{
 use bytes::Bytes;
 use tracing::debug;
 
-use super::{Conversation, forward, lock};
+use super::{Conversation, forward};
 use crate::{
     front::Watching,
     legacy::{
@@ -219,9 +219,9 @@ impl Conversation {
     }
 
     async fn call(&mut self, session: Arc<Session>, incoming: Incoming, joint: Option<Arc<Joint>>) {
-        let slot = match self.slot(&incoming) {
-            Ok(slot) => slot,
-            Err(error) => return self.reply(joint.as_ref(), error).await,
+        let mut running = match self.enter(&incoming) {
+            Ok(running) => running,
+            Err(error) => return self.reply(joint.as_ref(), incoming.error(&error)).await,
         };
         let parties = Parties {
             front: self.front.clone(),
@@ -230,18 +230,16 @@ impl Conversation {
             questions: Arc::clone(&self.questions),
             ledger: Arc::clone(&self.ledger),
         };
-        let (out, calls) = (self.out.clone(), Arc::clone(&self.calls));
-        let id = incoming.id.clone().unwrap_or_default();
-        let cancelled = self.ended.child_token();
-        lock(&calls).insert(id.clone(), cancelled.clone());
+        let (out, cancelled) = (self.out.clone(), running.cancelled.clone());
         self.running.spawn(async move {
-            let _slot = slot;
             let work = forward(&out, async |sender| {
                 let mut call = Driving::begin(parties, incoming).await;
                 loop {
                     match call.next().await {
                         Said::Part(message) | Said::Question(message) => sender.offer(message).await,
                         Said::Answer(answer) => {
+                            // Who has the answer may use the id again.
+                            running.id.take();
                             if let Some(answer) = joined(joint.as_ref(), Some(answer)) {
                                 sender.answer(answer);
                             }
@@ -258,7 +256,6 @@ impl Conversation {
                     }
                 }
             }
-            lock(&calls).remove(&id);
         });
     }
 

@@ -19,10 +19,13 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
+use self::calls::Manner;
 use super::{
-    DOOR, Door, admission, answer, method_not_allowed, modern::Accepts, says_modern, text_header, trace_of,
+    DOOR, Door, admission, answer, body, method_not_allowed, modern::Accepts, says_modern, text_header,
+    trace_of,
 };
 use crate::{
     auth::Admitted,
@@ -31,7 +34,7 @@ use crate::{
     request::Incoming,
 };
 
-/// After how long a client that is shut out by the bus may come again, in seconds.
+/// After how long a client that is shut out by the bus, or by its own calls, may come again, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
 pub(super) async fn handle(
@@ -40,6 +43,7 @@ pub(super) async fn handle(
     who: &Admitted,
     headers: &HeaderMap,
     incoming: Incoming,
+    room: Option<OwnedSemaphorePermit>,
 ) -> Response {
     if incoming.kind == Kind::Request && incoming.method == method::INITIALIZE {
         return initialize(door, endpoint, who, &incoming).await;
@@ -51,11 +55,10 @@ pub(super) async fn handle(
     if let Err(scopes) = door.front.authorize(&who.principal, &endpoint, &incoming) {
         return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
     }
-    let accepts = Accepts::of(headers).unwrap_or(Accepts::Both);
-    let caller = caller(door, &session, headers);
+    let manner = manner(door, &session, headers, room);
     match incoming.kind {
-        Kind::Request => calls::single(door, session, &caller, incoming, accepts).await,
-        Kind::Notification => notify(door, &session, &caller, &incoming).await,
+        Kind::Request => calls::single(door, session, &manner, incoming).await,
+        Kind::Notification => notify(door, &session, &manner.caller, &incoming).await,
         Kind::Response => take_response(door, &session, incoming.body).await,
     }
 }
@@ -66,15 +69,14 @@ pub(super) async fn batch(
     endpoint: Endpoint,
     who: &Admitted,
     headers: &HeaderMap,
-    body: Bytes,
+    body::Whole { bytes, room }: body::Whole,
 ) -> Response {
     let session = match find_session(door, &endpoint, who, headers, None).await {
         Ok(session) => session,
         Err(response) => return *response,
     };
-    let accepts = Accepts::of(headers).unwrap_or(Accepts::Both);
-    let caller = caller(door, &session, headers);
-    calls::batch(door, session, &caller, &body, accepts).await
+    let manner = manner(door, &session, headers, room);
+    calls::batch(door, session, &manner, &bytes).await
 }
 
 /// GET listens for notices, or goes on with a stream that was lost.
@@ -165,15 +167,18 @@ fn refused(error: &SessionError, id: Option<&str>) -> Response {
         (_, StatusCode::SERVICE_UNAVAILABLE) => RpcError::internal(error.to_string()),
         _ => RpcError::invalid_request(error.to_string()),
     };
-    let mut response = answer::error(status, id, &rpc_error);
-    if matches!(
-        status,
-        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
-    ) {
-        response
-            .headers_mut()
-            .insert(http_header::RETRY_AFTER, RETRY_AFTER);
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => later(status, id, &rpc_error),
+        _ => answer::error(status, id, &rpc_error),
     }
+}
+
+/// Answers a client that may come again with the same request.
+fn later(status: StatusCode, id: Option<&str>, error: &RpcError) -> Response {
+    let mut response = answer::error(status, id, error);
+    response
+        .headers_mut()
+        .insert(http_header::RETRY_AFTER, RETRY_AFTER);
     response
 }
 
@@ -205,14 +210,18 @@ async fn initialize(door: &Door, endpoint: Endpoint, who: &Admitted, incoming: &
     response
 }
 
-fn caller(door: &Door, session: &Session, headers: &HeaderMap) -> Caller {
-    Caller {
-        principal: session.principal.clone(),
-        door: DOOR,
-        endpoint: session.endpoint.clone(),
-        protocol_version: session.version,
-        trace: trace_of(headers),
-        ending: door.stop.clone(),
+fn manner(door: &Door, session: &Session, headers: &HeaderMap, room: Option<OwnedSemaphorePermit>) -> Manner {
+    Manner {
+        caller: Caller {
+            principal: session.principal.clone(),
+            door: DOOR,
+            endpoint: session.endpoint.clone(),
+            protocol_version: session.version,
+            trace: trace_of(headers),
+            ending: door.stop.clone(),
+        },
+        accepts: Accepts::of(headers).unwrap_or(Accepts::Both),
+        room: room.map(Arc::new),
     }
 }
 

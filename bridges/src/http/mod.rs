@@ -317,13 +317,14 @@ fn method_not_allowed() -> Response {
 async fn post(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
-    let body::Whole { bytes, room } = match body::read(&headers, body, &door.large_bodies).await {
+    let whole = match body::read(&headers, body, &door.large_bodies).await {
         Ok(whole) => whole,
         Err(response) => return response,
     };
-    if headers.contains_key(header::SESSION_ID) && !says_modern(&headers) && batch::is_batch(&bytes) {
-        return legacy::batch(&door, endpoint, who, &headers, bytes).await;
+    if headers.contains_key(header::SESSION_ID) && !says_modern(&headers) && batch::is_batch(&whole.bytes) {
+        return legacy::batch(&door, endpoint, who, &headers, whole).await;
     }
+    let body::Whole { bytes, room } = whole;
     let incoming = match Incoming::read(bytes) {
         Ok(incoming) => incoming,
         Err(refused) => {
@@ -338,12 +339,14 @@ async fn post(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) 
             return answer::error(status, refused.id.as_deref(), &refused.error);
         }
     };
-    let response = match era_of(&headers, &incoming) {
-        Era::Modern => modern::handle(&door, endpoint, who, &headers, incoming).await,
-        Era::Legacy => legacy::handle(&door, endpoint, who, &headers, incoming).await,
-    };
-    drop(room);
-    response
+    match era_of(&headers, &incoming) {
+        Era::Modern => {
+            let response = modern::handle(&door, endpoint, who, &headers, incoming).await;
+            drop(room);
+            response
+        }
+        Era::Legacy => legacy::handle(&door, endpoint, who, &headers, incoming, room).await,
+    }
 }
 
 /// Tells the era of a message: by its metadata, else by a version header that no legacy client sends. A handshake without

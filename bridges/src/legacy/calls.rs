@@ -5,7 +5,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use bus_schema::RpcError;
 use tokio_util::sync::CancellationToken;
+
+/// How many calls of one session one process may run at once.
+pub(crate) const MAX_CALLS: usize = 256;
 
 /// The running calls of one process.
 #[derive(Default)]
@@ -37,12 +41,15 @@ pub(crate) struct RunningCall {
 
 impl Calls {
     /// Adds a call, which ends with `parent` too.
+    ///
+    /// # Errors
+    /// The error for a client that has as many calls running as it may.
     pub(crate) fn begin(
         self: &Arc<Self>,
         session: &str,
         id: &str,
         parent: &CancellationToken,
-    ) -> RunningCall {
+    ) -> Result<RunningCall, RpcError> {
         let cancelled = parent.child_token();
         let call = Call {
             id: id.to_owned(),
@@ -52,13 +59,16 @@ impl Calls {
         running.last += 1;
         let number = running.last;
         let calls = running.by_session.entry(session.to_owned()).or_default();
+        if calls.len() >= MAX_CALLS {
+            return Err(too_many());
+        }
         calls.insert(number, call);
-        RunningCall {
+        Ok(RunningCall {
             calls: Arc::clone(self),
             session: session.to_owned(),
             number,
             cancelled,
-        }
+        })
     }
 
     /// Cancels a session's call, or all of them; one that is not here runs elsewhere, or has ended.
@@ -81,6 +91,13 @@ impl Calls {
     }
 }
 
+/// The error for a client that has as many calls running as it may.
+pub(crate) fn too_many() -> RpcError {
+    RpcError::internal(format!(
+        "{MAX_CALLS} calls of this client are running; wait for one to end"
+    ))
+}
+
 impl Drop for RunningCall {
     fn drop(&mut self) {
         let mut running = self.calls.lock();
@@ -100,15 +117,29 @@ mod tests {
     #[test]
     fn a_session_cancels_its_own_calls_only() {
         let (calls, parent) = (Arc::<Calls>::default(), CancellationToken::new());
-        let mine = calls.begin("mine", "1", &parent);
-        let other = calls.begin("mine", "2", &parent);
-        let foreign = calls.begin("foreign", "1", &parent);
+        let begin = |session, id| calls.begin(session, id, &parent).unwrap();
+        let (mine, other, foreign) = (begin("mine", "1"), begin("mine", "2"), begin("foreign", "1"));
         calls.cancel("mine", Some("1"));
         let cancelled = || [&mine, &other, &foreign].map(|call| call.cancelled.is_cancelled());
         assert_eq!(cancelled(), [true, false, false]);
         calls.cancel("mine", None);
         assert_eq!(cancelled(), [true, true, false]);
         drop((mine, other, foreign));
+        assert!(calls.lock().by_session.is_empty());
+    }
+
+    #[test]
+    fn a_session_has_so_many_calls_and_one_more_when_one_has_ended() {
+        let (calls, parent) = (Arc::<Calls>::default(), CancellationToken::new());
+        let mut running: Vec<_> = (0..MAX_CALLS)
+            .map(|id| calls.begin("mine", &id.to_string(), &parent).unwrap())
+            .collect();
+        let refused = calls.begin("mine", "one more", &parent).err().unwrap();
+        assert!(refused.message.contains("256 calls"), "{}", refused.message);
+        calls.begin("foreign", "1", &parent).unwrap();
+        running.pop();
+        calls.begin("mine", "one more", &parent).unwrap();
+        drop(running);
         assert!(calls.lock().by_session.is_empty());
     }
 }

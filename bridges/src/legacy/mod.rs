@@ -7,7 +7,7 @@
 
 pub mod asking;
 pub mod batch;
-mod calls;
+pub(crate) mod calls;
 pub mod capabilities;
 pub(crate) mod channels;
 mod content;

@@ -22,8 +22,8 @@ const UNTAKEN_FOR: Duration = Duration::from_secs(10 * 60);
 /// How many streams that have ended are kept, and how many bytes of them.
 const MAX_ENDED: usize = 10_000;
 const MAX_ENDED_BYTES: usize = 256 * 1024 * 1024;
-/// How long the spelled ids of requests may be that an event id carries.
-const MAX_REQUESTS_BYTES: usize = 128;
+/// How long the spelled ids of requests may be that an event id carries, as it is sent with every event.
+const MAX_REQUESTS_BYTES: usize = 1024;
 
 /// What the ids of these streams' events begin with.
 const PREFIX: &str = "c.";
@@ -232,6 +232,22 @@ mod tests {
         ] {
             assert_eq!(Place::parse(other), None, "{other}");
         }
+    }
+
+    #[tokio::test]
+    async fn an_event_id_names_its_requests_unless_they_are_too_long() {
+        let streams = Streams::default();
+        let stream = Stream::open("mine", 1);
+        let of = |bytes: usize| {
+            let spelled = format!("\"{}\"", "a".repeat(bytes - 2));
+            let place = streams.keep("00ff", &stream, std::slice::from_ref(&spelled));
+            let (read, _) = Place::parse(&place.event(At::Event(1))).expect("an event id");
+            (read.requests(), spelled)
+        };
+        let (read, spelled) = of(MAX_REQUESTS_BYTES);
+        assert_eq!(read, [spelled]);
+        let (read, _) = of(MAX_REQUESTS_BYTES + 1);
+        assert!(read.is_empty());
     }
 
     #[tokio::test(start_paused = true)]

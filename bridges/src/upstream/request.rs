@@ -136,9 +136,17 @@ impl<'a> Reading<'a> {
         self.params.request_state
     }
 
-    /// What a client answers to the last round.
-    pub(super) fn input_responses(&self) -> Option<&'a RawValue> {
-        self.params.input_responses
+    /// What a client answers to the last round, by the keys of its questions.
+    ///
+    /// # Errors
+    /// The error for a client whose answers have no keys.
+    pub(super) fn answers(&self) -> Result<Option<Members<'a>>, RpcError> {
+        let Some(answers) = self.params.input_responses else {
+            return Ok(None);
+        };
+        Members::of(answers).map(Some).ok_or_else(|| {
+            RpcError::invalid_params("`inputResponses` must be an object with an answer under each key")
+        })
     }
 
     /// Everything that a retry must repeat, in one spelling.

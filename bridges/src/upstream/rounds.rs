@@ -115,10 +115,7 @@ impl UpstreamServer {
     ) -> Result<Begun, NotBegun> {
         let state = reading.request_state().and_then(meta::as_text);
         let state = state.ok_or_else(|| park::gone(self.id()))?;
-        let answers = reading.input_responses().map_or("{}", RawValue::get);
-        let answers = Members::read(answers).ok_or_else(|| {
-            RpcError::invalid_params("`inputResponses` must be an object with an answer under each key")
-        })?;
+        let answers = reading.answers()?.unwrap_or_default();
         let ticket = self.new_ticket(reading, request);
         match self.parks.take(&state, ticket, &answers)? {
             Found::Open(mut call, answers) => {

@@ -146,7 +146,6 @@ impl UpstreamServer {
             return Ok(Begun::Done(self.about_task(reading, &asked, request).await?));
         }
         reading.check(self.era(), &asked.declared)?;
-        let is_retry = reading.request_state().is_some() || reading.input_responses().is_some();
         if self.era() == Era::Modern {
             // The state is the server's own, unless it can only be meant for another.
             let state = reading.request_state().and_then(meta::as_text);
@@ -161,9 +160,23 @@ impl UpstreamServer {
                 .map(|call| Begun::Call(Box::new(call)))
                 .map_err(NotBegun::untaken);
         }
-        if is_retry && method::ASKING.contains(&reading.method()) {
+        if !method::ASKING.contains(&reading.method()) {
+            return self.first(reading, asked, request).await;
+        }
+        if reading.request_state().is_some() {
             return self.resume(reading, asked, request).await;
         }
+        // Whatever this server asks comes with a state, so that answers without one are to no question of its.
+        if reading.answers()?.is_some() {
+            return self
+                .first(&Reading::of(&reading.first_round())?, asked, request)
+                .await;
+        }
+        self.first(reading, asked, request).await
+    }
+
+    /// Begins a call of a legacy server that nobody has begun before.
+    async fn first(&self, reading: &Reading<'_>, asked: Asked, request: &Request) -> Result<Begun, NotBegun> {
         let ticket = self.ticket(reading, &asked.declared, request);
         self.call(reading, asked, request, ticket)
             .await

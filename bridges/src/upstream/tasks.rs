@@ -38,7 +38,6 @@ use crate::{legacy::task::server, lines::end_line};
 use super::{
     asks::Answered,
     call::Call,
-    edit::Members,
     lanes::Owner,
     link::{Link, own_request},
     pending::{Entry, Made},
@@ -287,7 +286,7 @@ impl UpstreamServer {
             match reading.method() {
                 method::TASKS_GET => held.get().await,
                 method::TASKS_UPDATE => {
-                    let answers = reading.input_responses().and_then(Members::of);
+                    let answers = reading.answers().ok().flatten();
                     let answers = answers.ok_or_else(|| {
                         RpcError::invalid_params(
                             "`tasks/update` needs `params.inputResponses`, an object with an answer under each key",

@@ -358,6 +358,27 @@ async fn a_state_is_good_for_its_own_caller_and_call_and_for_once() {
 }
 
 #[tokio::test]
+async fn answers_without_a_state_are_to_no_question_and_the_server_asks_its_own() {
+    let setting = Setting::start("").await;
+    let unasked = json!({ "someone": { "action": "accept", "content": { "colour": "red" } } });
+    let params = json!({ "name": "confirm", "arguments": { "n": 1 }, "inputResponses": unasked });
+    let asked = setting.ask("ann", &params).await;
+    let last = setting.ask("ann", &retry(&params, &asked)).await;
+    assert!(
+        text(&last).contains("blue") && !text(&last).contains("red"),
+        "{last}"
+    );
+    let calls = setting.messages(method::TOOLS_CALL);
+    assert_eq!(calls.len(), 1);
+    assert!(calls[0]["params"].get("inputResponses").is_none(), "{calls:?}");
+    let keyless = json!({ "name": "confirm", "arguments": { "n": 1 }, "inputResponses": ["red"] });
+    let refused = setting.ask("ann", &keyless).await;
+    assert_eq!(code(&refused), error::INVALID_PARAMS, "{refused}");
+    assert_eq!(setting.messages(method::TOOLS_CALL).len(), 1);
+    setting.platform.stop().await;
+}
+
+#[tokio::test]
 async fn a_state_that_is_too_old_is_refused_and_the_server_hears_that_nobody_comes() {
     let setting = Setting::start("input_ttl_secs = 1").await;
     let params = json!({ "name": "confirm" });

@@ -129,6 +129,61 @@ async fn a_cancelled_call_stops_and_is_not_answered() {
 }
 
 #[tokio::test]
+async fn a_request_under_the_id_of_a_running_one_is_refused_in_both_eras() {
+    let probe = Arc::<Probe>::default();
+    let (mut platform, _host) = platform(Arc::clone(&probe)).await;
+    let channels = [
+        (Channel::socket(&platform, "/ws").await, true),
+        (Channel::socket(&platform, "/ws").await, false),
+        (Channel::pipe(&mut platform, Endpoint::All).await, true),
+        (Channel::pipe(&mut platform, Endpoint::All).await, false),
+    ];
+    for (mut channel, is_legacy) in channels {
+        if is_legacy {
+            let info = json!({ "name": "test", "version": "1" });
+            let params = json!({ "protocolVersion": "2025-03-26", "capabilities": {}, "clientInfo": info });
+            let opened = json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params });
+            let opened = channel.ask(&opened).await;
+            assert_eq!(opened["result"]["protocolVersion"], "2025-03-26", "{opened}");
+        }
+        let call = |tool: &str| {
+            let params = json!({ "name": format!("fixture__{tool}"), "arguments": { "text": "hi" } });
+            let mut call = if is_legacy {
+                json!({ "jsonrpc": "2.0", "method": method::TOOLS_CALL, "params": params })
+            } else {
+                modern_body(method::TOOLS_CALL, params)
+            };
+            call["id"] = json!("h");
+            call
+        };
+        channel.send(&call("hold")).await;
+        within("the call", probe.held.begun.acquire())
+            .await
+            .expect("open")
+            .forget();
+        let refused = channel.ask(&call("echo")).await;
+        assert_eq!(refused["error"]["code"], -32600, "{refused}");
+        assert_eq!(refused["id"], "h");
+        if is_legacy {
+            let refused = channel.ask(&json!([call("echo")])).await;
+            assert_eq!(refused[0]["error"]["code"], -32600, "{refused}");
+        }
+        // The one that runs is not harmed, and can be cancelled.
+        assert_eq!(probe.held.dropped.available_permits(), 0);
+        let cancel = json!({ "jsonrpc": "2.0", "method": method::CANCELLED, "params": { "requestId": "h" } });
+        channel.send(&cancel).await;
+        within("the drop of the handler", probe.held.dropped.acquire())
+            .await
+            .expect("open")
+            .forget();
+        eventually("the id is free", async || {
+            tests::http::text(&channel.ask(&call("echo")).await) == "hi"
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_closed_channel_cancels_its_calls() {
     let probe = Arc::<Probe>::default();
     let (platform, _host) = platform(Arc::clone(&probe)).await;

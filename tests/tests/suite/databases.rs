@@ -1,8 +1,18 @@
 //! The products server on both databases: the same calls, the same answers.
 
+use std::time::Duration;
+
 use bus_schema::mcp::method;
 use serde_json::{Value, json};
-use tests::{http::Client, platform::Platform, postgres::Postgres, within};
+use sqlx::{
+    Connection as _, Executor as _, PgConnection, SqliteConnection,
+    sqlite::{SqliteConnectOptions, SqliteRow},
+};
+use tests::{eventually, http::Client, platform::Platform, postgres::Postgres, within};
+use tokio::task::JoinSet;
+
+/// As many searches as one process of the products server runs at once.
+const SEARCHES: usize = 4;
 
 #[tokio::test]
 async fn products_keep_their_promises_on_sqlite() {
@@ -17,6 +27,116 @@ async fn products_keep_their_promises_on_postgresql() {
     let platform = Platform::start(&file, &["products"]).await;
     within("the promises", promises(&platform)).await;
     platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_cancelled_search_ends_its_statement_in_sqlite() {
+    let platform = Platform::start("", &["products"]).await;
+    let client = platform.client("products");
+    let file = platform.folder().join("data").join("products.db");
+    let options = SqliteConnectOptions::new().filename(file);
+    let mut database = SqliteConnection::connect_with(&options).await.expect("it opens");
+    database
+        .execute(ENDLESS)
+        .await
+        .expect("the catalogue becomes endless");
+    let mut witness = SqliteConnection::connect_with(&options.busy_timeout(Duration::ZERO))
+        .await
+        .expect("it opens");
+    for _ in 0..2 {
+        let searches = many_searches(&client);
+        eventually("a statement runs", async || is_read(&mut witness).await).await;
+        drop(searches);
+        eventually("no statement runs", async || !is_read(&mut witness).await).await;
+    }
+    let finite = database.execute("UPDATE rounds SET wanted = 1").await;
+    finite.expect("the catalogue is as large as it was");
+    only_who_cancels_is_interrupted(&client).await;
+}
+
+#[tokio::test]
+async fn a_cancelled_search_ends_its_statement_in_postgresql() {
+    let postgres = Postgres::start().await;
+    let file = format!("[products]\ndatabase_url = \"{}\"\n", postgres.url);
+    let platform = Platform::start(&file, &["products"]).await;
+    let client = platform.client("products");
+    let mut holder = PgConnection::connect(&postgres.url).await.expect("it opens");
+    let mut locked = holder.begin().await.expect("it begins");
+    let lock = locked
+        .execute("LOCK TABLE products IN ACCESS EXCLUSIVE MODE")
+        .await;
+    lock.expect("nobody can read the catalogue");
+    let mut witness = PgConnection::connect(&postgres.url).await.expect("it opens");
+    for _ in 0..2 {
+        let searches = many_searches(&client);
+        eventually("all statements run", async || {
+            running(&mut witness).await == SEARCHES as i64
+        })
+        .await;
+        drop(searches);
+        eventually("no statement runs", async || running(&mut witness).await == 0).await;
+    }
+    locked.rollback().await.expect("the catalogue can be read");
+    only_who_cancels_is_interrupted(&client).await;
+    platform.stop().await;
+}
+
+/// Makes the catalogue so large that no search ends in anybody's lifetime.
+const ENDLESS: &str = "
+    CREATE TABLE rounds (wanted BIGINT NOT NULL);
+    INSERT INTO rounds VALUES (1000000000000000);
+    CREATE TABLE writes (number BIGINT NOT NULL);
+    INSERT INTO writes VALUES (0);
+    ALTER TABLE products RENAME TO stored_products;
+    CREATE VIEW products AS WITH RECURSIVE round (n) AS
+        (SELECT 1 UNION ALL SELECT n + 1 FROM round WHERE n < (SELECT wanted FROM rounds))
+        SELECT p.* FROM round CROSS JOIN stored_products p";
+
+/// Begins searches, which are cancelled when this is dropped: their clients go away.
+fn many_searches(client: &Client) -> JoinSet<Value> {
+    let search = |client: Client| async move { client.call("search", json!({})).await };
+    (0..SEARCHES).map(|_| search(client.clone())).collect()
+}
+
+/// Whether a statement reads a SQLite database: its log cannot begin anew then, once something was written meanwhile.
+async fn is_read(witness: &mut SqliteConnection) -> bool {
+    let written = witness.execute("UPDATE writes SET number = number + 1").await;
+    written.expect("nobody else writes");
+    let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+    let row: SqliteRow = witness.fetch_one(checkpoint).await.expect("a row");
+    sqlx::Row::get::<i64, _>(&row, 0) == 1
+}
+
+/// How many searches PostgreSQL works for.
+async fn running(witness: &mut PgConnection) -> i64 {
+    let count = "SELECT COUNT(*) FROM pg_stat_activity
+        WHERE state = 'active' AND query LIKE 'SELECT COUNT(*) FROM products%'";
+    sqlx::query_scalar(count)
+        .fetch_one(witness)
+        .await
+        .expect("a count")
+}
+
+/// Searches from many clients, every other of which gives up sooner or later: all others have their answer.
+async fn only_who_cancels_is_interrupted(client: &Client) {
+    let searches = (0..80).map(|number| async move {
+        let search = client.call("search", json!({ "limit": 1 }));
+        if number % 2 == 0 {
+            return Some(search.await);
+        }
+        let patience = async {
+            for _ in 0..number {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! { _ = search => None, () = patience => None }
+    });
+    let searches = within("the answers", futures::future::join_all(searches)).await;
+    let answers: Vec<Value> = searches.into_iter().flatten().collect();
+    assert_eq!(answers.len(), 40);
+    for answer in answers {
+        assert_eq!(answer["result"]["structuredContent"]["total"], 420, "{answer}");
+    }
 }
 
 async fn promises(platform: &Platform) {

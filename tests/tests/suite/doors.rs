@@ -649,6 +649,73 @@ async fn legacy_progress_comes_as_events_and_cancellation_by_message() {
 }
 
 #[tokio::test]
+async fn a_legacy_session_runs_256_calls_and_no_more_until_one_ends() {
+    let probe = Arc::<Probe>::default();
+    let platform = Platform::start("", &[]).await;
+    let more = |options: &mut runtime::HostOptions| options.max_in_flight = 1000;
+    let _host = fixture::serve(platform.node.bus(), Arc::clone(&probe), more).await;
+    platform.knows("fixture").await;
+    let client = platform.client("fixture");
+    let (session, _) = open_session(&client, "2025-03-26").await;
+    let calls = |ids: std::ops::Range<u32>, tool: &str| {
+        let call = |id| {
+            json!({
+                "jsonrpc": "2.0", "id": id, "method": "tools/call",
+                "params": { "name": tool, "arguments": if tool == "echo" { json!({ "text": "still" }) } else { json!({}) } },
+            })
+        };
+        let batch: Vec<Value> = ids.map(call).collect();
+        client
+            .raw(json!(batch).to_string())
+            .header(header::SESSION_ID, &session)
+    };
+    let mut waiting = tokio::task::JoinSet::new();
+    for ids in [0..100, 100..200, 200..256] {
+        waiting.spawn(calls(ids, "hold").send());
+    }
+    within("the calls", probe.held.begun.acquire_many(256))
+        .await
+        .expect("open")
+        .forget();
+    let echo = || {
+        legacy(
+            &client,
+            &session,
+            "tools/call",
+            json!({ "name": "echo", "arguments": { "text": "still" } }),
+        )
+    };
+    let refused = within("an answer", echo().send()).await.expect("an answer");
+    assert_eq!(refused.status(), 429);
+    assert!(refused.headers().contains_key("retry-after"));
+    let refused: Value = refused.json().await.expect("JSON");
+    let why = refused["error"]["message"].as_str().expect("a message");
+    assert!(refused["id"] == 5 && why.contains("256 calls"), "{refused}");
+    let (status, answers) = answer(calls(300..302, "echo")).await;
+    assert_eq!(status, 200);
+    for (answer, id) in answers.as_array().expect("answers").iter().zip([300, 301]) {
+        assert!(
+            answer["id"] == id && answer["error"]["message"] == why,
+            "{answer}"
+        );
+    }
+    let (other, _) = open_session(&client, "2025-03-26").await;
+    let params = json!({ "name": "echo", "arguments": { "text": "still" } });
+    assert_eq!(answer(legacy(&client, &other, "tools/call", params)).await.0, 200);
+    let cancel =
+        json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 7 } });
+    let cancel = client
+        .raw(cancel.to_string())
+        .header(header::SESSION_ID, &session);
+    assert_eq!(answer(cancel).await.0, 202);
+    tests::eventually("there is room for one more call", async || {
+        let (status, answer) = answer(echo()).await;
+        status == 200 && text(&answer) == "still"
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_no_post_is_not_allowed() {
     let platform = Platform::start("", &[]).await;
     for method in [Method::GET, Method::PUT, Method::PATCH] {

@@ -13,9 +13,9 @@ use bus_schema::{
     rpc::{self, Kind},
 };
 use bytes::{Bytes, BytesMut};
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{hand_over, notify, refused};
+use super::{hand_over, later, notify, refused};
 use crate::{
     front::Caller,
     http::{
@@ -37,13 +37,21 @@ use crate::{
 /// How long a call may be silent before its answer is streamed: a client that is lost until then cannot come back to it.
 const STREAM_AFTER: Duration = Duration::from_secs(1);
 
+/// How the calls of one POST are made.
+#[derive(Clone)]
+pub(super) struct Manner {
+    pub(super) caller: Caller,
+    pub(super) accepts: Accepts,
+    /// The room that the body takes until the last of its calls has ended.
+    pub(super) room: Option<Arc<OwnedSemaphorePermit>>,
+}
+
 /// Answers one request.
 pub(super) async fn single(
     door: &Door,
     session: Arc<Session>,
-    caller: &Caller,
+    manner: &Manner,
     incoming: Incoming,
-    accepts: Accepts,
 ) -> Response {
     let id = incoming.id.clone().unwrap_or_default();
     match settle(door, &session, &incoming).await {
@@ -52,19 +60,15 @@ pub(super) async fn single(
         Err(error) => return refused(&error, Some(&id)),
     }
     let stream = Stream::open(&session.key, 1);
-    begin(&door.room, &session, caller, incoming, &stream, accepts);
+    if let Err(error) = begin(&door.room, &session, manner, incoming, &stream) {
+        return later(StatusCode::TOO_MANY_REQUESTS, Some(&id), &error);
+    }
     let answers = |mut answers: Vec<Bytes>| answers.pop();
-    respond(door, &session, &stream, &[id], answers, accepts).await
+    respond(door, &session, &stream, &[id], answers, manner.accepts).await
 }
 
 /// Answers an array of messages.
-pub(super) async fn batch(
-    door: &Door,
-    session: Arc<Session>,
-    caller: &Caller,
-    body: &Bytes,
-    accepts: Accepts,
-) -> Response {
+pub(super) async fn batch(door: &Door, session: Arc<Session>, manner: &Manner, body: &Bytes) -> Response {
     if !batch::is_allowed(session.version) {
         let error = RpcError::invalid_request(format!(
             "version {} has no batches; send one message at a time",
@@ -73,20 +77,15 @@ pub(super) async fn batch(
         return answer::error(StatusCode::BAD_REQUEST, None, &error);
     }
     match batch::split(body) {
-        Ok(Batch::Asking(messages)) => asking(door, session, caller, messages, accepts).await,
+        Ok(Batch::Asking(messages)) => asking(door, session, manner, messages).await,
         Ok(Batch::Answering(responses)) => answering(door, &session, responses).await,
         Err(error) => answer::error(StatusCode::BAD_REQUEST, None, &error),
     }
 }
 
 /// Takes requests and notifications, each as if it had come alone.
-async fn asking(
-    door: &Door,
-    session: Arc<Session>,
-    caller: &Caller,
-    messages: Vec<Bytes>,
-    accepts: Accepts,
-) -> Response {
+async fn asking(door: &Door, session: Arc<Session>, manner: &Manner, messages: Vec<Bytes>) -> Response {
+    let caller = &manner.caller;
     let messages: Vec<_> = messages.into_iter().map(Incoming::read).collect();
     // Either all of them begin or none does: a client that comes back with more scopes sends them all again.
     let missing: BTreeSet<String> = messages
@@ -119,7 +118,12 @@ async fn asking(
                 ids.extend(incoming.id.clone());
                 match settle(door, &session, &incoming).await {
                     Ok(Some(body)) => stream.answer(body),
-                    Ok(None) => begin(&door.room, &session, caller, incoming, &stream, accepts),
+                    Ok(None) => {
+                        let id = incoming.id.clone();
+                        if let Err(error) = begin(&door.room, &session, manner, incoming, &stream) {
+                            stream.answer(rpc::error_response(id.as_deref(), &error).into());
+                        }
+                    }
                     Err(error) => stream.answer(incoming.error(&RpcError::internal(error.to_string()))),
                 }
             }
@@ -136,7 +140,7 @@ async fn asking(
         return StatusCode::ACCEPTED.into_response();
     }
     let join = |answers: Vec<Bytes>| batch::join(&answers);
-    respond(door, &session, &stream, &ids, join, accepts).await
+    respond(door, &session, &stream, &ids, join, manner.accepts).await
 }
 
 async fn answering(door: &Door, session: &Session, responses: Vec<Bytes>) -> Response {
@@ -170,32 +174,33 @@ async fn settle(door: &Door, session: &Session, incoming: &Incoming) -> Result<O
 }
 
 /// Starts a call. What it says goes into the stream, whoever reads that.
+///
+/// # Errors
+/// The error for a client that has as many calls running as it may.
 fn begin(
     room: &Room,
     session: &Arc<Session>,
-    caller: &Caller,
+    manner: &Manner,
     incoming: Incoming,
     stream: &Arc<Stream>,
-    accepts: Accepts,
-) {
+) -> Result<(), RpcError> {
     let id = incoming.id.clone().unwrap_or_default();
-    let running = room.calls.begin(&session.key, &id, &room.stop);
-    let (room, session, caller) = (room.clone(), Arc::clone(session), caller.clone());
+    let running = room.calls.begin(&session.key, &id, &room.stop)?;
+    let (room, session, manner) = (room.clone(), Arc::clone(session), manner.clone());
     let due = Due(Some(Arc::clone(stream)));
     room.running.clone().spawn(async move {
-        let call = run(room, session, caller, incoming, due, accepts);
+        let call = run(room, session, manner, incoming, due);
         tokio::select! { () = running.cancelled.cancelled() => {} () = call => {} }
     });
+    Ok(())
 }
 
-async fn run(
-    room: Room,
-    session: Arc<Session>,
-    caller: Caller,
-    incoming: Incoming,
-    mut due: Due,
-    accepts: Accepts,
-) {
+async fn run(room: Room, session: Arc<Session>, manner: Manner, incoming: Incoming, mut due: Due) {
+    let Manner {
+        caller,
+        accepts,
+        room: _held,
+    } = manner;
     let unasked = incoming.error(&RpcError::internal(
         "the server asks the client something in the course of this call, so the client has to accept text/event-stream",
     ));

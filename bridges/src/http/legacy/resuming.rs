@@ -1,8 +1,9 @@
 //! Goes on with the event stream of a POST, at whichever bridge the client comes back to.
 //!
 //! The events are kept by the process that runs the calls, and come from there. When it is gone, or has forgotten the stream, the client
-//! is told so by an error for each request that the event id names: a status would be read as the end of the session. Who has
-//! the last event already hears 204, which tells it not to come back.
+//! is told so by an error for each request that the event id names: a status would be read as the end of the session. Requests whose
+//! ids are too long for an event id are told of by one error without an id. Who has the last event already hears 204, which tells it
+//! not to come back.
 
 use std::time::Duration;
 
@@ -109,9 +110,6 @@ fn write(part: &[u8], place: &Place) -> Bytes {
 
 /// Answers for calls that nobody knows any more.
 fn gone(door: &Door, place: &Place) -> Response {
-    if place.requests.is_empty() {
-        return StatusCode::NO_CONTENT.into_response();
-    }
     let (_, nothing) = mpsc::channel(1);
     events::respond(lost(place), nothing, door.room.stop.clone())
 }
@@ -122,14 +120,49 @@ fn lost(place: &Place) -> Bytes {
         "the bridge that ran this call is gone, or its answer is not kept any more; it may or may not have taken effect",
     )
     .with_data(json!({ "reason": "stream_lost" }));
-    let requests = place.requests();
+    let mut requests: Vec<Option<String>> = place.requests().into_iter().map(Some).collect();
+    if requests.is_empty() {
+        requests.push(None);
+    }
     for (at, request) in requests.iter().enumerate() {
         let id = (at + 1 == requests.len()).then(|| place.event(At::End));
         events::write_message(
             &mut out,
             id.as_deref(),
-            &rpc::error_response(Some(request), &error),
+            &rpc::error_response(request.as_deref(), &error),
         );
     }
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn a_lost_stream_is_an_error_for_each_request_or_for_none_that_can_be_named() {
+        for (requests, expected) in [("7,\"a\"", vec![json!(7), json!("a")]), ("", vec![Value::Null])] {
+            let place = Place {
+                door: "00ff".to_owned(),
+                number: 1,
+                requests: requests.to_owned(),
+            };
+            let text = String::from_utf8(lost(&place).to_vec()).unwrap();
+            let errors: Vec<Value> = text
+                .lines()
+                .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
+                .collect();
+            let ids: Vec<&Value> = errors.iter().map(|error| &error["id"]).collect();
+            assert_eq!(ids, expected.iter().collect::<Vec<_>>(), "{text}");
+            assert!(
+                errors
+                    .iter()
+                    .all(|error| error["error"]["data"]["reason"] == "stream_lost")
+            );
+            let last = format!("id: {}", place.event(At::End));
+            assert_eq!(text.lines().filter(|line| *line == last).count(), 1, "{text}");
+        }
+    }
 }

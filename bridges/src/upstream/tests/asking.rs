@@ -82,16 +82,8 @@ async fn a_state_serves_its_caller_once_and_nobody_else() {
     other_tool.params["name"] = json!("u");
     let mut other_method = back.clone();
     other_method.method = "prompts/get";
-    let mut no_state = back.clone();
-    no_state.params.as_object_mut().unwrap().remove("requestState");
     let state = first["result"]["requestState"].as_str().unwrap();
-    let mut wrong = vec![
-        back.clone().by("bob"),
-        other_arguments,
-        other_tool,
-        other_method,
-        no_state,
-    ];
+    let mut wrong = vec![back.clone().by("bob"), other_arguments, other_tool, other_method];
     for state in [
         flipped(state),
         state.replace("00ff", "00fe"),
