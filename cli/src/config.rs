@@ -14,7 +14,7 @@ use anyhow::{Context as _, bail};
 use bridges::{
     admin::Private, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL, upstream::remote::HEALTH_EVERY,
 };
-use bus_schema::{ServerId, registry::SECRET_PREFIX};
+use bus_schema::{ServerId, integrity::Policies, registry::SECRET_PREFIX};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -57,6 +57,8 @@ pub struct Config {
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
     pub health_every: Duration,
+    /// What is done about tools that are not as they were approved; `None` leaves the platform's policies as they are.
+    pub integrity: Option<Policies>,
     /// A file of remote servers that are registered at the start.
     pub bootstrap: Option<PathBuf>,
     /// External servers.
@@ -85,6 +87,7 @@ struct File {
     products: Products,
     #[serde(default)]
     registry: RegistryTable,
+    integrity: Option<Policies>,
     #[serde(default)]
     servers: Vec<ServerLine>,
 }
@@ -146,6 +149,7 @@ impl Config {
                 .registry
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
+            integrity: file.integrity,
             bootstrap: file.bootstrap,
             servers: file.servers,
             flags: common.clone(),
@@ -339,6 +343,14 @@ mod tests {
             (
                 "[registry]\nhealth_every_secs = 0",
                 ["[registry]", "health_every_secs", "1 or more"],
+            ),
+            (
+                "[integrity]\npolicy = \"block\"",
+                ["line 2", "block", "quarantine"],
+            ),
+            (
+                "[integrity.servers]\n\"Bad Id\" = \"off\"",
+                ["line 1", "Bad Id", "lower-case"],
             ),
             (
                 "max_sessions_per_principal = 0",

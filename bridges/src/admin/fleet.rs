@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::SystemTime};
 
 use bus_schema::{
     Principal, ProtocolVersion, ServerCard, ServerId,
+    integrity::Tool,
     mcp::Era,
     principal::DEFAULT_TENANT,
     registry::{Auth, Entry},
@@ -16,10 +17,9 @@ use runtime::{
     registry::Registry,
 };
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{front::Front, upstream::canonical};
+use crate::front::Front;
 
 /// Everything that is asked about servers.
 #[derive(Clone)]
@@ -165,11 +165,8 @@ impl Fleet {
         let (loads, tools) = tokio::join!(loads, tools);
         details.insert("replicas".to_owned(), server.replicas(&loads.unwrap_or_default()));
         if let Ok(tools) = tools {
-            let tools = tools.items.iter().map(|tool| {
-                let digest = Sha256::digest(canonical(&tool.json));
-                let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-                json!({ "name": tool.key, "digest": format!("sha256:{digest}") })
-            });
+            let tools = tools.items.iter().filter_map(|tool| Tool::read(&tool.json));
+            let tools = tools.map(|tool| json!({ "name": tool.name, "digest": tool.digest }));
             details.insert("tools".to_owned(), tools.collect());
         }
         details

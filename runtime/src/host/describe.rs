@@ -9,9 +9,11 @@ use std::{
 use bus_schema::{
     Principal, Request, ServerCard,
     card::ListDigests,
+    integrity::{Offered, Tool},
     mcp::{meta, method},
     rpc,
 };
+use bytes::Bytes;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -37,6 +39,33 @@ pub(super) struct Description {
     pub(super) tool_timeouts: HashMap<String, Duration>,
     /// The tools that are marked as deprecated.
     pub(super) deprecated: HashSet<String>,
+    /// All tools that the server offers, also those that are withheld.
+    pub(super) offered: Arc<Offered>,
+}
+
+impl Description {
+    /// Makes the card tell of what is shown.
+    pub(super) fn show(&mut self, withheld: impl Fn(&Tool) -> bool) {
+        let card = &mut self.card;
+        if card.offered.is_empty() {
+            return;
+        }
+        let mut digest = Sha256::new();
+        card.tools = 0;
+        for tool in self.offered.tools.iter().filter(|tool| !withheld(tool)) {
+            digest.update(&tool.digest);
+            card.tools += 1;
+        }
+        card.lists.tools = short_digest(digest);
+        card.revision = revision(card);
+    }
+}
+
+fn revision(card: &ServerCard) -> String {
+    let mut digest = Sha256::new();
+    digest.update(serde_json::to_vec(&card.capabilities).unwrap_or_default());
+    digest.update(serde_json::to_vec(&card.lists).unwrap_or_default());
+    short_digest(digest)
 }
 
 /// Asks a server to describe itself, through the same requests that any client makes.
@@ -45,7 +74,7 @@ pub(super) async fn describe(
     server: &Arc<dyn McpServer>,
     options: &HostOptions,
 ) -> Result<Description, HostError> {
-    let discovered = ask(bus, server, options, method::DISCOVER, None).await?;
+    let (discovered, _) = ask(bus, server, options, method::DISCOVER, None).await?;
     let capabilities = discovered
         .get("capabilities")
         .and_then(Value::as_object)
@@ -58,11 +87,9 @@ pub(super) async fn describe(
             .map(str::to_owned)
     };
     let lists = Lists::ask(bus, server, options, &capabilities).await?;
-    let mut digest = Sha256::new();
-    digest.update(serde_json::to_vec(&capabilities).unwrap_or_default());
-    digest.update(serde_json::to_vec(&lists.digests).unwrap_or_default());
-    let card = ServerCard {
+    let mut card = ServerCard {
         lists: lists.digests,
+        offered: lists.offered_digest,
         title: text("title")
             .or_else(|| text("name"))
             .unwrap_or_else(|| options.id.to_string()),
@@ -73,12 +100,12 @@ pub(super) async fn describe(
             .map(str::to_owned),
         protocol_version: server.protocol_version(),
         capabilities,
-        revision: short_digest(digest),
         tools: lists.counts[0],
         prompts: lists.counts[1],
         resources: lists.counts[2] + lists.counts[3],
         ..bare_card(bus, options)
     };
+    card.revision = revision(&card);
     let mut tool_timeouts = lists.tool_timeouts;
     // What an operator says wins over what the tool says.
     tool_timeouts.extend(options.tool_timeouts.clone());
@@ -86,6 +113,7 @@ pub(super) async fn describe(
         card,
         tool_timeouts,
         deprecated: lists.deprecated,
+        offered: Arc::new(lists.offered),
     })
 }
 
@@ -96,6 +124,8 @@ struct Lists {
     counts: [u32; 4],
     tool_timeouts: HashMap<String, Duration>,
     deprecated: HashSet<String>,
+    offered: Offered,
+    offered_digest: String,
 }
 
 impl Lists {
@@ -109,16 +139,24 @@ impl Lists {
         let mut digests: [String; 4] = Default::default();
         let mut tool_timeouts = HashMap::new();
         let mut marked = HashSet::new();
+        let mut offered = Offered::default();
+        let mut offered_digest = String::new();
         for (at, list) in Listed::ALL.into_iter().enumerate() {
             if !capabilities.contains_key(list.capability()) {
                 continue;
             }
-            let items = ask_list(bus, server, options, list).await?;
+            let Asked { items, tools } = ask_list(bus, server, options, list).await?;
             counts[at] = u32::try_from(items.len()).unwrap_or(u32::MAX);
             let mut digest = Sha256::new();
             digest.update(serde_json::to_vec(&items).unwrap_or_default());
             digests[at] = short_digest(digest);
             if list == Listed::Tools {
+                let mut digest = Sha256::new();
+                for tool in &tools {
+                    digest.update(&tool.digest);
+                }
+                offered_digest = short_digest(digest);
+                offered = Offered { tools };
                 tool_timeouts.extend(items.iter().filter_map(own_timeout));
                 marked = deprecated::names(&items);
             }
@@ -135,6 +173,8 @@ impl Lists {
             counts,
             tool_timeouts,
             deprecated: marked,
+            offered,
+            offered_digest,
         })
     }
 }
@@ -159,6 +199,7 @@ pub(super) fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
         capabilities: serde_json::Map::new(),
         revision: String::new(),
         lists: ListDigests::default(),
+        offered: String::new(),
         tools: 0,
         prompts: 0,
         resources: 0,
@@ -174,24 +215,36 @@ fn short_digest(digest: Sha256) -> String {
         .collect()
 }
 
+/// What a list has in it.
+#[derive(Default)]
+struct Asked {
+    items: Vec<Value>,
+    /// The same as definitions, of a list of tools.
+    tools: Vec<Tool>,
+}
+
 /// All pages of one list.
 async fn ask_list(
     bus: &Bus,
     server: &Arc<dyn McpServer>,
     options: &HostOptions,
     list: Listed,
-) -> Result<Vec<Value>, HostError> {
-    let mut all = Vec::new();
+) -> Result<Asked, HostError> {
+    let mut all = Asked::default();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         // A server may offer resources and know no templates.
-        let mut page = match ask(bus, server, options, list.method(), cursor.as_deref()).await {
+        let (mut page, body) = match ask(bus, server, options, list.method(), cursor.as_deref()).await {
             Ok(page) => page,
             Err(_) if list == Listed::Templates => break,
             Err(error) => return Err(error),
         };
+        if list == Listed::Tools {
+            let tools = tool_list::tools_of(&body).unwrap_or_default();
+            all.tools.extend(tools.into_iter().filter_map(Tool::read));
+        }
         if let Some(items) = page.get_mut(list.key()).and_then(Value::as_array_mut) {
-            all.append(items);
+            all.items.append(items);
         }
         cursor = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
         if cursor.is_none() {
@@ -207,7 +260,7 @@ async fn ask(
     options: &HostOptions,
     called: &'static str,
     cursor: Option<&str>,
-) -> Result<Value, HostError> {
+) -> Result<(Value, Bytes), HostError> {
     let wrong = |why: String| HostError::Description { method: called, why };
     let principal = Principal {
         subject: "host".to_owned(),
@@ -240,7 +293,10 @@ async fn ask(
     };
     let message = rpc::Message::parse(&outcome.body).map_err(|error| wrong(error.message))?;
     match (message.result, message.error) {
-        (Some(result), _) => serde_json::from_str(result.get()).map_err(|error| wrong(error.to_string())),
+        (Some(result), _) => {
+            let result = serde_json::from_str(result.get()).map_err(|error| wrong(error.to_string()))?;
+            Ok((result, outcome.body))
+        }
         (None, error) => Err(wrong(error.map_or("it is no response", RawValue::get).to_owned())),
     }
 }

@@ -7,6 +7,7 @@
 mod deprecated;
 mod describe;
 mod frames;
+mod guard;
 mod listen;
 mod run;
 mod server;

@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::{
     HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility, deprecated,
     describe::{Description, bare_card, describe},
+    guard::{self, Guard},
     listen::Listeners,
     services::{self, Questions},
     work::{CallKey, Work},
@@ -64,6 +65,8 @@ pub(super) struct Shared {
     deprecated_calls: deprecated::Calls,
     /// Who wants to hear of changed resources.
     pub(super) listeners: Listeners,
+    /// What may be shown and called; `None` for a server that only the platform finds.
+    pub(super) guard: Option<Guard>,
     /// Cancelled when the host takes no more calls.
     pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
@@ -87,13 +90,23 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let description = match options.visibility {
-            Visibility::Announced => describe(&bus, &server, &options).await?,
-            Visibility::Hidden => Description {
-                card: bare_card(&bus, &options),
-                tool_timeouts: options.tool_timeouts.clone(),
-                deprecated: HashSet::new(),
-            },
+        let (description, guard) = match options.visibility {
+            Visibility::Announced => {
+                let (guard, description) =
+                    tokio::join!(Guard::new(&bus, &options), describe(&bus, &server, &options));
+                let mut description = description?;
+                description.show(|tool| guard.withholds(tool));
+                (description, Some(guard))
+            }
+            Visibility::Hidden => {
+                let description = Description {
+                    card: bare_card(&bus, &options),
+                    tool_timeouts: options.tool_timeouts.clone(),
+                    deprecated: HashSet::new(),
+                    offered: Arc::default(),
+                };
+                (description, None)
+            }
         };
         let subscriptions = subscribe(&bus, &options).await?;
         let shared = Arc::new(Shared {
@@ -106,6 +119,7 @@ impl Host {
             trouble: Mutex::default(),
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
+            guard,
             draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
             bus,
@@ -116,7 +130,9 @@ impl Host {
         info!(server.id = %shared.options.id, tools = shared.card().tools, "server is on the bus");
         let (finished_in, finished) = watch::channel(false);
         let stop = CancellationToken::new();
-        shared.bus.spawn(Arc::clone(&shared).keep_described(stop.clone()));
+        shared
+            .bus
+            .spawn(guard::keep_described(Arc::clone(&shared), stop.clone()));
         let (task, stop_task) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
             task.run(subscriptions, stop_task).await;
@@ -187,7 +203,7 @@ impl Shared {
         card
     }
 
-    fn description(&self) -> std::sync::MutexGuard<'_, Description> {
+    pub(super) fn description(&self) -> std::sync::MutexGuard<'_, Description> {
         self.description.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -195,7 +211,7 @@ impl Shared {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn announce(&self, kind: EventKind) {
+    pub(super) async fn announce(&self, kind: EventKind) {
         if self.options.visibility == Visibility::Hidden {
             return;
         }
@@ -364,29 +380,6 @@ impl Shared {
                     early_cancels.pop_front();
                 }
                 early_cancels.push_back(key);
-            }
-        }
-    }
-
-    /// Describes the server anew whenever its lists have changed, one time after the other.
-    async fn keep_described(self: Arc<Self>, stop: CancellationToken) {
-        let Some(mut changes) = self.server.list_changes() else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = stop.cancelled() => return,
-            }
-            match describe(&self.bus, &self.server, &self.options).await {
-                Ok(_) if self.draining.is_cancelled() => return,
-                Ok(description) => {
-                    *self.description() = description;
-                    self.announce(EventKind::Up).await;
-                }
-                Err(error) => {
-                    warn!(%error, server.id = %self.options.id, "could not describe the server again")
-                }
             }
         }
     }

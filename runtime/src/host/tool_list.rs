@@ -36,6 +36,18 @@ struct Tool<'a> {
     meta: Option<&'a RawValue>,
 }
 
+/// The tools in an answer to `tools/list`; `None` when it is none.
+pub(super) fn tools_of(body: &[u8]) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(list_of(body)?.get()).ok()
+}
+
+/// The list in an answer to `tools/list`, as it is spelled.
+pub(super) fn list_of(body: &[u8]) -> Option<&RawValue> {
+    let message = Message::parse(body).ok()?;
+    let listed: Listed<'_> = serde_json::from_str(message.result?.get()).ok()?;
+    listed.tools
+}
+
 /// Edits the answer to `tools/list`. `left_out` hears of each tool that is left out, and why.
 pub(crate) fn edit(outcome: Outcome, left_out: impl FnMut(&str, &BadAnnotation)) -> Outcome {
     let worth_a_look = WORTH_A_LOOK
@@ -55,9 +67,7 @@ pub(crate) fn edit(outcome: Outcome, left_out: impl FnMut(&str, &BadAnnotation))
 
 /// The whole body with another list; `None` when nothing is to be changed, or the body is no list.
 fn edited(body: &[u8], mut left_out: impl FnMut(&str, &BadAnnotation)) -> Option<Vec<u8>> {
-    let message = Message::parse(body).ok()?;
-    let listed: Listed<'_> = serde_json::from_str(message.result?.get()).ok()?;
-    let list = listed.tools?;
+    let list = list_of(body)?;
     let tools: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
     let mut changed = false;
     let mut kept = Vec::with_capacity(tools.len());
