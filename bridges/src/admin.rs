@@ -2,6 +2,7 @@
 
 mod fleet;
 mod servers;
+mod tools;
 
 use std::{io, net::SocketAddr};
 
@@ -24,6 +25,7 @@ use crate::{
 };
 
 pub use fleet::{Fleet, Private};
+pub use tools::{ApprovedState, Flag, ServerTools, ToolState};
 
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
@@ -31,7 +33,9 @@ const MAX_CONNECTIONS: usize = 256;
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     let front = fleet.front.clone();
-    let servers = servers::routes(fleet).with_state(());
+    let servers = servers::routes(fleet.clone())
+        .merge(tools::routes(fleet))
+        .with_state(());
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(door_ready))

@@ -73,8 +73,8 @@ pub enum Command {
     /// Show the servers of the platform; register, show and remove remote ones
     #[command(after_help = SERVERS_EXAMPLES)]
     Servers(Servers),
-    /// Show the tools on the bus
-    #[command(after_help = "Examples:\n  trunkline tools\n  trunkline tools --server products --json")]
+    /// Show the tools on the bus; approve or reject those that are not as they were approved
+    #[command(after_help = TOOLS_EXAMPLES)]
     Tools(Tools),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
@@ -94,6 +94,14 @@ Examples:
   trunkline servers add --file fleet.toml
   trunkline servers show weather
   trunkline servers remove weather";
+
+const TOOLS_EXAMPLES: &str = "\
+Examples:
+  trunkline tools
+  trunkline tools --server products --json
+  trunkline tools pending
+  trunkline tools approve weather.forecast
+  trunkline tools approve --all weather";
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -289,10 +297,42 @@ pub struct NamedServer {
 
 /// `trunkline tools`
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Tools {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub what: Option<ToolsCommand>,
     /// Show this server's only
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// What is done with tools.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ToolsCommand {
+    /// Show the tools that are not as they were approved, and what has changed
+    Pending(Ask),
+    /// Approve tools as they are now
+    Approve(DecideTools),
+    /// Reject tools as they are now; they are not called until they change or are approved
+    Reject(DecideTools),
+}
+
+/// Which tools are decided over.
+#[derive(Clone, Debug, Args)]
+pub struct DecideTools {
+    /// `<server>.<tool>`
+    #[arg(value_name = "SERVER.TOOL", required_unless_present = "all")]
+    pub tool: Option<String>,
+    /// All tools of this server that wait for a decision
+    #[arg(long, value_name = "SERVER", conflicts_with = "tool")]
+    pub all: Option<String>,
+    /// The digest that was looked at; a tool that has changed since is left as it is
+    #[arg(long, value_name = "DIGEST", conflicts_with = "all")]
+    pub digest: Option<String>,
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,

@@ -18,6 +18,10 @@ use tokio::sync::{broadcast, watch};
 pub struct Changing {
     tools: AtomicU32,
     prompts: AtomicU32,
+    /// What the definition of the first tool has beside its name. Held only to read or replace it.
+    first: Mutex<Value>,
+    /// Calls of tools that it has answered.
+    calls: AtomicU32,
     lists: watch::Sender<u64>,
     updates: broadcast::Sender<Arc<str>>,
     /// Held only to add or read.
@@ -31,6 +35,8 @@ impl Default for Changing {
         Self {
             tools: AtomicU32::new(1),
             prompts: AtomicU32::new(1),
+            first: Mutex::new(json!({ "inputSchema": { "type": "object" } })),
+            calls: AtomicU32::new(0),
             lists: watch::Sender::new(0),
             updates: broadcast::Sender::new(16),
             watched: Mutex::default(),
@@ -55,6 +61,23 @@ impl Changing {
     pub fn add_tool(&self) {
         self.tools.fetch_add(1, Ordering::SeqCst);
         self.lists.send_modify(|count| *count += 1);
+    }
+
+    /// Defines the first tool otherwise, and says that the list has changed.
+    pub fn redefine(&self, definition: Value) {
+        self.redefine_silently(definition);
+        self.lists.send_modify(|count| *count += 1);
+    }
+
+    /// Defines the first tool otherwise, and says nothing.
+    pub fn redefine_silently(&self, definition: Value) {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = definition;
+    }
+
+    /// How many calls of tools it has answered.
+    #[must_use]
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::SeqCst)
     }
 
     /// Adds a prompt.
@@ -111,7 +134,15 @@ impl Changing {
                 },
             }),
             method::TOOLS_LIST => {
-                json!({ "tools": named(&self.tools, json!({ "inputSchema": { "type": "object" } })) })
+                let mut tools = named(&self.tools, json!({ "inputSchema": { "type": "object" } }));
+                let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                first["name"] = json!("n0");
+                tools[0] = first;
+                json!({ "tools": tools })
+            }
+            method::TOOLS_CALL => {
+                self.calls.fetch_add(1, Ordering::SeqCst);
+                json!({ "resultType": "complete", "content": [{ "type": "text", "text": "done" }] })
             }
             method::PROMPTS_LIST => json!({ "prompts": named(&self.prompts, json!({})) }),
             method::RESOURCES_LIST => {

@@ -9,14 +9,18 @@ use axum::{
     routing::get,
 };
 use bus_schema::{
-    ServerId,
+    ServerId, integrity,
     registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Was, Written},
 };
 use runtime::registry::RegistryError;
 use serde_json::{Map, Value, json};
+use tracing::warn;
 use url::form_urlencoded;
 
-use super::fleet::{Fleet, Private, Server, Status};
+use super::{
+    fleet::{Fleet, Private, Server, Status},
+    tools::Flag,
+};
 use crate::upstream::remote::RemoteOptions;
 
 /// How many servers a page of the list has unless somebody asks for fewer.
@@ -33,7 +37,7 @@ pub(super) fn routes(fleet: Fleet) -> Router {
 
 /// Why a request is not granted.
 #[derive(Debug)]
-struct Refused {
+pub(super) struct Refused {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -41,7 +45,7 @@ struct Refused {
 }
 
 impl Refused {
-    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status,
             code,
@@ -50,11 +54,11 @@ impl Refused {
         }
     }
 
-    fn bad_request(message: impl Into<String>) -> Self {
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
-    fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(super) fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             field: Some(field.into()),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
@@ -219,11 +223,17 @@ async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Re
     let written = bus
         .register(&fleet.operator(), &Put { declaration, over })
         .await?;
+    let mut told = told(&written);
+    let hidden = hidden_in(&written.entry.declaration);
+    if !hidden.is_empty() {
+        warn!(server.id = %written.entry.declaration.id, places = ?hidden, "a declaration has characters that nobody sees");
+        told.insert("warnings".to_owned(), json!(hidden));
+    }
     let status = match written.was {
         Was::New => StatusCode::CREATED,
         Was::Changed | Was::Same => StatusCode::OK,
     };
-    let mut response = (status, axum::Json(told(&written))).into_response();
+    let mut response = (status, axum::Json(told)).into_response();
     let location = format!("/servers/{}", written.entry.declaration.id);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -249,6 +259,19 @@ async fn remove(
     };
     fleet.front.bus().unregister(&fleet.operator(), &remove).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where the texts of a declaration have characters that nobody sees.
+fn hidden_in(declaration: &Declaration) -> Vec<Flag> {
+    let Ok(text) = serde_json::to_string(declaration) else {
+        return Vec::new();
+    };
+    let hidden = integrity::read(&text).map(|node| integrity::hidden(&node));
+    hidden
+        .unwrap_or_default()
+        .into_iter()
+        .map(Flag::HiddenCharacters)
+        .collect()
 }
 
 /// What is said of a declaration that was taken: how it stands in the registry.

@@ -1,24 +1,31 @@
 //! `trunkline tools`: the tools on the bus.
 
+mod decide;
+
 use std::process::ExitCode;
 
 use anyhow::bail;
-use bus_schema::{ServerId, subject::CallerClass};
+use bus_schema::{ServerId, integrity::Decision, subject::CallerClass};
 use runtime::catalogue::{Item, Listed};
 use serde_json::{Value, json};
 
 use super::output;
 use crate::{
-    args,
+    args::{self, ToolsCommand},
     config::Config,
     node::{NatsChoice, Node},
 };
 
 pub(crate) async fn run(config: Config, tools: args::Tools) -> anyhow::Result<ExitCode> {
     let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
-    let listed = list(&mut node, &config, &tools).await;
+    let done = match &tools.what {
+        None => list(&mut node, &config, &tools).await,
+        Some(ToolsCommand::Pending(ask)) => decide::pending(&mut node, &config, *ask).await,
+        Some(ToolsCommand::Approve(wish)) => decide::run(&mut node, &config, Decision::Approve, wish).await,
+        Some(ToolsCommand::Reject(wish)) => decide::run(&mut node, &config, Decision::Reject, wish).await,
+    };
     node.stop().await;
-    listed.map(|()| ExitCode::SUCCESS)
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn list(node: &mut Node, config: &Config, tools: &args::Tools) -> anyhow::Result<()> {

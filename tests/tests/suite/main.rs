@@ -16,6 +16,7 @@ mod discovery;
 mod doors;
 mod hostile;
 mod in_process;
+mod integrity;
 mod legacy_tasks;
 mod listening;
 mod matrix;
