@@ -19,6 +19,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     ServerId,
     canonical::{Node, Numbers},
+    rpc,
 };
 
 pub use diff::{Change, diff};
@@ -36,13 +37,16 @@ pub const REJECT: &str = "integrity/reject";
 /// How many bytes a definition may have that is kept for comparison. Of a larger one there is the digest only.
 pub const MAX_DEFINITION_BYTES: usize = 256 * 1024;
 /// How many bytes the names and digests of a server's tools may take together; what comes beyond is not known as approved.
-const MAX_PINS_BYTES: usize = 384 * 1024;
-/// What a pin takes beside the names in it, at most about.
-const PIN_BYTES: usize = 512;
+const MAX_PINS_BYTES: usize = 440 * 1024;
+/// What a pin takes beside its tool's name and its flags, at most.
+const PIN_BYTES: usize = 640;
 /// How many rejected definitions of a tool are remembered.
-const MAX_REJECTED: usize = 8;
+const MAX_REJECTED: usize = 4;
 /// How many flags of a definition are kept.
 const MAX_FLAGS: usize = 4;
+/// How many characters of a flag's path are kept, and how many of the characters that it tells of.
+const MAX_FLAG_PATH: usize = 200;
+const MAX_FLAG_CHARACTERS: usize = 16;
 
 /// What is done about a tool that is not as it was approved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -175,6 +179,13 @@ impl Tool {
         let node = self.definition.as_deref().and_then(read);
         let mut found = node.map(|node| hidden(&node)).unwrap_or_default();
         found.truncate(MAX_FLAGS);
+        for place in &mut found {
+            if let Some((end, _)) = place.path.char_indices().nth(MAX_FLAG_PATH) {
+                place.path.truncate(end);
+                place.path.push('…');
+            }
+            place.characters.truncate(MAX_FLAG_CHARACTERS);
+        }
         found
     }
 }
@@ -327,14 +338,15 @@ impl Pins {
             }
         }
         let trusts_new = is_known == Known::No || policy == Policy::Warn;
-        let mut bytes: usize = self.tools.keys().map(|name| name.len() + PIN_BYTES).sum();
+        let cost = |name: &str| rpc::quote(name).len() + PIN_BYTES;
+        let mut bytes: usize = self.tools.keys().map(|name| cost(name)).sum();
         for name in order {
             let is_new = !self.tools.contains_key(name);
             if is_new {
-                bytes += name.len() + PIN_BYTES;
-                if bytes > MAX_PINS_BYTES {
+                if bytes + cost(name) > MAX_PINS_BYTES {
                     continue;
                 }
+                bytes += cost(name);
             }
             let pin = self.tools.entry(name.to_owned()).or_default();
             if let Some(what) = pin.take(&by_name[name], trusts_new, now) {
@@ -349,7 +361,26 @@ impl Pins {
         }
         self.tools
             .retain(|_, pin| pin.approved.is_some() || pin.pending.is_some() || !pin.rejected.is_empty());
+        if !became.is_empty() {
+            self.fit();
+        }
         became
+    }
+
+    /// Gives up the flags when there are so many that the record could not be written.
+    fn fit(&mut self) {
+        let bytes = serde_json::to_vec(self).map_or(0, |record| record.len());
+        if bytes <= MAX_PINS_BYTES {
+            return;
+        }
+        for pin in self.tools.values_mut() {
+            if let Some(approved) = &mut pin.approved {
+                approved.hidden.clear();
+            }
+            if let Some(pending) = &mut pin.pending {
+                pending.hidden.clear();
+            }
+        }
     }
 
     /// Takes an operator's decision over all tools that wait for one, or one of them.

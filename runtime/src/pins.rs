@@ -46,7 +46,7 @@ const DEFINITIONS: BucketOptions = BucketOptions {
 /// The key of the platform's policies; no server has it, as theirs have a dot.
 const POLICIES: &str = "policies";
 /// How long a process waits before it tries again to open what it could not.
-const OPEN_AGAIN: Duration = Duration::from_secs(5);
+const OPEN_AGAIN: Duration = Duration::from_secs(2);
 /// How long a host that starts waits for the picture.
 const FIRST_PICTURE: Duration = Duration::from_secs(3);
 

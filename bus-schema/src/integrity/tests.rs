@@ -223,14 +223,26 @@ fn a_tool_that_is_defined_twice_is_approved_once() {
 
 #[test]
 fn a_record_has_a_bound_and_what_comes_beyond_is_not_approved() {
-    let mut pins = Pins::default();
-    let names: Vec<String> = (0..2_000).map(|n| format!("t{n}")).collect();
-    let all: Vec<_> = names.iter().map(|name| (name.as_str(), "")).collect();
-    take(&mut pins, &all, Policy::Quarantine);
-    let record = serde_json::to_vec(&Record::Pins(pins.clone())).unwrap();
-    assert!(record.len() < 480 * 1024, "{}", record.len());
-    assert_eq!(pins.standing("t0", &tool("t0", "").digest), Standing::Approved);
-    assert_eq!(pins.standing("t1999", &tool("t1999", "").digest), Standing::New);
+    let hidden = "\u{1}\u{200B}\u{202E}".repeat(300);
+    for (name, says) in [("t", String::new()), ("\u{1}\u{1}\u{1}\u{1}\u{1}", hidden)] {
+        let mut pins = Pins::default();
+        let names: Vec<String> = (0..2_000).map(|n| format!("{name}{n}")).collect();
+        let mut before = String::new();
+        // The worst that can be: every tool has changed, every flag is set, and as much is rejected as is remembered.
+        for round in 0..6 {
+            let says = format!("{round}{says}");
+            let all: Vec<_> = names.iter().map(|name| (name.as_str(), says.as_str())).collect();
+            take(&mut pins, &all, Policy::Quarantine);
+            decide(&mut pins, None, None, Decision::Reject).unwrap();
+            before = says;
+        }
+        let record = serde_json::to_vec(&Record::Pins(pins.clone())).unwrap();
+        assert!(record.len() < 480 * 1024, "{}", record.len());
+        assert_eq!(pins.tools[&names[0]].now(), Standing::Rejected);
+        let last = &names[1_999];
+        assert_eq!(pins.standing(last, &tool(last, &before).digest), Standing::New);
+        assert!(pins.tools.len() > 600, "{}", pins.tools.len());
+    }
 }
 
 #[test]
