@@ -434,7 +434,7 @@ impl Pins {
 impl Pin {
     fn take(&mut self, offered: &[&Tool], trusts_new: bool, now: &str) -> Option<What> {
         let is_approved = |tool: &&&Tool| self.standing(&tool.digest) == Standing::Approved;
-        let Some(other) = offered.iter().filter(|tool| !is_approved(tool)).next_back() else {
+        let Some(other) = offered.iter().rfind(|tool| !is_approved(tool)) else {
             return self.pending.take().map(|_| What::Restored);
         };
         if self.approved.is_none() && trusts_new && self.rejected.is_empty() {

@@ -260,6 +260,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
 #[cfg(test)]
 mod tests {
     use bridges::upstream::EraKnob;
+    use bus_schema::integrity::Policy;
 
     use super::*;
 
@@ -345,14 +346,6 @@ mod tests {
                 ["[registry]", "health_every_secs", "1 or more"],
             ),
             (
-                "[integrity]\npolicy = \"block\"",
-                ["line 2", "block", "quarantine"],
-            ),
-            (
-                "[integrity.servers]\n\"Bad Id\" = \"off\"",
-                ["line 1", "Bad Id", "lower-case"],
-            ),
-            (
                 "max_sessions_per_principal = 0",
                 ["max_sessions_per_principal", "0", "1 or more"],
             ),
@@ -364,6 +357,27 @@ mod tests {
             (
                 "[tool_timeouts_ms]\n\"a.b\" = 0",
                 ["tool_timeouts_ms", "a.b", "1 or more"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+    }
+
+    #[test]
+    fn policies_for_changed_tools_are_read_and_a_bad_one_is_named() {
+        let text = "[integrity]\npolicy = \"quarantine\"\n[integrity.servers]\nproducts = \"off\"";
+        let policies = load(text).expect("loads").integrity.expect("policies");
+        assert_eq!(policies.of(&"a".parse().expect("id")), Policy::Quarantine);
+        assert_eq!(policies.of(&"products".parse().expect("id")), Policy::Off);
+        assert!(load("").expect("loads").integrity.is_none());
+        for (text, words) in [
+            (
+                "[integrity]\npolicy = \"block\"",
+                ["line 2", "block", "quarantine"],
+            ),
+            (
+                "[integrity.servers]\n\"Bad Id\" = \"off\"",
+                ["line 1", "Bad Id", "lower-case"],
             ),
         ] {
             expect_refusal(text, words);

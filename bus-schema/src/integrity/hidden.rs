@@ -26,11 +26,11 @@ pub struct Hidden {
 #[must_use]
 pub fn find(node: &Node) -> Vec<Hidden> {
     let mut found = Vec::new();
-    look(node, String::new(), &mut found);
+    look(node, "", &mut found);
     found
 }
 
-fn look(node: &Node, path: String, found: &mut Vec<Hidden>) {
+fn look(node: &Node, path: &str, found: &mut Vec<Hidden>) {
     match node {
         Node::Object(members) => {
             for (key, value) in members {
@@ -38,19 +38,16 @@ fn look(node: &Node, path: String, found: &mut Vec<Hidden>) {
                 if let Ok(name) = serde_json::from_str::<String>(key) {
                     take(&name, &path, found);
                 }
-                look(value, path, found);
+                look(value, &path, found);
             }
         }
         Node::Array(items) => {
             for (at, item) in items.iter().enumerate() {
-                look(item, format!("{path}/{at}"), found);
+                look(item, &format!("{path}/{at}"), found);
             }
         }
-        Node::Plain(_) => {
-            if let Some(text) = node.as_text() {
-                take(&text, &path, found);
-            }
-        }
+        // What lies too deep to be read is looked at as it is spelled.
+        Node::Plain(spelled) => take(node.as_text().as_ref().unwrap_or(spelled), path, found),
     }
 }
 
