@@ -9,13 +9,15 @@ use std::{
     time::Duration,
 };
 
+use async_nats::Subscriber;
 use bus_schema::{
     ContentType, Principal, ServerId, Token,
     integrity::{
         Decide, Decided, Decision, Event, MAX_DEFINITION_BYTES, Offered, Pins, Policies, Policy, Record, Tool,
     },
-    subject::{EventKind, Subject},
+    subject::{self, EventKind, Subject},
 };
+use futures::StreamExt as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Map;
 use tokio::{
@@ -25,7 +27,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    bus::Bus,
+    bus::{Bus, BusError},
     own_request::{PLATFORM, own_request},
     registry::{RegistryError, answer_of},
     store::{Bucket, BucketOptions, Mirror, Picture, StoreError},
@@ -147,6 +149,34 @@ impl Bus {
         let payload = ContentType::Json.encode(event).expect("an event is always JSON");
         if let Err(error) = self.publish(subject.to_string(), payload).await {
             debug!(%error, "could not tell of a tool");
+        }
+    }
+}
+
+/// What becomes of the tools of one tenant's servers, as it happens.
+pub struct ToolEvents(Subscriber);
+
+impl ToolEvents {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// [`BusError`] when the bus refuses the subscription.
+    pub async fn start(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
+        let events = bus
+            .subscribe(subject::all_tool_events(&Token::encode(tenant)))
+            .await?;
+        bus.round_trip().await?;
+        Ok(Self(events))
+    }
+
+    /// The next event; `None` when the bus connection has ended.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            let message = self.0.next().await?;
+            match ContentType::Json.decode(&message.payload) {
+                Ok(event) => return Some(event),
+                Err(error) => debug!(%error, "ignored an event that cannot be read"),
+            }
         }
     }
 }

@@ -240,8 +240,9 @@ async fn ask_list(
             Err(error) => return Err(error),
         };
         if list == Listed::Tools {
-            let tools = tool_list::tools_of(&body).unwrap_or_default();
-            all.tools.extend(tools.into_iter().filter_map(Tool::read));
+            let (_, tools) = tool_list::read(&body).unzip();
+            all.tools
+                .extend(tools.into_iter().flatten().filter_map(Tool::read));
         }
         if let Some(items) = page.get_mut(list.key()).and_then(Value::as_array_mut) {
             all.items.append(items);

@@ -16,7 +16,7 @@ use bus_schema::{
     rpc::{Message, Params, splice},
     subject::EventKind,
 };
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Notify, watch},
@@ -25,7 +25,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::{HostOptions, Outcome, describe::describe, run::Shared, tool_list};
+use super::{
+    HostOptions, Outcome,
+    describe::{Description, describe},
+    run::Shared,
+    tool_list,
+};
 use crate::{
     bus::Bus,
     own_request::PLATFORM,
@@ -65,9 +70,10 @@ impl Guard {
         self.pinned.of(&self.tenant, &self.server)
     }
 
-    /// Whether a tool is withheld as it is offered.
-    pub(super) fn withholds(&self, tool: &Tool) -> bool {
-        withheld(&self.known(), &tool.name, &tool.digest)
+    /// Makes a description tell of what is shown.
+    pub(super) fn show(&self, description: &mut Description) {
+        let known = self.known();
+        description.show(|tool| withheld(&known, tool));
     }
 
     fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<[u8; 32]>> {
@@ -75,11 +81,15 @@ impl Guard {
     }
 }
 
-fn withheld(known: &Known, tool: &str, digest: &str) -> bool {
+fn withheld(known: &Known, tool: &Tool) -> bool {
     // The first tools of a server are those that will be approved.
-    known
-        .pins()
-        .is_some_and(|pins| pins.standing(tool, digest).is_withheld(known.policy))
+    let pins = known.pins();
+    pins.is_some_and(|pins| pins.standing(&tool.name, &tool.digest).is_withheld(known.policy))
+}
+
+/// Whether only what was approved is shown.
+fn is_quarantined(known: &Known) -> bool {
+    known.policy == Policy::Quarantine && known.pins().is_some()
 }
 
 /// Whether anything at all can be withheld.
@@ -165,7 +175,7 @@ fn refusal(shared: &Shared, known: &Known, tool: Option<String>) -> Option<RpcEr
 
 /// An answer to `tools/list` without what is withheld. One that holds something else than what was described has the server
 /// described anew: not every server says when its tools change.
-pub(super) fn shown(shared: &Shared, outcome: Outcome) -> Outcome {
+pub(super) fn shown(shared: &Shared, request: &[u8], outcome: Outcome) -> Outcome {
     let Some(guard) = &shared.guard else {
         return outcome;
     };
@@ -173,17 +183,14 @@ pub(super) fn shown(shared: &Shared, outcome: Outcome) -> Outcome {
     if known.policy == Policy::Off {
         return outcome;
     }
-    let Some(list) = tool_list::list_of(&outcome.body) else {
-        return outcome;
+    let Some((list, raw)) = tool_list::read(&outcome.body) else {
+        return unreadable(&known, request, outcome);
     };
     let spelling: [u8; 32] = Sha256::digest(list.get()).into();
     let was_seen = guard.seen().contains(&spelling);
     if was_seen && !is_strict(&known) {
         return outcome;
     }
-    let Ok(raw) = serde_json::from_str::<Vec<&RawValue>>(list.get()) else {
-        return outcome;
-    };
     let offered = Arc::clone(&shared.description().offered);
     let is_described = |tool: &Tool| {
         let mut all = offered.tools.iter();
@@ -194,7 +201,9 @@ pub(super) fn shown(shared: &Shared, outcome: Outcome) -> Outcome {
     for raw in &raw {
         let tool = Tool::read(raw);
         is_stale |= !was_seen && tool.as_ref().is_some_and(|tool| !is_described(tool));
-        if !tool.is_some_and(|tool| withheld(&known, &tool.name, &tool.digest)) {
+        // What has no name was approved by nobody.
+        let is_withheld = tool.map_or_else(|| is_quarantined(&known), |tool| withheld(&known, &tool));
+        if !is_withheld {
             kept.push(raw.get());
         }
     }
@@ -216,6 +225,15 @@ pub(super) fn shown(shared: &Shared, outcome: Outcome) -> Outcome {
         body: body.into(),
         ..outcome
     }
+}
+
+/// A list that cannot be read here may be read elsewhere, such as one that stands twice.
+fn unreadable(known: &Known, request: &[u8], outcome: Outcome) -> Outcome {
+    if outcome.code.is_some() || !is_quarantined(known) {
+        return outcome;
+    }
+    let why = "the server's list of tools cannot be read, so nobody can say whether its tools were approved";
+    Outcome::error_for(request, &RpcError::internal(why))
 }
 
 /// Describes the server anew whenever its lists have changed or may have, one time after the other, and tells of what is shown when
@@ -247,7 +265,7 @@ pub(super) async fn keep_described(shared: Arc<Shared>, stop: CancellationToken)
             Ok(mut description) => {
                 let is_same = {
                     if let Some(guard) = &shared.guard {
-                        description.show(|tool| guard.withholds(tool));
+                        guard.show(&mut description);
                         guard.seen().clear();
                     }
                     let mut known = shared.description();
@@ -302,10 +320,9 @@ fn is_to_be_looked_at(shared: &Shared) -> bool {
 async fn show_approved(shared: &Shared) {
     let Some(guard) = &shared.guard else { return };
     let is_same = {
-        let known = guard.known();
         let mut description = shared.description();
         let before = description.card.lists.tools.clone();
-        description.show(|tool| withheld(&known, &tool.name, &tool.digest));
+        guard.show(&mut description);
         description.card.lists.tools == before
     };
     if !is_same && !shared.draining.is_cancelled() {

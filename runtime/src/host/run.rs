@@ -95,7 +95,7 @@ impl Host {
                 let (guard, description) =
                     tokio::join!(Guard::new(&bus, &options), describe(&bus, &server, &options));
                 let mut description = description?;
-                description.show(|tool| guard.withholds(tool));
+                guard.show(&mut description);
                 (description, Some(guard))
             }
             Visibility::Hidden => {

@@ -329,7 +329,7 @@ impl Running {
         if lists_tools {
             // What is left out was told when the server described itself.
             let outcome = tool_list::edit(outcome, |_, _| {});
-            return End::Answered(guard::shown(&self.shared, outcome));
+            return End::Answered(guard::shown(&self.shared, &body, outcome));
         }
         End::Answered(outcome)
     }

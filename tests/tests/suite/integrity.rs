@@ -8,11 +8,14 @@ use std::{
 use actors::registry::{RegistryServer, RunningRegistry};
 use bus_schema::{
     Principal, ServerId,
-    integrity::{Decide, Decision, Policies, Policy, Standing},
+    integrity::{Decide, Decision, Policies, Policy, Standing, What},
     mcp::method,
 };
 use reqwest::{Method, StatusCode};
-use runtime::{Bus, Catalogue, Directory, Host, catalogue::Listed, placement::Owners, registry::Registry};
+use runtime::{
+    Bus, Catalogue, Directory, Host, catalogue::Listed, pins::ToolEvents, placement::Owners,
+    registry::Registry,
+};
 use serde_json::{Value, json};
 use tests::{
     changing::Changing,
@@ -340,6 +343,7 @@ async fn two_registries_come_to_the_same_and_one_is_enough() {
         standing(&asking) == Some(Standing::Approved)
     })
     .await;
+    let mut events = ToolEvents::start(&asking, "default").await.expect("starts");
     let mut registries = vec![first, second];
     for round in 0..12 {
         // Half of the way one of them leaves.
@@ -364,6 +368,21 @@ async fn two_registries_come_to_the_same_and_one_is_enough() {
             standing(&asking) == Some(Standing::Approved)
         })
         .await;
+        // Who was quicker tells of it, and nobody else; two that tell need not be heard in order.
+        let mut told = Vec::new();
+        while told.len() < 2 {
+            let event = within("an event", events.next()).await.expect("an event");
+            if event.what != What::Pinned {
+                told.push((event.withheld, event.what, event.tool, event.by));
+            }
+        }
+        told.sort_by_key(|event| event.0);
+        let by = Some("developer".to_owned());
+        let expected = [
+            (false, What::Approved, "n0".to_owned(), by),
+            (true, What::Changed, "n0".to_owned(), None),
+        ];
+        assert_eq!(told, expected, "round {round}");
     }
 }
 
