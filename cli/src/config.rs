@@ -377,7 +377,7 @@ mod tests {
             ),
             (
                 "[integrity.servers]\n\"Bad Id\" = \"off\"",
-                ["line 1", "Bad Id", "lower-case"],
+                ["line 2", "Bad Id", "lower-case"],
             ),
         ] {
             expect_refusal(text, words);

@@ -20,6 +20,8 @@ pub struct Changing {
     prompts: AtomicU32,
     /// What the definition of the first tool has beside its name. Held only to read or replace it.
     first: Mutex<Value>,
+    /// What it answers when it is asked for its tools, instead of them. Held only to read or replace it.
+    spelled: Mutex<Option<String>>,
     /// Calls of tools that it has answered.
     calls: AtomicU32,
     lists: watch::Sender<u64>,
@@ -36,6 +38,7 @@ impl Default for Changing {
             tools: AtomicU32::new(1),
             prompts: AtomicU32::new(1),
             first: Mutex::new(json!({ "inputSchema": { "type": "object" } })),
+            spelled: Mutex::default(),
             calls: AtomicU32::new(0),
             lists: watch::Sender::new(0),
             updates: broadcast::Sender::new(16),
@@ -72,6 +75,11 @@ impl Changing {
     /// Defines the first tool otherwise, and says nothing.
     pub fn redefine_silently(&self, definition: Value) {
         *self.first.lock().unwrap_or_else(PoisonError::into_inner) = definition;
+    }
+
+    /// Answers in these words when it is asked for its tools, and says nothing of that.
+    pub fn spell_tools(&self, result: &str) {
+        *self.spelled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.to_owned());
     }
 
     /// How many calls of tools it has answered.
@@ -116,6 +124,14 @@ impl Changing {
             notified.push(request.method.clone());
             return Outcome::taken();
         };
+        let spelled = self
+            .spelled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(spelled) = spelled.filter(|_| request.method == method::TOOLS_LIST) {
+            return Outcome::result(id.get(), spelled.as_bytes());
+        }
         let named = |count: &AtomicU32, more: Value| {
             let mut items = Vec::new();
             for n in 0..count.load(Ordering::SeqCst) {

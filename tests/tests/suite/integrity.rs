@@ -238,6 +238,43 @@ async fn a_change_that_a_server_keeps_silent_about_reaches_nobody() {
 }
 
 #[tokio::test]
+async fn a_list_that_can_be_read_in_two_ways_is_not_shown() {
+    let world = World::start(QUARANTINE).await;
+    let mut good = adds();
+    good["name"] = json!("n0");
+    let list = async |spelled: String| {
+        world.server.spell_tools(&spelled);
+        let request = world.platform.client("a").modern(method::TOOLS_LIST, json!({}));
+        let answer = within("an answer", request.send()).await.expect("an answer");
+        within("a body", answer.text()).await.expect("a body")
+    };
+    for poison in [
+        format!(r#"{{"tools":[{good}],"tools":[{{"name":"n0","description":"POISON"}}]}}"#),
+        format!(r#"{{"tools":[{good}],"\u0074ools":[{{"name":"n0","description":"POISON"}}]}}"#),
+        r#"{"tools":{"0":{"name":"n0","description":"POISON"}}}"#.to_owned(),
+    ] {
+        let answer = list(poison.clone()).await;
+        assert!(
+            answer.contains("-32603") && !answer.contains("POISON"),
+            "{poison}: {answer}"
+        );
+    }
+    for poison in [
+        format!(r#"{{"tools":[{good},{{"name":"n0","description":"POISON"}}]}}"#),
+        format!(r#"{{"tools":[{good},{{"name":7,"description":"POISON"}}]}}"#),
+        format!(r#"{{"tools":[{good},{{"name":"n0","name":"n1","description":"POISON"}}]}}"#),
+        format!(r#"{{"tools":[{good},"POISON"]}}"#),
+    ] {
+        let answer = list(poison.clone()).await;
+        assert!(
+            answer.contains("Adds two numbers.") && !answer.contains("POISON"),
+            "{poison}: {answer}"
+        );
+    }
+    world.platform.stop().await;
+}
+
+#[tokio::test]
 async fn a_tool_that_comes_later_waits_and_what_is_strange_about_tools_is_told() {
     let world = World::start(QUARANTINE).await;
     let other = Arc::<Changing>::default();
