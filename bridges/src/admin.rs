@@ -1,10 +1,14 @@
 //! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
 
+mod catalogue;
 mod fleet;
+mod naming;
+mod openapi;
 mod servers;
 mod tools;
+mod virtuals;
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, time::SystemTime};
 
 use axum::{
     Json, Router,
@@ -15,6 +19,7 @@ use axum::{
 };
 use runtime::Bus;
 use serde_json::json;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -25,17 +30,14 @@ use crate::{
 };
 
 pub use fleet::{Fleet, Private};
+pub use naming::{BadNaming, Naming};
 pub use tools::{ApprovedState, Flag, ServerTools, ToolState};
 
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
 
 /// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    let front = fleet.front.clone();
-    let servers = servers::routes(fleet.clone())
-        .merge(tools::routes(fleet))
-        .with_state(());
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S> {
     Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(door_ready))
@@ -44,7 +46,20 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S
             get(|State(front): State<Front>| async move { metrics(front.bus()) }),
         )
         .with_state(front)
-        .merge(servers)
+        .merge(openapi::routes())
+}
+
+/// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
+pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    servers::routes(fleet.clone())
+        .merge(tools::routes(fleet.clone()))
+        .merge(virtuals::routes(fleet))
+        .with_state(())
+}
+
+/// What clients of the official MCP registry ask, for a process that serves Streamable HTTP.
+pub(crate) fn catalogue<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    catalogue::routes(fleet).with_state(())
 }
 
 /// The same for a process without doors; ready means that the bus is there.
@@ -130,4 +145,9 @@ fn metrics(bus: &Bus) -> Response {
         bus.metrics().render(),
     )
         .into_response()
+}
+
+/// A moment as all answers spell it.
+fn rfc3339(moment: SystemTime) -> Option<String> {
+    OffsetDateTime::from(moment).format(&Rfc3339).ok()
 }

@@ -115,6 +115,11 @@ impl Conversation {
         }
     }
 
+    /// Takes what follows as from this principal: the same caller as before, with what another token lets it do.
+    pub(crate) fn speaks_as(&mut self, principal: Principal) {
+        self.principal = principal;
+    }
+
     /// Answers what was no message at all.
     pub(crate) async fn refuse(&self, error: Bytes) {
         self.send(error).await;

@@ -5,13 +5,20 @@
 
 mod aggregate;
 mod answering;
+mod authorize;
 mod changes;
-mod declares;
+mod define;
+mod entrance;
+mod faces;
 mod keeper;
 mod listening;
+mod offering;
 mod owner;
 mod route;
+mod search_first;
+mod task_owners;
 mod trace_ids;
+mod virtual_servers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,24 +27,27 @@ use std::{
 };
 
 use bus_schema::{
-    Body, Principal, ProtocolVersion, Request, RpcError, ServerCard, ServerId, TraceContext,
+    Body, Principal, ProtocolVersion, Request, RpcError, ServerId, TraceContext,
     mcp::{meta, method},
+    policy::ScopeTable,
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Retry};
-use serde_json::{Map, Value, json};
+use runtime::{Bus, Catalogue, Directory, Discovery, Retry, virtuals::Virtuals};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::request::Incoming;
+use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
-use declares::Declares;
+pub use define::DefineError;
+use entrance::Entrance;
 use listening::Listening;
 use route::Route;
+use task_owners::TaskOwners;
 use trace_ids::Ids;
 
 /// What the platform calls itself.
@@ -50,6 +60,8 @@ const LIST_TTL_MS: u64 = 5_000;
 pub enum Endpoint {
     /// All servers, their tools and prompts under prefixed names.
     All,
+    /// All servers, with two tools that find and call theirs.
+    Search,
     /// One server, as it is.
     Server(ServerId),
 }
@@ -79,23 +91,37 @@ struct Inner {
     bus: Bus,
     catalogue: Catalogue,
     aggregate: aggregate::Aggregate,
+    discovery: Discovery,
+    faces: faces::Faces,
     changes: Arc<Changes>,
     call_timeout: Duration,
+    scopes: ScopeTable,
+    task_owners: TaskOwners,
     ids: Ids,
 }
 
 impl Front {
-    /// A front on the bus. `call_timeout` is the longest that a call may take.
+    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools.
     #[must_use]
-    pub fn new(bus: Bus, catalogue: Catalogue, call_timeout: Duration) -> Self {
+    pub fn new(
+        bus: Bus,
+        catalogue: Catalogue,
+        virtuals: Virtuals,
+        call_timeout: Duration,
+        scopes: ScopeTable,
+    ) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
-        let changes = Changes::start(&bus, catalogue.directory());
+        let changes = Changes::start(&bus, catalogue.directory(), &virtuals);
         Self(Arc::new(Inner {
+            faces: faces::Faces::new(catalogue.clone(), virtuals),
+            discovery: Discovery::new(bus.clone(), catalogue.clone()),
+            task_owners: TaskOwners::new(bus.clone()),
             bus,
             catalogue,
             aggregate,
             changes,
             call_timeout,
+            scopes,
             ids: Ids::default(),
         }))
     }
@@ -123,7 +149,13 @@ impl Front {
         let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
         let trace = self.0.ids.next_trace(outside);
         let id = incoming.id.clone();
-        let state = match self.dispatch(caller, incoming, &trace).await {
+        let entered = match self.enter(caller, incoming).await {
+            Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace).await,
+            Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace).await,
+            Ok(Entrance::Answered(state)) => Ok(state),
+            Err(error) => Err(error),
+        };
+        let state = match entered {
             Ok(state) => state,
             Err(error) => State::Local(Some(Final::error(incoming, &error))),
         };
@@ -169,11 +201,14 @@ impl Front {
     /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
     pub async fn watch_resource(&self, endpoint: &Endpoint, uri: &str) -> Result<Watching, RpcError> {
         let server = match endpoint {
-            Endpoint::Server(id) => id.clone(),
-            Endpoint::All => {
+            Endpoint::Server(id) => match self.virtual_server(endpoint) {
+                Some(defined) => self.owner_of_chosen(&defined, uri).await?,
+                None => id.clone(),
+            },
+            Endpoint::All | Endpoint::Search => {
                 self.0
                     .aggregate
-                    .owner_of_resource(uri, Declares::default())
+                    .owner_of_resource(uri, Askable::default())
                     .await?
             }
         };
@@ -189,130 +224,14 @@ impl Front {
         }
     }
 
-    /// The card of the one server that an endpoint shows; `None` when it shows all, or the server is not there.
-    #[must_use]
-    pub fn card(&self, endpoint: &Endpoint) -> Option<ServerCard> {
-        match endpoint {
-            Endpoint::All => None,
-            Endpoint::Server(id) => self.directory().snapshot().server(id).cloned(),
-        }
-    }
-
-    /// The capabilities that an endpoint really serves.
-    #[must_use]
-    pub fn capabilities(&self, endpoint: &Endpoint) -> Map<String, Value> {
-        let snapshot = self.directory().snapshot();
-        match endpoint {
-            Endpoint::Server(id) => snapshot
-                .server(id)
-                .map(|card| card.capabilities.clone())
-                .unwrap_or_default(),
-            Endpoint::All => {
-                let mut union = Map::new();
-                for capabilities in snapshot.servers().map(|(_, card)| &card.capabilities) {
-                    let subscribe = capabilities
-                        .get("resources")
-                        .is_some_and(|resources| resources["subscribe"] == true);
-                    for key in capabilities.keys() {
-                        // What is not a plain list belongs to one server and is offered on its own endpoint.
-                        let one = match key.as_str() {
-                            "tools" | "prompts" => json!({ "listChanged": true }),
-                            "resources" if subscribe => json!({ "listChanged": true, "subscribe": true }),
-                            "resources" => json!({ "listChanged": true }),
-                            "completions" | "logging" => json!({}),
-                            _ => continue,
-                        };
-                        if subscribe || !union.contains_key(key) {
-                            union.insert(key.clone(), one);
-                        }
-                    }
-                }
-                union
-            }
-        }
-    }
-
-    /// Checks whether an endpoint serves a method at all.
-    ///
-    /// # Errors
-    /// Method not found.
-    pub fn check_method(&self, endpoint: &Endpoint, called: &str) -> Result<(), RpcError> {
-        let served = if method::SERVED.contains(&called) {
-            self.offers(endpoint, called)
-        } else if method::TASKS.contains(&called) {
-            match endpoint {
-                Endpoint::All => false,
-                // A server that is away for a moment has not lost what it had.
-                Endpoint::Server(_) => self
-                    .card(endpoint)
-                    .is_none_or(|card| has_tasks(&card.capabilities)),
-            }
-        } else {
-            method::is_custom(called)
-                && match endpoint {
-                    Endpoint::Server(_) => true,
-                    Endpoint::All => ServerId::split_prefixed(called)
-                        .is_some_and(|(id, _)| self.directory().snapshot().server(&id).is_some()),
-                }
-        };
-        if served {
-            Ok(())
-        } else {
-            Err(RpcError::method_not_found(called))
-        }
-    }
-
-    /// Whether an endpoint advertises what a method needs. An unknown server advertises everything, as its calls say more.
-    fn offers(&self, endpoint: &Endpoint, called: &str) -> bool {
-        let Some(capability) = method::capability(called) else {
-            return true;
-        };
-        let snapshot = self.directory().snapshot();
-        match endpoint {
-            Endpoint::Server(id) => snapshot
-                .server(id)
-                .is_none_or(|card| card.capabilities.contains_key(capability)),
-            // A platform without servers is not without tools; it has none at the moment.
-            Endpoint::All => {
-                snapshot.servers().next().is_none()
-                    || snapshot
-                        .servers()
-                        .any(|(_, card)| card.capabilities.contains_key(capability))
-            }
-        }
-    }
-
-    /// How an endpoint introduces itself.
-    #[must_use]
-    pub fn server_info(&self, endpoint: &Endpoint) -> Value {
-        match (endpoint, self.card(endpoint)) {
-            (Endpoint::Server(id), Some(card)) => {
-                json!({ "name": id.as_str(), "title": card.title, "version": card.version })
-            }
-            _ => {
-                json!({ "name": IMPLEMENTATION, "title": "Trunkline", "version": env!("CARGO_PKG_VERSION") })
-            }
-        }
-    }
-
-    /// How a model should use an endpoint.
-    #[must_use]
-    pub fn instructions(&self, endpoint: &Endpoint) -> Option<String> {
-        match endpoint {
-            Endpoint::Server(_) => self.card(endpoint).and_then(|card| card.instructions),
-            Endpoint::All => {
-                let text = "This endpoint shows many servers. Tool and prompt names begin with the server's id and `__`.";
-                Some(text.to_owned())
-            }
-        }
-    }
-
     async fn dispatch(
         &self,
         caller: &Caller,
         incoming: &Incoming,
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
+        self.authorize(&caller.principal, &caller.endpoint, incoming)
+            .map_err(|scopes| RpcError::insufficient_scope(&scopes))?;
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
@@ -325,7 +244,7 @@ impl Front {
             return self.listen(caller, incoming).await;
         }
         let route = match &caller.endpoint {
-            Endpoint::All => match self.0.aggregate.list(incoming).await? {
+            Endpoint::All | Endpoint::Search => match self.0.aggregate.list(incoming).await? {
                 Some(result) => {
                     let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
                     return Ok(State::Local(Some(Final {
@@ -346,7 +265,9 @@ impl Front {
                 }
             }
         };
-        Ok(self.remote(caller, incoming, route, trace).await)
+        let owner = self.owner(&caller.principal, incoming, &route).await?;
+        let remote = self.remote(caller, incoming, route, trace).await;
+        Ok(State::Remote(Box::new(Remote { owner, ..remote })))
     }
 
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
@@ -365,11 +286,14 @@ impl Front {
     ) -> Vec<(ServerId, BTreeSet<String>)> {
         match endpoint {
             _ if uris.is_empty() => Vec::new(),
-            Endpoint::Server(id) => vec![(id.clone(), uris.clone())],
-            Endpoint::All => {
+            Endpoint::Server(id) => match self.virtual_server(endpoint) {
+                Some(defined) => self.owners_of_chosen(&defined, uris).await,
+                None => vec![(id.clone(), uris.clone())],
+            },
+            Endpoint::All | Endpoint::Search => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Declares::default()).await {
+                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Askable::default()).await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }
@@ -384,7 +308,7 @@ impl Front {
         incoming: &Incoming,
         route: Route,
         trace: &TraceContext,
-    ) -> State {
+    ) -> Remote {
         let retry = match self.directory().snapshot().server(&route.server) {
             Some(_) => {
                 self.0
@@ -413,7 +337,9 @@ impl Front {
             Some(instance) => self.0.bus.call_instance(request, instance),
             None => self.0.bus.call(request, retry),
         };
-        State::Remote(Box::new(Remote {
+        Remote {
+            owner: None,
+            noting: None,
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,
@@ -422,7 +348,7 @@ impl Front {
             tie,
             expects_answer: incoming.kind == Kind::Request,
             call,
-        }))
+        }
     }
 
     fn discover(&self, endpoint: &Endpoint) -> Value {
@@ -451,11 +377,4 @@ fn local_result(incoming: &Incoming, result: &Value) -> State {
         body: body.into(),
         fault: None,
     }))
-}
-
-/// Whether a server's capabilities have the extension for tasks.
-fn has_tasks(capabilities: &Map<String, Value>) -> bool {
-    capabilities
-        .get("extensions")
-        .is_some_and(|extensions| extensions.get(meta::TASKS_EXTENSION).is_some())
 }

@@ -4,6 +4,8 @@
 //! [`http`], [`stdio`], [`ws`] and [`nats`] doors differ only in how messages come and go; [`legacy`] is the one room that knows sessions.
 
 pub mod admin;
+mod askable;
+pub mod auth;
 mod conversation;
 mod edit;
 pub mod front;

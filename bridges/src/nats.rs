@@ -29,6 +29,8 @@ use crate::{
 
 /// The name of this door in envelopes and meters.
 const DOOR: &str = "nats";
+/// Who vouches for those that the broker names.
+const ISSUER: &str = "urn:trunkline:nats";
 /// How many public calls one door works on; beyond, callers hear "busy".
 const MAX_CALLS: usize = 1_024;
 /// What an answer's headers may take of a NATS message.
@@ -296,6 +298,7 @@ fn principal(identity: Identity, request_info: Option<&str>) -> Principal {
     match info {
         Some(info) if !info.user.is_empty() => Principal {
             subject: format!("{}/{}", info.acc, info.user),
+            issuer: Some(ISSUER.to_owned()),
             client: Some(info.name).filter(|name| !name.is_empty()),
             ..Principal::developer()
         },

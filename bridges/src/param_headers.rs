@@ -33,10 +33,14 @@ pub(crate) async fn check(
     incoming: &Incoming,
 ) -> Result<(), RpcError> {
     let Some(name) = &incoming.name else { return Ok(()) };
-    let (server, tool) = match endpoint {
-        Endpoint::Server(id) => (id.clone(), name.value.as_str()),
-        Endpoint::All => match ServerId::split_prefixed(&name.value) {
-            Some(split) => split,
+    let (server, tool) = match (front.virtual_server(endpoint), endpoint) {
+        (Some(defined), _) => match front.chosen_tool(&defined, &name.value).await {
+            Some(chosen) => chosen,
+            None => return Ok(()),
+        },
+        (None, Endpoint::Server(id)) => (id.clone(), name.value.clone()),
+        (None, Endpoint::All | Endpoint::Search) => match ServerId::split_prefixed(&name.value) {
+            Some((server, own)) => (server, own.to_owned()),
             None => return Ok(()),
         },
     };
@@ -44,7 +48,7 @@ pub(crate) async fn check(
     let Some(tools) = front.catalogue().list_soon(&server, Listed::Tools).await else {
         return Ok(());
     };
-    let Some(tool) = tools.get(tool).filter(|tool| !tool.mirrored.is_empty()) else {
+    let Some(tool) = tools.get(&tool).filter(|tool| !tool.mirrored.is_empty()) else {
         return Ok(());
     };
     let arguments = incoming.arguments.clone().map(|place| &incoming.body[place]);

@@ -3,6 +3,7 @@
 use std::{ops::ControlFlow, time::Duration};
 
 use axum::{
+    Extension,
     extract::{
         Path, State,
         ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
@@ -19,14 +20,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{
-    conversation::Conversation,
-    front::Endpoint,
-    http::{Door, principal},
-};
+use crate::{auth::Admitted, conversation::Conversation, front::Endpoint, http::Door};
 
 /// The name of this door in envelopes and meters.
 const DOOR: &str = "ws";
+/// The close code for a client that may not go on, as IANA has registered it.
+const UNAUTHORIZED: u16 = 3000;
 /// How often a silent client is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long it may say nothing at all.
@@ -36,22 +35,44 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a client may take to take a frame.
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 
-pub(crate) async fn all_servers(State(door): State<Door>, upgrade: WebSocketUpgrade) -> Response {
-    open(door, Endpoint::All, upgrade)
+pub(crate) async fn all_servers(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    let endpoint = door.shared.clone();
+    open(door, endpoint, who, upgrade)
+}
+
+pub(crate) async fn all_tools(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    open(door, Endpoint::All, who, upgrade)
+}
+
+pub(crate) async fn search(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    open(door, Endpoint::Search, who, upgrade)
 }
 
 pub(crate) async fn one_server(
     State(door): State<Door>,
     Path(id): Path<String>,
+    Extension(who): Extension<Admitted>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     match id.parse::<ServerId>() {
-        Ok(id) => open(door, Endpoint::Server(id), upgrade),
+        Ok(id) => open(door, Endpoint::Server(id), who, upgrade),
         Err(error) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
     }
 }
 
-fn open(door: Door, endpoint: Endpoint, upgrade: WebSocketUpgrade) -> Response {
+fn open(door: Door, endpoint: Endpoint, who: Admitted, upgrade: WebSocketUpgrade) -> Response {
     upgrade
         .protocols(["mcp"])
         .max_message_size(MAX_BODY_BYTES)
@@ -59,8 +80,9 @@ fn open(door: Door, endpoint: Endpoint, upgrade: WebSocketUpgrade) -> Response {
         .on_upgrade(move |socket| {
             door.conversations.clone().track_future(async move {
                 let stop = door.stop.clone();
-                let (conversation, messages) = Conversation::begin(door.front, endpoint, principal(), DOOR);
-                talk(socket, conversation, messages, stop).await;
+                let principal = who.principal.clone();
+                let (conversation, messages) = Conversation::begin(door.front, endpoint, principal, DOOR);
+                talk(socket, conversation, messages, who, stop).await;
             })
         })
 }
@@ -69,8 +91,11 @@ async fn talk(
     mut socket: WebSocket,
     mut conversation: Conversation,
     mut messages: mpsc::Receiver<Bytes>,
+    who: Admitted,
     stop: CancellationToken,
 ) {
+    let expired = who.expired();
+    tokio::pin!(expired);
     let mut pings = interval(PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
@@ -88,6 +113,11 @@ async fn talk(
                     return;
                 }
                 send(&mut socket, Message::Ping(Bytes::new())).await
+            }
+            () = &mut expired => {
+                debug!("a websocket client's token has expired");
+                close(&mut socket, UNAUTHORIZED, "the token has expired; connect again with another").await;
+                return;
             }
             () = stop.cancelled() => {
                 finish(&mut socket, &conversation, &mut messages).await;

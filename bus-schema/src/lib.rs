@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod header;
 pub mod integrity;
 pub mod mcp;
+pub mod policy;
 pub mod principal;
 pub mod registry;
 pub mod rpc;
@@ -19,6 +20,7 @@ pub mod subject;
 pub mod token;
 pub mod trace;
 pub mod upstream;
+pub mod virtual_server;
 
 pub use card::{ServerCard, ServerId};
 pub use codec::ContentType;

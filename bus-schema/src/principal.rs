@@ -11,23 +11,95 @@ pub const DEFAULT_TENANT: &str = "default";
 /// A caller whose identity a door has established.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
-    /// Who it is, unique within the tenant.
+    /// Who it is, unique at its issuer.
     pub subject: String,
     /// Whose servers it may see.
     pub tenant: String,
+    /// Who vouches for the subject; nobody does on a platform without authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
     /// The program it came with, for display and logs only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<String>,
+    /// What it is in its organisation, as its issuer says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// What it was allowed to do here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
 }
 
 impl Principal {
+    /// A subject of a tenant for whom nobody vouches, and who is allowed nothing in particular.
+    #[must_use]
+    pub fn new(subject: impl Into<String>, tenant: impl Into<String>) -> Self {
+        Self {
+            subject: subject.into(),
+            tenant: tenant.into(),
+            issuer: None,
+            client: None,
+            roles: Vec::new(),
+            scopes: Vec::new(),
+        }
+    }
+
     /// The developer on a loopback bind without authentication.
     #[must_use]
     pub fn developer() -> Self {
-        Self {
-            subject: "developer".to_owned(),
-            tenant: DEFAULT_TENANT.to_owned(),
-            client: None,
+        Self::new("developer", DEFAULT_TENANT)
+    }
+
+    /// What tells this caller from every other: two tokens of one subject agree in it, whatever else they say.
+    #[must_use]
+    pub fn identity(&self) -> Identity<'_> {
+        Identity {
+            tenant: &self.tenant,
+            issuer: self.issuer.as_deref().unwrap_or_default(),
+            subject: &self.subject,
         }
+    }
+}
+
+/// The part of a principal that sessions, tasks, states and connections are bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity<'a> {
+    /// Whose servers it may see.
+    pub tenant: &'a str,
+    /// Who vouches for the subject; empty when nobody does.
+    pub issuer: &'a str,
+    /// Who it is there.
+    pub subject: &'a str,
+}
+
+impl<'a> Identity<'a> {
+    /// The three texts, for whoever digests them; each needs its length with it.
+    #[must_use]
+    pub fn pieces(self) -> [&'a str; 3] {
+        [self.tenant, self.issuer, self.subject]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_stays_the_same_with_another_token_and_not_at_another_issuer() {
+        let ann = Principal {
+            issuer: Some("https://a.example".to_owned()),
+            ..Principal::new("ann", "t")
+        };
+        let again = Principal {
+            client: Some("inspector".to_owned()),
+            scopes: vec!["more".to_owned()],
+            ..ann.clone()
+        };
+        assert_eq!(ann.identity(), again.identity());
+        let elsewhere = Principal {
+            issuer: Some("https://b.example".to_owned()),
+            ..ann.clone()
+        };
+        assert_ne!(ann.identity(), elsewhere.identity());
+        assert_ne!(ann.identity(), Principal::new("ann", "t").identity());
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ServerId,
-    upstream::{EraKnob, TransportKnob},
+    upstream::{BreakerKnob, EraKnob, TransportKnob},
 };
 
 /// The most replicas that a declared server may ask for.
@@ -19,6 +19,9 @@ pub const MOST_IN_FLIGHT: u32 = 10_000;
 pub const MAX_DECLARATION_BYTES: usize = 64 * 1024;
 /// What the variables of secrets begin with that a declaration may name. Any other is not the registry's to send anywhere.
 pub const SECRET_PREFIX: &str = "TRUNKLINE_SECRET_";
+
+/// The longest that a call may be allowed, in milliseconds: a day.
+pub const LONGEST_CALL_MS: u64 = 24 * 60 * 60 * 1_000;
 
 const MAX_TAGS: usize = 64;
 const MAX_TAG: usize = 64;
@@ -77,6 +80,12 @@ pub struct Declaration {
     /// How many processes of the fleet connect to it.
     #[serde(default = "default_replicas")]
     pub replicas: u32,
+    /// The longest that one call may take, in milliseconds; as long as the platform allows if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub call_timeout_ms: Option<u64>,
+    /// When calls to it are stopped because they keep failing.
+    #[serde(default, skip_serializing_if = "BreakerKnob::is_usual")]
+    pub breaker: BreakerKnob,
 }
 
 /// How the platform is let in by a declared server.
@@ -246,6 +255,8 @@ impl Declaration {
             owner: None,
             max_in_flight: default_in_flight(),
             replicas: default_replicas(),
+            call_timeout_ms: None,
+            breaker: BreakerKnob::default(),
         }
     }
 
@@ -294,7 +305,15 @@ impl Declaration {
                 return Err(bad(field, format!("is {number}; use 1 to {most}")));
             }
         }
-        Ok(())
+        if let Some(millis) = self.call_timeout_ms
+            && !(1..=LONGEST_CALL_MS).contains(&millis)
+        {
+            return Err(bad(
+                "callTimeoutMs",
+                format!("is {millis}; use 1 to {LONGEST_CALL_MS} (a day)"),
+            ));
+        }
+        self.breaker.check().map_err(|why| bad("breaker", why))
     }
 }
 
@@ -439,6 +458,8 @@ mod tests {
             ("tags", json!(["a b"]), "letters, digits"),
             ("maxInFlight", json!(0), "1 to 10000"),
             ("replicas", json!(17), "1 to 16"),
+            ("callTimeoutMs", json!(0), "1 to 86400000"),
+            ("breaker", json!({ "openSecs": 0 }), "use 1 to 3600"),
             ("auth.tokenEnv", json!("PATH"), "TRUNKLINE_SECRET_"),
             ("auth.tokenEndpoint", json!("nowhere"), "https://host/path"),
         ] {

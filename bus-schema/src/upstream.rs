@@ -29,3 +29,83 @@ pub enum TransportKnob {
     /// WebSocket.
     Ws,
 }
+
+/// The most failures that a breaker may wait for.
+const MOST_FAILURES: u32 = 10_000;
+/// The longest that a breaker may count back, or stay open at first, in seconds.
+const LONGEST_SECS: u32 = 3_600;
+
+/// When calls to a server are stopped because they keep failing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BreakerKnob {
+    /// After so many failures, if half of the calls fail; 0 is never.
+    pub failures: u32,
+    /// The time that they count for, in seconds.
+    #[serde(alias = "within_secs")]
+    pub within_secs: u32,
+    /// How long the server is left alone then, in seconds; longer each time that it fails again.
+    #[serde(alias = "open_secs")]
+    pub open_secs: u32,
+}
+
+impl Default for BreakerKnob {
+    fn default() -> Self {
+        Self {
+            failures: 5,
+            within_secs: 30,
+            open_secs: 10,
+        }
+    }
+}
+
+impl BreakerKnob {
+    /// Whether nothing was said of it.
+    #[must_use]
+    pub fn is_usual(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Finds what cannot be used.
+    ///
+    /// # Errors
+    /// What is wrong and what would be right, to stand behind the name of the setting.
+    pub fn check(&self) -> Result<(), String> {
+        for (key, number, least, most) in [
+            ("failures", self.failures, 0, MOST_FAILURES),
+            ("within_secs", self.within_secs, 1, LONGEST_SECS),
+            ("open_secs", self.open_secs, 1, LONGEST_SECS),
+        ] {
+            if !(least..=most).contains(&number) {
+                return Err(format!("has {key} = {number}; use {least} to {most}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_breaker_is_spelled_as_files_and_as_json_spell_names() {
+        let said = BreakerKnob {
+            open_secs: 3,
+            ..BreakerKnob::default()
+        };
+        for text in [r#"{"openSecs":3}"#, r#"{"open_secs":3}"#] {
+            assert_eq!(serde_json::from_str::<BreakerKnob>(text).unwrap(), said);
+        }
+        assert!(serde_json::from_str::<BreakerKnob>(r#"{"open":3}"#).is_err());
+        assert_eq!(said.check(), Ok(()));
+        let endless = BreakerKnob {
+            within_secs: 0,
+            ..said
+        };
+        assert_eq!(
+            endless.check(),
+            Err("has within_secs = 0; use 1 to 3600".to_owned())
+        );
+    }
+}

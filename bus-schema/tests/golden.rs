@@ -54,7 +54,10 @@ fn request() -> Request {
         method: "tools/call".to_owned(),
         name: Some("search".to_owned()),
         principal: Principal {
+            issuer: Some("https://id.example".to_owned()),
             client: Some("inspector".to_owned()),
+            roles: vec!["buyer".to_owned()],
+            scopes: vec!["products:read".to_owned()],
             ..Principal::developer()
         },
         protocol_version: "2026-07-28".to_owned(),
@@ -284,14 +287,23 @@ fn any_body() -> impl Strategy<Value = Body> {
 }
 
 prop_compose! {
+    fn any_principal()(
+        subject in ".*", tenant in ".*", issuer in prop::option::of(".*"), client in prop::option::of(".*"),
+        roles in prop::collection::vec(".*", 0..3), scopes in prop::collection::vec(".*", 0..3),
+    ) -> Principal {
+        Principal { subject, tenant, issuer, client, roles, scopes }
+    }
+}
+
+prop_compose! {
     fn any_request()(
         caller in ".*", call: u64, server in ".*", method in ".*", name in prop::option::of(".*"),
-        subject in ".*", tenant in ".*", client in prop::option::of(".*"), version in ".*", door in ".*",
+        principal in any_principal(), version in ".*", door in ".*",
         timeout_ms: u64, trace: (u128, u64, bool), chunked_bytes: u64, body in any_body(),
     ) -> Request {
         let trace = trace.2.then(|| TraceContext::root(trace.0, trace.1, bus_schema::trace::Sampled::Yes));
         Request {
-            caller, call, server, method, name, principal: Principal { subject, tenant, client },
+            caller, call, server, method, name, principal,
             protocol_version: version, door, timeout_ms, trace, chunked_bytes, body,
         }
     }

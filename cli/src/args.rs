@@ -1,8 +1,13 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
+mod import;
+
 use std::{net::SocketAddr, path::PathBuf};
 
+use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use import::Import;
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
 #[derive(Debug, Parser)]
@@ -70,38 +75,54 @@ pub enum Command {
         after_help = "Examples:\n  trunkline bridge http --listen 127.0.0.1:8081\n  trunkline bridge stdio --server products"
     )]
     Bridge(Bridge),
-    /// Show the servers of the platform; register, show and remove remote ones
+    /// Show the servers of the platform; register, import, show and remove remote ones
     #[command(after_help = SERVERS_EXAMPLES)]
     Servers(Servers),
     /// Show the tools on the bus; approve or reject those that are not as they were approved
     #[command(after_help = TOOLS_EXAMPLES)]
     Tools(Tools),
+    /// Endpoints of chosen tools, prompts and resources of several servers
+    #[command(after_help = VIRTUAL_EXAMPLES)]
+    Virtual(Virtual),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
     Call(Call),
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
     Tail(Ask),
+    /// Make API keys
+    #[command(after_help = "Example:\n  trunkline keys new --subject ci --scope products:read")]
+    Keys(Keys),
     /// Print a script that completes commands in a shell
     #[command(after_help = "Example:\n  trunkline completions bash > /etc/bash_completion.d/trunkline")]
     Completions(Completions),
 }
+
+const TOOLS_EXAMPLES: &str = "\
+Examples:
+  trunkline tools
+  trunkline tools --tag catalogue
+  trunkline tools --search 'find a product' --limit 5
+  trunkline tools --server products --json
+  trunkline tools pending
+  trunkline tools approve weather.forecast
+  trunkline tools approve --all weather";
+
+const VIRTUAL_EXAMPLES: &str = "\
+Examples:
+  trunkline virtual add desk.json
+  trunkline virtual add --id desk --tool 'products.search=find' --tool 'crm.get_*'
+  trunkline virtual show desk
+  trunkline virtual remove desk";
 
 const SERVERS_EXAMPLES: &str = "\
 Examples:
   trunkline servers
   trunkline servers add weather https://weather.example.com/mcp --tag forecasts --bearer-env TRUNKLINE_SECRET_WEATHER
   trunkline servers add --file fleet.toml
+  trunkline servers import https://registry.example.com --search weather
   trunkline servers show weather
   trunkline servers remove weather";
-
-const TOOLS_EXAMPLES: &str = "\
-Examples:
-  trunkline tools
-  trunkline tools --server products --json
-  trunkline tools pending
-  trunkline tools approve weather.forecast
-  trunkline tools approve --all weather";
 
 const CALL_EXAMPLES: &str = "\
 Examples:
@@ -224,6 +245,9 @@ pub enum ServersCommand {
     Remove(NamedServer),
     /// Show all that is known of a server
     Show(NamedServer),
+    /// Register the remote servers of an MCP registry, or the one of a server.json
+    #[command(after_help = import::EXAMPLES)]
+    Import(Box<Import>),
 }
 
 /// `trunkline servers add`
@@ -305,6 +329,15 @@ pub struct Tools {
     /// Show this server's only
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
+    /// Show those of servers with this tag only; with several, servers that have them all
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Show what fits these words, the best first
+    #[arg(long, value_name = "WORDS")]
+    pub search: Option<String>,
+    /// Show so many at most [default: 20 of a search, else all]
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,
@@ -338,6 +371,64 @@ pub struct DecideTools {
     pub ask: Ask,
 }
 
+/// `trunkline virtual`
+#[derive(Clone, Debug, Args)]
+pub struct Virtual {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: VirtualCommand,
+}
+
+/// What is done with virtual servers.
+#[derive(Clone, Debug, Subcommand)]
+pub enum VirtualCommand {
+    /// Define one, from a file or from flags
+    Add(VirtualAdd),
+    /// Forget one
+    Remove(VirtualId),
+    /// Show those that are defined
+    List(Ask),
+    /// Show the definition of one
+    Show(VirtualId),
+}
+
+/// `trunkline virtual add`
+#[derive(Clone, Debug, Default, Args)]
+pub struct VirtualAdd {
+    /// A file with the definition as JSON; `-` reads it from standard input
+    #[arg(value_name = "FILE", conflicts_with_all = ["tools", "prompts", "resources", "title", "description"])]
+    pub file: Option<PathBuf>,
+    /// Its id
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Its name for people
+    #[arg(long, value_name = "TEXT")]
+    pub title: Option<String>,
+    /// What it is good for
+    #[arg(long, value_name = "TEXT")]
+    pub description: Option<String>,
+    /// A tool, `*` stands for any text; with `=` the name that it gets
+    #[arg(long = "tool", value_name = "SERVER.TOOL[=NAME]")]
+    pub tools: Vec<String>,
+    /// A prompt, in the same way
+    #[arg(long = "prompt", value_name = "SERVER.PROMPT[=NAME]")]
+    pub prompts: Vec<String>,
+    /// A resource or resource template
+    #[arg(long = "resource", value_name = "SERVER.URI")]
+    pub resources: Vec<String>,
+    /// Take the place of one that is there
+    #[arg(long)]
+    pub replace: bool,
+}
+
+/// Which virtual server.
+#[derive(Clone, Debug, Args)]
+pub struct VirtualId {
+    /// Its id
+    #[arg(value_name = "ID")]
+    pub id: String,
+}
+
 /// `trunkline call`
 #[derive(Clone, Debug, Args)]
 pub struct Call {
@@ -353,6 +444,38 @@ pub struct Call {
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,
+}
+
+/// `trunkline keys`
+#[derive(Clone, Debug, Args)]
+pub struct Keys {
+    /// What to do with them.
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What can be done with API keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Print a new key, which is shown only once, and the lines of the configuration that let it in
+    New(NewKey),
+}
+
+/// `trunkline keys new`
+#[derive(Clone, Debug, Args)]
+pub struct NewKey {
+    /// Who comes with it
+    #[arg(long, value_name = "NAME")]
+    pub subject: String,
+    /// What it is in its organisation; may be given more than once
+    #[arg(long = "role", value_name = "ROLE")]
+    pub roles: Vec<String>,
+    /// What it may do here; may be given more than once
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub scopes: Vec<Scope>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `trunkline completions`

@@ -1,5 +1,6 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod auth;
 mod servers;
 
 use std::{
@@ -12,13 +13,21 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    admin::Private, http::MAX_CONNECTIONS, legacy::MAX_SESSIONS_PER_PRINCIPAL, upstream::remote::HEALTH_EVERY,
+    admin::{Naming, Private},
+    auth::Auth,
+    front::Endpoint,
+    http::MAX_CONNECTIONS,
+    legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    upstream::remote::HEALTH_EVERY,
 };
-use bus_schema::{ServerId, integrity::Policies, registry::SECRET_PREFIX};
+use bus_schema::{
+    ServerId, integrity::Policies, policy::ScopeTable, registry::SECRET_PREFIX, virtual_server::VirtualServer,
+};
 use serde::Deserialize;
 
 use crate::args::Common;
 
+use auth::{AuthSection, PolicySection};
 pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -59,10 +68,18 @@ pub struct Config {
     pub health_every: Duration,
     /// What is done about tools that are not as they were approved; `None` leaves the platform's policies as they are.
     pub integrity: Option<Policies>,
+    /// How servers are named to clients of the catalogue.
+    pub naming: Naming,
+    /// What is shown where no server is named.
+    pub endpoint: Endpoint,
+    /// Virtual servers.
+    pub virtuals: Vec<VirtualServer>,
     /// A file of remote servers that are registered at the start.
     pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    auth: AuthSection,
+    policy: PolicySection,
     /// The flags that it was read with, for reading it again.
     flags: Common,
 }
@@ -77,6 +94,7 @@ struct File {
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
+    public_url: Option<String>,
     max_connections: Option<usize>,
     max_sessions_per_principal: Option<u64>,
     call_timeout_secs: Option<u64>,
@@ -89,7 +107,15 @@ struct File {
     registry: RegistryTable,
     integrity: Option<Policies>,
     #[serde(default)]
+    endpoint: EndpointTable,
+    #[serde(default, rename = "virtual")]
+    virtuals: Vec<VirtualServer>,
+    #[serde(default)]
     servers: Vec<ServerLine>,
+    #[serde(default)]
+    auth: AuthSection,
+    #[serde(default)]
+    policy: PolicySection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -103,6 +129,23 @@ struct Products {
 struct RegistryTable {
     allow_private: Option<bool>,
     health_every_secs: Option<u64>,
+    namespace: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EndpointTable {
+    #[serde(default)]
+    mode: Mode,
+}
+
+/// How the tools of all servers are shown.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    #[default]
+    All,
+    Search,
 }
 
 impl Config {
@@ -150,8 +193,16 @@ impl Config {
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
             integrity: file.integrity,
+            naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
+            endpoint: match file.endpoint.mode {
+                Mode::All => Endpoint::All,
+                Mode::Search => Endpoint::Search,
+            },
+            virtuals: file.virtuals,
             bootstrap: file.bootstrap,
             servers: file.servers,
+            auth: file.auth,
+            policy: file.policy,
             flags: common.clone(),
         };
         config.check()?;
@@ -197,7 +248,31 @@ impl Config {
         of_server.collect()
     }
 
+    /// Who may come in, with the secrets that checking that needs.
+    ///
+    /// # Errors
+    /// When a variable or a file that is named is not there.
+    pub fn auth(&self) -> anyhow::Result<Auth> {
+        self.auth.to_options()
+    }
+
+    /// Whether somebody has to show something to come in.
+    #[must_use]
+    pub fn is_authenticated(&self) -> bool {
+        self.auth.is_required()
+    }
+
+    /// The scopes that tools need.
+    ///
+    /// # Errors
+    /// When one is no scope, or is for no tools.
+    pub fn scopes(&self) -> anyhow::Result<ScopeTable> {
+        self.policy.table()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
+        self.auth.check()?;
+        self.scopes()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }
@@ -233,6 +308,17 @@ impl Config {
                 );
             }
             server.check()?;
+        }
+        for server in &self.virtuals {
+            if !ids.insert(server.id.as_str()) {
+                bail!(
+                    "id `{}` of a [[virtual]] server is used twice; give each server its own",
+                    server.id
+                );
+            }
+            server
+                .check()
+                .with_context(|| format!("[[virtual]] server `{}` cannot be used", server.id))?;
         }
         Ok(())
     }
@@ -382,6 +468,45 @@ mod tests {
         ] {
             expect_refusal(text, words);
         }
+    }
+
+    #[test]
+    fn what_the_catalogue_cannot_be_named_is_told() {
+        for (text, words) in [
+            (
+                "public_url = \"mcp.example.com\"",
+                ["public_url", "mcp.example.com", "https://"],
+            ),
+            (
+                "[registry]\nnamespace = \"example com\"",
+                ["namespace", "example com", "com.example"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+    }
+
+    #[test]
+    fn a_bad_endpoint_is_named_with_what_would_be_right() {
+        for (text, words) in [
+            (
+                "[endpoint]\nmode = \"some\"",
+                ["line 2", "unknown variant `some`", "search"],
+            ),
+            (
+                "[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\" }]",
+                ["[[virtual]] server `v`", "`items`", "such as \"*\""],
+            ),
+            (
+                "[[servers]]\nid = \"v\"\ncommand = [\"x\"]\n[[virtual]]\nid = \"v\"\nitems = [{ server = \"a\", tools = [\"*\"] }]",
+                ["`v`", "[[virtual]]", "twice"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+        let config = load("[endpoint]\nmode = \"search\"\n[[virtual]]\nid = \"v\"\nitems = [{ tags = [\"t\"], tools = [\"*\"] }]")
+            .expect("loads");
+        assert_eq!((config.endpoint, config.virtuals.len()), (Endpoint::Search, 1));
     }
 
     pub(super) fn expect_refusal(text: &str, words: [&str; 3]) {

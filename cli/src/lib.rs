@@ -52,6 +52,10 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         commands::completions::print(shell);
         return Ok(ExitCode::SUCCESS);
     }
+    if let Command::Keys(keys) = &arguments.command {
+        commands::keys::run(keys)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let common = arguments.common;
     // A command that only asks should not talk about how it connects.
     let default_filter = if arguments.command.is_long_running() {
@@ -79,9 +83,10 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Bridge(bridge) => commands::bridge::run(config, bridge).await,
             Command::Servers(servers) => commands::servers::run(config, servers).await,
             Command::Tools(tools) => commands::tools::run(config, tools).await,
+            Command::Virtual(command) => commands::virtual_servers::run(config, command).await,
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(ask) => commands::tail::run(config, ask).await,
-            Command::Completions(_) => Ok(ExitCode::SUCCESS),
+            Command::Keys(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),
         }
     });
     // A read of standard input cannot be called off, and must not hold up the end.

@@ -1,6 +1,7 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
 mod lines;
+mod open_door;
 
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,6 +22,7 @@ use runtime::{
     nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
+    virtuals::Virtuals,
 };
 use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -182,7 +184,9 @@ impl Node {
         }
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
-        let front = Front::new(self.bus.clone(), catalogue, config.call_timeout);
+        let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
+        let (timeout, scopes) = (config.call_timeout, config.scopes()?);
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes);
         self.front = Some(front.clone());
         Ok(front)
     }
@@ -200,7 +204,7 @@ impl Node {
                 None
             }
         };
-        Ok(Fleet::new(front, declared, config.private()))
+        Ok(Fleet::new(front, declared, config.private()).named(config.naming.clone()))
     }
 
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.
@@ -238,6 +242,10 @@ impl Node {
             let part = self.service(config, name).await?;
             self.services
                 .push(supervise::keep(part, self.bus.metrics().clone()).await?);
+        }
+        if names.iter().any(|name| !BUILT_IN.contains(&name.as_str())) {
+            // External servers find their other replicas by it.
+            self.front(config).await?;
         }
         let parts = names
             .iter()
@@ -294,6 +302,7 @@ impl Node {
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
+                directory: self.front(config).await?.directory().clone(),
                 bus,
                 declared,
             }),
@@ -302,15 +311,15 @@ impl Node {
 
     fn external(&self, config: &Config, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
         let bus = self.bus.clone();
-        Ok(
-            match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
-                ServerOptions::Child(options) => Arc::new(Upstream::child(bus, options)),
-                ServerOptions::Remote(options) => Arc::new(
-                    Upstream::remote(bus, options)
-                        .with_context(|| format!("server `{}` cannot be used", line.id))?,
-                ),
-            },
-        )
+        let upstream = match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
+            ServerOptions::Child(options) => Upstream::child(bus, options),
+            ServerOptions::Remote(options) => Upstream::remote(bus, options)
+                .with_context(|| format!("server `{}` cannot be used", line.id))?,
+        };
+        Ok(Arc::new(match &self.front {
+            Some(front) => upstream.among(front.directory().clone()),
+            None => upstream,
+        }))
     }
 
     /// Opens the HTTP and WebSocket doors.
@@ -321,19 +330,20 @@ impl Node {
         let front = self.front(config).await?;
         let options = HttpOptions {
             fleet: self.fleet(config).await?,
+            shared: config.endpoint.clone(),
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
             serves,
             max_connections: config.max_connections,
+            auth: config.auth()?,
         };
-        if !config.listen.ip().is_loopback() {
-            warn!(address = %config.listen, "this door asks nobody who they are, and is open to the network");
-        }
+        open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {
             Some(doors) => doors,
-            None => Doors::start(front, config.max_sessions_per_principal).await?,
+            None => Box::pin(Doors::start(front, config.max_sessions_per_principal)).await?,
         };
-        let door = HttpDoor::bind(self.legacy.insert(doors), options).await?;
+        // Boxed, as it is large and made once.
+        let door = Box::pin(HttpDoor::bind(self.legacy.insert(doors), options)).await?;
         let local = door.local();
         self.http = Some(local);
         let stop = self.doors_stop.clone();
@@ -408,12 +418,7 @@ impl Part for ProductsPart {
                 ..HostOptions::new(id)
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;
-            let running = async move {
-                stop.cancelled().await;
-                host.stop().await;
-                Ok(())
-            };
-            Ok(running.boxed() as RunningPart)
+            Ok(host.serve_until(stop))
         }
         .boxed()
     }

@@ -83,11 +83,14 @@ pub struct UpstreamsPart {
     pub config: Config,
     /// What is declared.
     pub declared: Declared,
+    /// Who is there.
+    pub directory: Directory,
 }
 
 impl UpstreamsPart {
     fn make(&self) -> Make {
         let (bus, config) = (self.bus.clone(), self.config.clone());
+        let directory = self.directory.clone();
         Arc::new(move |entry: &Entry, epoch| {
             let declaration = &entry.declaration;
             if declaration.allow_private && config.private() == Private::Refused {
@@ -99,7 +102,8 @@ impl UpstreamsPart {
                 tool_timeouts: config.timeouts_of(&declaration.id),
                 ..RemoteOptions::declared(declaration, Config::registered_secret)?
             };
-            Ok(Arc::new(Upstream::remote(bus.clone(), options)?))
+            let upstream = Upstream::remote(bus.clone(), options)?;
+            Ok(Arc::new(upstream.among(directory.clone())))
         })
     }
 }

@@ -302,6 +302,26 @@ impl Bus {
             .map_err(|_| BusError::Closed)
     }
 
+    /// Publishes what somebody else has published, as it came.
+    pub(crate) async fn hand_on(
+        &self,
+        subject: String,
+        reply: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<(), BusError> {
+        let client = &self.0.client;
+        let published = match headers {
+            Some(headers) => {
+                client
+                    .publish_with_reply_and_headers(subject, reply, headers, payload)
+                    .await
+            }
+            None => client.publish_with_reply(subject, reply, payload).await,
+        };
+        published.map_err(|_| BusError::Closed)
+    }
+
     pub(crate) async fn publish_with_headers(
         &self,
         subject: String,

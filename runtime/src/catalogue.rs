@@ -130,6 +130,18 @@ impl List {
         Self { items, places }
     }
 
+    /// A list of items that are written out; those that have no name are left out.
+    #[cfg(test)]
+    pub(crate) fn read(items: &[&str]) -> Self {
+        let raw = items.iter().map(|item| serde_json::from_str(item).expect("JSON"));
+        Self::new(raw.filter_map(read_item).collect())
+    }
+
+    /// Where an item stands, by its name or URI.
+    pub(crate) fn place(&self, key: &str) -> Option<usize> {
+        self.places.get(key).copied()
+    }
+
     /// Whether it consists of just these items.
     fn shows(&self, items: &[Item]) -> bool {
         items.len() == self.items.len()
@@ -324,11 +336,7 @@ impl Catalogue {
     /// One page, from a replica with the revision that the list is kept under. During an upgrade the others answer as well.
     async fn fetch_page(&self, card: &ServerCard, page: &Question<'_>) -> Result<Bytes, CatalogueError> {
         for _ in 0..REVISION_ATTEMPTS {
-            let principal = Principal {
-                subject: "catalogue".to_owned(),
-                tenant: card.tenant.clone(),
-                client: None,
-            };
+            let principal = Principal::new("catalogue", &card.tenant);
             let request = request_for(card.id.as_str(), page, principal);
             let mut call = self.bus.call(request, Retry::Safe);
             let answer = call.last().await;

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -76,13 +77,21 @@ impl Snapshot {
 #[derive(Clone)]
 pub struct Directory(Arc<Inner>);
 
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory")
+            .field("tenant", &self.0.tenant)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Inner {
     tenant: String,
     snapshot: ArcSwap<Snapshot>,
     /// Held only to apply one change.
     known: Mutex<BTreeMap<(ServerId, String), Known>>,
-    /// When each server was last heard of, also those that are gone. Held only to read or write one.
-    last_seen: Mutex<BTreeMap<ServerId, SystemTime>>,
+    /// When each server was heard of, also those that are gone. Held only to read or write.
+    seen: Mutex<BTreeMap<ServerId, Seen>>,
     changed: watch::Sender<u64>,
 }
 
@@ -91,7 +100,26 @@ struct Known {
     seen_in_sweep: u64,
 }
 
+/// When a server was heard of by this process, and since when it is what it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The first time.
+    pub first: SystemTime,
+    /// When it first had its present version, title and instructions.
+    pub changed: SystemTime,
+    /// The last time.
+    pub last: SystemTime,
+    /// A digest of what it says of itself.
+    said: u64,
+}
+
 impl Directory {
+    /// The tenant whose servers these are.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        &self.0.tenant
+    }
+
     /// Starts to watch one tenant's servers, and waits until those that are there have answered.
     ///
     /// # Errors
@@ -104,7 +132,7 @@ impl Directory {
             tenant: tenant.to_owned(),
             snapshot: ArcSwap::default(),
             known: Mutex::default(),
-            last_seen: Mutex::default(),
+            seen: Mutex::default(),
             changed: watch::channel(0).0,
         }));
         bus.publish_with_reply(subject::ask_all_services(), inbox.clone(), Vec::new())
@@ -131,7 +159,13 @@ impl Directory {
     /// When a server was last heard of by this process, if it ever was.
     #[must_use]
     pub fn last_seen(&self, id: &ServerId) -> Option<SystemTime> {
-        let seen = self.0.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        self.seen(id).map(|seen| seen.last)
+    }
+
+    /// When a server was heard of by this process, if it ever was.
+    #[must_use]
+    pub fn seen(&self, id: &ServerId) -> Option<Seen> {
+        let seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.get(id).copied()
     }
 
@@ -202,8 +236,10 @@ impl Directory {
     }
 
     fn insert(&self, card: &ServerCard, sweep: u64) {
-        let mut seen = self.0.last_seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.insert(card.id.clone(), SystemTime::now());
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(seen) = seen.get_mut(&card.id) {
+            seen.last = SystemTime::now();
+        }
         drop(seen);
         let mut known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (card.id.clone(), card.instance.clone());
@@ -258,10 +294,37 @@ impl Directory {
             replicas
                 .sort_by(|a, b| (numbers(&a.version), &a.instance).cmp(&(numbers(&b.version), &b.instance)));
         }
+        self.note_changes(&servers);
         let generation = self.0.snapshot.load().generation + 1;
         self.0.snapshot.store(Arc::new(Snapshot { generation, servers }));
         self.0.changed.send_replace(generation);
     }
+
+    fn note_changes(&self, servers: &BTreeMap<ServerId, Vec<ServerCard>>) {
+        let now = SystemTime::now();
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, replicas) in servers {
+            let Some(said) = replicas.last().map(said) else {
+                continue;
+            };
+            let noted = seen.entry(id.clone()).or_insert(Seen {
+                first: now,
+                changed: now,
+                last: now,
+                said,
+            });
+            if noted.said != said {
+                (noted.said, noted.changed) = (said, now);
+            }
+        }
+    }
+}
+
+/// A digest of what a server says of itself, beside its lists.
+fn said(card: &ServerCard) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&card.version, &card.title, &card.instructions).hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The numbers in a version, so that 0.10.0 is newer than 0.9.0 however a server spells its versions.
@@ -270,4 +333,48 @@ fn numbers(version: &str) -> Vec<u64> {
         .split(|c: char| !c.is_ascii_digit())
         .filter_map(|number| number.parse().ok())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn card(instance: &str, version: &str) -> ServerCard {
+        let card = json!({
+            "id": "a", "instance": instance, "tenant": "t", "title": "A", "version": version,
+            "protocol_version": "2026-07-28", "revision": "1", "max_in_flight": 1
+        });
+        serde_json::from_value(card).unwrap()
+    }
+
+    #[test]
+    fn a_server_has_changed_when_it_says_something_else_of_itself_and_not_when_it_is_heard_again() {
+        let directory = Directory(Arc::new(Inner {
+            tenant: "t".to_owned(),
+            snapshot: ArcSwap::default(),
+            known: Mutex::default(),
+            seen: Mutex::default(),
+            changed: watch::channel(0).0,
+        }));
+        let id: ServerId = "a".parse().unwrap();
+        assert_eq!(directory.seen(&id), None);
+        directory.insert(&card("one", "1.0.0"), 0);
+        let first = directory.seen(&id).unwrap();
+        // The same again, another replica of it, and one of an older version.
+        for card in [card("one", "1.0.0"), card("two", "1.0.0"), card("three", "0.9.0")] {
+            directory.insert(&card, 1);
+        }
+        let again = directory.seen(&id).unwrap();
+        assert_eq!((again.first, again.changed), (first.first, first.changed));
+        assert!(again.last >= first.last);
+        directory.remove(|_| true);
+        directory.insert(&card("one", "1.0.0"), 2);
+        assert_eq!(directory.seen(&id).unwrap().changed, first.changed);
+        directory.insert(&card("two", "1.1.0"), 2);
+        let newer = directory.seen(&id).unwrap();
+        assert_eq!(newer.first, first.first);
+        assert_ne!(newer.changed, first.changed);
+    }
 }

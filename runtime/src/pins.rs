@@ -116,6 +116,7 @@ impl Bus {
             subject: PLATFORM.to_owned(),
             tenant: tenant.to_owned(),
             client: None,
+            ..Principal::developer()
         };
         let method = bus_schema::integrity::OFFERED;
         let request = own_request(server.as_str(), method, Map::new(), &Map::new(), principal);

@@ -83,6 +83,7 @@ struct Meters {
     client_duration: Histogram<f64>,
     busy: Counter<u64>,
     refused: Counter<u64>,
+    kept_away: Counter<u64>,
     restarts: Counter<u64>,
     deprecated: Counter<u64>,
     /// Held only to look up or insert.
@@ -133,6 +134,10 @@ impl Metrics {
             refused: counter(
                 "trunkline.calls.refused",
                 "Requests refused for a reply subject that is no caller's inbox",
+            ),
+            kept_away: counter(
+                "trunkline.calls.circuit_open",
+                "Calls kept from a server, as those before them failed",
             ),
             restarts: counter(
                 "trunkline.part.restarts",
@@ -240,6 +245,15 @@ impl Metrics {
         self.0
             .refused
             .add(1, &[KeyValue::new("server.id", server.to_owned())]);
+    }
+
+    /// Counts a call that was kept from a server. `went` says where it went instead.
+    pub(crate) fn kept_away(&self, server: &str, went: &'static str) {
+        let attributes = [
+            KeyValue::new("server.id", server.to_owned()),
+            KeyValue::new("went", went),
+        ];
+        self.0.kept_away.add(1, &attributes);
     }
 
     pub(crate) fn totals(&self, server: &str) -> Totals {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 pub struct Client {
     http: reqwest::Client,
     url: String,
+    token: Option<String>,
 }
 
 impl Client {
@@ -21,6 +22,25 @@ impl Client {
         Self {
             http: reqwest::Client::new(),
             url: url.into(),
+            token: None,
+        }
+    }
+
+    /// The same client with a token that it shows with every request.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// The same client with whatever another one shows.
+    #[must_use]
+    pub fn with_token_of(&self, other: &Self) -> Self {
+        Self {
+            token: other.token.clone(),
+            ..self.clone()
         }
     }
 
@@ -51,8 +71,7 @@ impl Client {
 
     /// A POST with the headers that every client of either era sends.
     pub fn raw(&self, body: impl Into<reqwest::Body>) -> RequestBuilder {
-        self.http
-            .post(&self.url)
+        self.request(reqwest::Method::POST)
             .header("content-type", "application/json")
             .header("accept", "application/json, text/event-stream")
             .body(body)
@@ -60,7 +79,11 @@ impl Client {
 
     /// Any other request to the endpoint.
     pub fn request(&self, method: reqwest::Method) -> RequestBuilder {
-        self.http.request(method, &self.url)
+        let request = self.http.request(method, &self.url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
     }
 
     /// Calls a tool and gives its answer, which may be an error.

@@ -8,6 +8,7 @@ pub mod conformance;
 pub mod dialogue;
 pub mod fixture;
 pub mod http;
+pub mod issuer;
 pub mod mark;
 pub mod nats;
 pub mod parts;
@@ -19,6 +20,7 @@ pub mod remote;
 pub mod scripted;
 pub mod session;
 pub mod stream;
+pub mod whoami;
 pub mod wire;
 
 use std::{future::Future, path::PathBuf, time::Duration};

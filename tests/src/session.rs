@@ -66,6 +66,20 @@ impl Session {
         self.messages(called, params).await.pop().expect("a response")
     }
 
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// A request of this session's stream of notices by a client, who may be somebody else.
+    pub fn listening(&self, client: &Client) -> RequestBuilder {
+        client
+            .request(reqwest::Method::GET)
+            .header("accept", "text/event-stream")
+            .header(header::SESSION_ID, &self.id)
+    }
+
     fn with_id(&self, body: &Value) -> RequestBuilder {
         self.client
             .raw(body.to_string())

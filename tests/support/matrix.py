@@ -30,7 +30,7 @@ have tables of their own, each with the version that it has settled on. The page
 A feature that a version of the protocol does not have is told by a clear error, never by silence.
 
 A client that can be asked has a process of its own at a child of the legacy era, as such a server hears once what its client can be asked
-for. Changes that only that process knows are told to nobody: the tests make them in the process that all others share.
+for. What changes there is told to all who listen, as what changes in the process that the others share.
 """
 
 

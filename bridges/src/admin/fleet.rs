@@ -1,9 +1,11 @@
 //! What the platform knows of its servers: what is declared, who runs it, who is on the bus, and how each does.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::{Naming, rfc3339};
+use crate::front::{Endpoint, Front};
 use bus_schema::{
-    Principal, ProtocolVersion, ServerCard, ServerId,
+    ProtocolVersion, ServerCard, ServerId,
     integrity::Tool,
     mcp::Era,
     principal::DEFAULT_TENANT,
@@ -11,15 +13,13 @@ use bus_schema::{
 };
 use runtime::{
     catalogue::Listed,
-    directory::Snapshot,
+    directory::{Seen, Snapshot},
     load::Load,
     placement::{Owner, Owners},
     registry::Registry,
+    virtuals::Virtual,
 };
 use serde_json::{Map, Value, json};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-
-use crate::front::Front;
 
 /// Everything that is asked about servers.
 #[derive(Clone)]
@@ -29,6 +29,8 @@ pub struct Fleet {
     declared: Option<(Registry, Owners)>,
     /// Whether servers at private addresses may be declared.
     pub(crate) private: Private,
+    /// How servers are named to clients of the catalogue.
+    pub(crate) naming: Naming,
 }
 
 /// Whether declared servers may be at private addresses.
@@ -70,20 +72,49 @@ pub(crate) struct Server {
     reason: Option<String>,
     /// What was declared, with its revision.
     pub(crate) declared: Option<(Entry, u64)>,
-    card: Option<ServerCard>,
+    pub(super) card: Option<ServerCard>,
     replicas: Vec<ServerCard>,
-    last_seen: Option<SystemTime>,
+    pub(super) seen: Option<Seen>,
+    source: Source,
+}
+
+/// Where a server comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    /// It was declared.
+    Registry,
+    /// It joined the bus by itself.
+    Bus,
+    /// It is made of chosen things of others.
+    Virtual,
+}
+
+impl Source {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registry => "registry",
+            Self::Bus => "bus",
+            Self::Virtual => "virtual",
+        }
+    }
 }
 
 impl Fleet {
     /// What doors know of the servers on the bus, with what is declared.
     #[must_use]
-    pub const fn new(front: Front, declared: Option<(Registry, Owners)>, private: Private) -> Self {
+    pub fn new(front: Front, declared: Option<(Registry, Owners)>, private: Private) -> Self {
         Self {
             front,
             declared,
             private,
+            naming: Naming::default(),
         }
+    }
+
+    /// The same, with other names in the catalogue.
+    #[must_use]
+    pub fn named(self, naming: Naming) -> Self {
+        Self { naming, ..self }
     }
 
     /// What is told of all servers, by id.
@@ -117,11 +148,55 @@ impl Fleet {
                 servers.insert(id.clone(), self.server_of(&snapshot, &id, declared));
             }
         }
+        for (id, known) in &self.front.virtuals().table().servers {
+            servers.insert(id.clone(), self.virtual_server(&snapshot, known));
+        }
         servers
+    }
+
+    /// Whether a server of that id is declared, be it there or not.
+    pub(crate) fn declares(&self, id: &ServerId) -> bool {
+        let registry = self.declared.as_ref().map(|(registry, _)| registry);
+        registry.is_some_and(|registry| registry.get(DEFAULT_TENANT, id).is_some())
+    }
+
+    /// A virtual server as one: it is well while all are that it names.
+    fn virtual_server(&self, snapshot: &Snapshot, known: &Virtual) -> Server {
+        let id = &known.definition.id;
+        let named = known
+            .definition
+            .items
+            .iter()
+            .filter_map(|item| item.server.as_ref());
+        let away: BTreeSet<&str> = named
+            .filter(|server| snapshot.server(server).is_none() || snapshot.trouble(server).is_some())
+            .map(ServerId::as_str)
+            .collect();
+        let reason = (!away.is_empty()).then(|| {
+            let away: Vec<&str> = away.into_iter().collect();
+            format!("not all of its members can be used: {}", away.join(", "))
+        });
+        Server {
+            id: id.clone(),
+            status: if reason.is_some() {
+                Status::Degraded
+            } else {
+                Status::Healthy
+            },
+            reason,
+            declared: None,
+            card: self.front.card(&Endpoint::Server(id.clone())),
+            replicas: Vec::new(),
+            seen: None,
+            source: Source::Virtual,
+        }
     }
 
     /// One server, if it is declared or on the bus.
     pub(crate) fn server(&self, id: &ServerId) -> Option<Server> {
+        if let Some(known) = self.front.virtuals().get(id) {
+            return Some(self.virtual_server(&self.front.directory().snapshot(), &known));
+        }
         let registry = self.declared.as_ref().map(|(registry, _)| registry);
         let declared = registry.and_then(|registry| registry.get(DEFAULT_TENANT, id));
         let declared = declared.map(|entry| (entry.value, entry.revision));
@@ -147,10 +222,15 @@ impl Fleet {
             id: id.clone(),
             status,
             reason,
+            source: if declared.is_some() {
+                Source::Registry
+            } else {
+                Source::Bus
+            },
             declared,
             card: snapshot.server(id).cloned(),
             replicas,
-            last_seen: self.front.directory().last_seen(id),
+            seen: self.front.directory().seen(id),
         }
     }
 
@@ -170,11 +250,6 @@ impl Fleet {
             details.insert("tools".to_owned(), tools.collect());
         }
         details
-    }
-
-    /// Whose name changes to the fleet are made in.
-    pub(crate) fn operator(&self) -> Principal {
-        Principal::developer()
     }
 }
 
@@ -204,7 +279,7 @@ impl Server {
             "description": description.or(card.and_then(|card| card.instructions.as_ref())),
             "version": version.or(card.map(|card| &card.version)),
             "tags": self.tags(),
-            "source": if declared.is_some() { "registry" } else { "bus" },
+            "source": self.source.as_str(),
             "status": self.status.as_str(),
             "reason": self.reason,
             "lastSeen": self.last_seen(),
@@ -221,7 +296,9 @@ impl Server {
             told["registeredBy"] = json!(entry.registered_by);
             told["revision"] = json!(revision);
         }
-        if let Some(card) = card {
+        if let Some(card) = card.filter(|_| self.source == Source::Virtual) {
+            told["capabilities"] = json!(card.capabilities);
+        } else if let Some(card) = card {
             told["protocol"] = json!({ "era": era(card), "version": card.protocol_version });
             told["capabilities"] = json!(card.capabilities);
             told["counts"] =
@@ -256,7 +333,7 @@ impl Server {
     }
 
     fn last_seen(&self) -> Option<String> {
-        OffsetDateTime::from(self.last_seen?).format(&Rfc3339).ok()
+        rfc3339(self.seen?.last)
     }
 
     fn replicas(&self, loads: &[Load]) -> Value {

@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -21,7 +21,7 @@ use super::{
     fleet::{Fleet, Private, Server, Status},
     tools::Flag,
 };
-use crate::upstream::remote::RemoteOptions;
+use crate::{auth::Admitted, upstream::remote::RemoteOptions};
 
 /// How many servers a page of the list has unless somebody asks for fewer.
 const PAGE: usize = 1_000;
@@ -188,13 +188,18 @@ fn find(fleet: &Fleet, id: &str) -> Result<Server, Refused> {
     })
 }
 
-async fn create(State(fleet): State<Fleet>, request: Request) -> Result<Response, Refused> {
+async fn create(
+    State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
+    request: Request,
+) -> Result<Response, Refused> {
     let declaration = read_declaration(request.into_body(), None).await?;
-    write(&fleet, declaration, Over::Nothing).await
+    write(&fleet, &operator, declaration, Over::Nothing).await
 }
 
 async fn replace(
     State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -206,10 +211,15 @@ async fn replace(
         None => Over::Anything,
     };
     let declaration = read_declaration(request.into_body(), Some(&id)).await?;
-    write(&fleet, declaration, over).await
+    write(&fleet, &operator, declaration, over).await
 }
 
-async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Response, Refused> {
+async fn write(
+    fleet: &Fleet,
+    operator: &Admitted,
+    declaration: Declaration,
+    over: Over,
+) -> Result<Response, Refused> {
     if declaration.allow_private && fleet.private == Private::Refused {
         let message = "servers at private addresses may not be registered here; an operator allows it with `allow_private = true` under [registry]";
         return Err(Refused::unusable("allowPrivate", message));
@@ -219,9 +229,14 @@ async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Re
         .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
     RemoteOptions::check_declared(&declaration)
         .map_err(|error| Refused::unusable("url", error.to_string()))?;
+    let id = &declaration.id;
+    if fleet.front.virtuals().get(id).is_some() {
+        let message = format!("`{id}` is a virtual server; choose another id");
+        return Err(Refused::new(StatusCode::CONFLICT, "exists", message));
+    }
     let bus = fleet.front.bus();
     let written = bus
-        .register(&fleet.operator(), &Put { declaration, over })
+        .register(&operator.principal, &Put { declaration, over })
         .await?;
     let mut told = told(&written);
     let hidden = hidden_in(&written.entry.declaration);
@@ -243,10 +258,15 @@ async fn write(fleet: &Fleet, declaration: Declaration, over: Over) -> Result<Re
 
 async fn remove(
     State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     let server = find(&fleet, &id)?;
+    if fleet.front.virtuals().get(&server.id).is_some() {
+        let message = format!("server `{id}` is a virtual one; remove it at /virtual-servers/{id}");
+        return Err(Refused::new(StatusCode::CONFLICT, "is_virtual", message));
+    }
     if server.declared.is_none() {
         let message = format!(
             "server `{id}` was not registered; it is on the bus by itself, and leaves when its process does"
@@ -257,7 +277,7 @@ async fn remove(
         id: server.id,
         revision: if_match(&headers)?,
     };
-    fleet.front.bus().unregister(&fleet.operator(), &remove).await?;
+    fleet.front.bus().unregister(&operator.principal, &remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -317,7 +337,7 @@ async fn read_declaration(body: Body, id: Option<&ServerId>) -> Result<Declarati
 }
 
 /// The revision that a change is meant for.
-fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     let Some(value) = headers.get(header::IF_MATCH) else {
         return Ok(None);
     };
@@ -334,7 +354,7 @@ fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     revision.map(Some).ok_or_else(wrong)
 }
 
-fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
+pub(super) fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
     let etag = revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok());
     if let Some(etag) = etag {
         response.headers_mut().insert(header::ETAG, etag);

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use axum::{
     Router,
     body::to_bytes,
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use bus_schema::{
-    ServerId,
+    Principal, ServerId,
     integrity::{
         self, Change, Decide, Decided, Decision, Hidden, Lookalikes, Pin, Pins, Policy, Standing, Tool,
     },
@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{fleet::Fleet, servers::Refused};
+use crate::auth::Admitted;
 
 /// How many bytes a decision may have.
 const MAX_DECISION_BYTES: usize = 16 * 1024;
@@ -152,8 +153,13 @@ impl Fleet {
     ///
     /// # Errors
     /// [`RegistryError`] when the registry does not.
-    pub async fn decide(&self, decision: Decision, wish: &Decide) -> Result<Decided, RegistryError> {
-        self.front.bus().decide(&self.operator(), decision, wish).await
+    pub async fn decide(
+        &self,
+        operator: &Principal,
+        decision: Decision,
+        wish: &Decide,
+    ) -> Result<Decided, RegistryError> {
+        self.front.bus().decide(operator, decision, wish).await
     }
 
     async fn pinned(&self) -> Pinned {
@@ -245,37 +251,41 @@ async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Resp
 async fn approve_all(
     State(fleet): State<Fleet>,
     Path(id): Path<String>,
+    Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
-    decide(&fleet, Decision::Approve, (&id, None), request).await
+    decide((&fleet, &operator), Decision::Approve, (&id, None), request).await
 }
 
 async fn reject_all(
     State(fleet): State<Fleet>,
     Path(id): Path<String>,
+    Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
-    decide(&fleet, Decision::Reject, (&id, None), request).await
+    decide((&fleet, &operator), Decision::Reject, (&id, None), request).await
 }
 
 async fn approve(
     State(fleet): State<Fleet>,
     Path((id, tool)): Path<(String, String)>,
+    Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
-    decide(&fleet, Decision::Approve, (&id, Some(tool)), request).await
+    decide((&fleet, &operator), Decision::Approve, (&id, Some(tool)), request).await
 }
 
 async fn reject(
     State(fleet): State<Fleet>,
     Path((id, tool)): Path<(String, String)>,
+    Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
-    decide(&fleet, Decision::Reject, (&id, Some(tool)), request).await
+    decide((&fleet, &operator), Decision::Reject, (&id, Some(tool)), request).await
 }
 
 async fn decide(
-    fleet: &Fleet,
+    (fleet, operator): (&Fleet, &Admitted),
     decision: Decision,
     (id, tool): (&str, Option<String>),
     request: Request,
@@ -285,7 +295,7 @@ async fn decide(
         digest: read_digest(request, tool.as_deref()).await?,
         tool,
     };
-    let decided = fleet.decide(decision, &wish).await?;
+    let decided = fleet.decide(&operator.principal, decision, &wish).await?;
     let key = match decision {
         Decision::Approve => "approved",
         Decision::Reject => "rejected",

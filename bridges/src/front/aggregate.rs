@@ -23,19 +23,20 @@ use tokio::{
 };
 use tracing::warn;
 
-use super::{LIST_TTL_MS, declares::Declares};
+use super::LIST_TTL_MS;
+use crate::askable::Askable;
 use crate::request::Incoming;
 
 /// How long a list waits for a server that does not answer.
-const LIST_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const LIST_LIMIT: Duration = Duration::from_secs(5);
 /// How long a list without some server is used before that one is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// The same for a list that shows of some server only what every client sees.
 const ASK_AGAIN_FOR_MORE: Duration = Duration::from_secs(30);
 /// For how many sets of what clients can be asked the lists are kept; beyond, those go that nobody has asked for longest.
 const MAX_SHAPES: usize = 16;
 /// The `_meta` key that names servers which a list misses.
-const MISSING_KEY: &str = "io.trunkline/missing";
+pub(super) const MISSING_KEY: &str = "io.trunkline/missing";
 
 /// The lists of all servers as one.
 pub(super) struct Aggregate {
@@ -49,7 +50,7 @@ pub(super) struct Aggregate {
 /// The lists for clients that can be asked the same.
 #[derive(Default)]
 struct Shape {
-    declares: Declares,
+    declares: Askable,
     /// The same as JSON.
     capabilities: Map<String, Value>,
     /// One for each of [`Listed::ALL`].
@@ -95,19 +96,19 @@ impl Aggregate {
             ));
         }
         Ok(Some(
-            self.current(list, Declares::of(incoming)).await.result.clone(),
+            self.current(list, Askable::of(incoming)).await.result.clone(),
         ))
     }
 
     /// A list at the present state of the bus, for clients that can be asked this.
-    pub(super) async fn current(&self, list: Listed, declares: Declares) -> Arc<Built> {
-        if declares == Declares::default() {
+    pub(super) async fn current(&self, list: Listed, declares: Askable) -> Arc<Built> {
+        if declares == Askable::default() {
             return self.current_of(list, &self.plain).await;
         }
         self.current_of(list, &self.shape(declares)).await
     }
 
-    fn shape(&self, declares: Declares) -> Arc<Shape> {
+    fn shape(&self, declares: Askable) -> Arc<Shape> {
         let now = Instant::now();
         let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((shape, used)) = others.iter_mut().find(|(shape, _)| shape.declares == declares) {
@@ -154,6 +155,11 @@ impl Aggregate {
             .map(|(id, _)| async move { (id.clone(), self.of_one(id, list, shape).await) });
         let mut servers = Vec::new();
         let mut missing = Vec::new();
+        // Those in trouble are not asked; when they are well again, the bus has another state.
+        let in_trouble = snapshot.servers().filter(|(id, card)| {
+            card.capabilities.contains_key(list.capability()) && snapshot.trouble(id).is_some()
+        });
+        let in_trouble: Vec<_> = in_trouble.map(|(id, _)| id.clone()).collect();
         let is_plain = shape.capabilities.is_empty();
         let mut lasts = (!is_plain).then_some(LISTS_OF_SOME);
         for (id, answer) in join_all(asked).await {
@@ -166,11 +172,12 @@ impl Aggregate {
                 Found::Nothing => missing.push(id),
             }
         }
-        let result = write_list(list, &servers, &missing);
         if !missing.is_empty() {
             // A server that is mute must not make every client wait for it anew.
             lasts = Some(ASK_AGAIN);
         }
+        missing.extend(in_trouble);
+        let result = write_list(list, &servers, &missing);
         Built {
             generation: snapshot.generation,
             until: lasts.map(|lasts| Instant::now() + lasts),
@@ -244,7 +251,7 @@ fn write_list(list: Listed, servers: &[(ServerId, Arc<List>)], missing: &[Server
 }
 
 /// An item under another name; every other byte stays.
-fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
+pub(super) fn renamed(item: &RawValue, name: &str) -> Vec<u8> {
     #[derive(serde::Deserialize)]
     struct Named<'a> {
         #[serde(borrow)]

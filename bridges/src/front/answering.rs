@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Front, listening::Listening, route::Tie};
+use super::{Front, listening::Listening, route::Tie, task_owners::Owner};
 use crate::request::Incoming;
 
 /// An answer on its way to a client.
@@ -26,6 +26,10 @@ pub(super) enum State {
 
 pub(super) struct Remote {
     pub(super) call: Call,
+    /// Who asks, where the answer may tell of a task of theirs.
+    pub(super) owner: Option<Owner>,
+    /// The answer, while it is noted whose its task is: who stops waiting and asks again loses nothing.
+    pub(super) noting: Option<Final>,
     /// Whether only one instance can answer it.
     pub(super) tie: Tie,
     /// Whether the message is a request, and no notification.
@@ -103,6 +107,9 @@ impl Answering {
             State::Listening(listening) => return listening.next().await,
             State::Remote(remote) => remote,
         };
+        if let Some(answer) = remote.noting.clone() {
+            return Step::Final(remote.noted(self.id.as_deref(), answer).await);
+        }
         let answer = match remote.call.next().await {
             Ok(Answer::Part(part)) => return Step::Part(part),
             Ok(Answer::Final { body, .. }) if body.is_empty() && remote.expects_answer => remote.front.fault(
@@ -113,6 +120,13 @@ impl Answering {
                 },
             ),
             Err(CallError::NoResponders { .. }) if remote.front.is_gone(&remote.tie, &remote.server) => {
+                Final::gone(self.id.as_deref(), &remote.tie)
+            }
+            // Lost while it was asked about a task, the instance has taken the task with it.
+            Err(CallError::HostLost { .. })
+                if matches!(remote.tie, Tie::Task(_))
+                    && remote.front.is_gone(&remote.tie, &remote.server) =>
+            {
                 Final::gone(self.id.as_deref(), &remote.tie)
             }
             Ok(Answer::Final { code, body }) => Final {
@@ -136,7 +150,26 @@ impl Answering {
             remote.started.elapsed(),
             answer.code,
         );
+        if remote.owner.is_some() && answer.code.is_none() {
+            remote.noting = Some(answer.clone());
+            return Step::Final(remote.noted(self.id.as_deref(), answer).await);
+        }
         Step::Final(answer)
+    }
+}
+
+impl Remote {
+    /// The answer, once it is noted whose the task is that it tells of.
+    async fn noted(&self, id: Option<&str>, answer: Final) -> Final {
+        let Some(owner) = &self.owner else { return answer };
+        match self.front.0.task_owners.note(owner, &answer.body).await {
+            Ok(()) => answer,
+            Err(error) => Final {
+                code: Some(error.code),
+                body: rpc::error_response(id, &error).into(),
+                fault: None,
+            },
+        }
     }
 }
 

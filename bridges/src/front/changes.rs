@@ -14,11 +14,11 @@ use std::{
 };
 
 use bus_schema::{RpcError, ServerId, card::ListDigests, mcp::resource};
-use runtime::{Bus, Directory, directory::Snapshot};
+use runtime::{Bus, Directory, directory::Snapshot, virtuals::Virtuals};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Notify, time::sleep};
 
-use super::{Endpoint, keeper::Keepers};
+use super::{Endpoint, faces::digests_of, keeper::Keepers};
 
 /// How long a change of lists waits for others, and for the other doors to hear of it: a client may list anew at any of them.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -79,6 +79,7 @@ pub enum Notice {
 /// The watchers of one process.
 pub(super) struct Changes {
     directory: Directory,
+    virtuals: Virtuals,
     keepers: Keepers,
     last: AtomicU64,
     /// Held only to look up, insert or remove.
@@ -89,6 +90,8 @@ pub(super) struct Changes {
 struct Watcher {
     endpoint: Endpoint,
     wanted: Wanted,
+    /// Whose resources it watches.
+    servers: BTreeSet<ServerId>,
     /// Held only to add or take.
     waiting: Mutex<Waiting>,
     filled: Notify,
@@ -112,18 +115,28 @@ pub struct Watching {
 
 impl Changes {
     /// Begins to compare lists.
-    pub(super) fn start(bus: &Bus, directory: &Directory) -> Arc<Self> {
+    pub(super) fn start(bus: &Bus, directory: &Directory, virtuals: &Virtuals) -> Arc<Self> {
         let changes = Arc::new(Self {
             directory: directory.clone(),
+            virtuals: virtuals.clone(),
             keepers: Keepers::new(bus.clone(), directory.clone()),
             last: AtomicU64::new(0),
             watchers: Mutex::default(),
         });
         let (comparing, mut changed) = (Arc::downgrade(&changes), directory.changes());
+        let mut defined = virtuals.changes();
         tokio::spawn(async move {
-            while changed.changed().await.is_ok() {
+            loop {
+                let there = tokio::select! {
+                    there = changed.changed() => there,
+                    there = defined.changed() => there,
+                };
+                if there.is_err() {
+                    return;
+                }
                 sleep(SETTLE).await;
                 changed.mark_unchanged();
+                defined.mark_unchanged();
                 match comparing.upgrade() {
                     Some(changes) => changes.compare(),
                     None => return,
@@ -142,8 +155,10 @@ impl Changes {
         since: Option<ListDigests>,
     ) -> Watching {
         let missed = since.is_some();
-        let known =
-            since.unwrap_or_else(|| digests(&self.directory.snapshot(), &endpoint).unwrap_or_default());
+        let known = since.unwrap_or_else(|| {
+            self.digests(&self.directory.snapshot(), &endpoint)
+                .unwrap_or_default()
+        });
         let watcher = Arc::new(Watcher {
             waiting: Mutex::new(Waiting {
                 lists: Lists::default(),
@@ -157,6 +172,7 @@ impl Changes {
             }),
             endpoint,
             wanted,
+            servers: owned.iter().map(|(server, _)| server.clone()).collect(),
             filled: Notify::new(),
         });
         let number = self.last.fetch_add(1, Ordering::Relaxed);
@@ -186,7 +202,7 @@ impl Changes {
         for watcher in &watchers {
             let now = by_endpoint
                 .entry(&watcher.endpoint)
-                .or_insert_with(|| digests(&snapshot, &watcher.endpoint));
+                .or_insert_with(|| self.digests(&snapshot, &watcher.endpoint));
             if let Some(now) = now {
                 watcher.compare(now);
             }
@@ -194,7 +210,7 @@ impl Changes {
     }
 
     fn compare_for(&self, watcher: &Watcher, snapshot: &Snapshot) {
-        if let Some(now) = digests(snapshot, &watcher.endpoint) {
+        if let Some(now) = self.digests(snapshot, &watcher.endpoint) {
             watcher.compare(&now);
         }
     }
@@ -202,13 +218,26 @@ impl Changes {
     fn updated(&self, server: &ServerId, uri: &str) {
         let watchers: Vec<_> = self.watchers().values().cloned().collect();
         for watcher in watchers {
-            let here = match &watcher.endpoint {
-                Endpoint::All => true,
-                Endpoint::Server(id) => id == server,
-            };
-            if here {
+            if watcher.servers.contains(server) {
                 watcher.updated(uri);
             }
+        }
+    }
+
+    /// The lists of an endpoint at one moment; `None` while its server is away, which says nothing of its lists.
+    fn digests(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
+        match endpoint {
+            Endpoint::Server(id) => digests_of(&self.virtuals, id, snapshot)
+                .or_else(|| snapshot.server(id).map(|card| card.lists.clone())),
+            Endpoint::All | Endpoint::Search => Some(ListDigests {
+                // The tools of a search are always the same two.
+                tools: match endpoint {
+                    Endpoint::Search => String::new(),
+                    _ => of_all(snapshot, |lists| &lists.tools),
+                },
+                prompts: of_all(snapshot, |lists| &lists.prompts),
+                resources: of_all(snapshot, |lists| &lists.resources),
+            }),
         }
     }
 
@@ -330,18 +359,6 @@ impl Drop for Watching {
         for (server, uris) in &self.owned {
             self.changes.keepers.remove(server, uris);
         }
-    }
-}
-
-/// The lists of an endpoint at one moment; `None` while its server is away, which says nothing of its lists.
-fn digests(snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
-    match endpoint {
-        Endpoint::Server(id) => snapshot.server(id).map(|card| card.lists.clone()),
-        Endpoint::All => Some(ListDigests {
-            tools: of_all(snapshot, |lists| &lists.tools),
-            prompts: of_all(snapshot, |lists| &lists.prompts),
-            resources: of_all(snapshot, |lists| &lists.resources),
-        }),
     }
 }
 

@@ -6,17 +6,14 @@ use bus_schema::{RpcError, ServerId};
 use runtime::catalogue::{List, Listed};
 use serde_json::json;
 
-use super::{aggregate::Aggregate, declares::Declares};
+use super::aggregate::Aggregate;
+use crate::askable::Askable;
 
 impl Aggregate {
     /// The server whose resource a URI is to clients that can be asked this: the one that lists it, else whose template it fits, else whose scheme it has.
-    pub(super) async fn owner_of_resource(
-        &self,
-        uri: &str,
-        declares: Declares,
-    ) -> Result<ServerId, RpcError> {
+    pub(super) async fn owner_of_resource(&self, uri: &str, declares: Askable) -> Result<ServerId, RpcError> {
         // Nearly all resources are on the list that every client sees, which costs no server anything.
-        let resources = self.current(Listed::Resources, Declares::default()).await;
+        let resources = self.current(Listed::Resources, Askable::default()).await;
         match listing(&resources.servers, uri).as_slice() {
             [] => {}
             [owner] => return Ok((*owner).clone()),
@@ -78,7 +75,7 @@ fn scheme(uri: &str) -> Option<&str> {
 }
 
 /// Whether a URI may come from an RFC 6570 template: the fixed pieces stand in it, in order and at both ends.
-fn fits(template: &str, uri: &str) -> bool {
+pub(super) fn fits(template: &str, uri: &str) -> bool {
     let literals: Vec<&str> = template
         .split('{')
         .map(|piece| piece.split_once('}').map_or(piece, |(_, after)| after))

@@ -7,8 +7,9 @@ use bus_schema::{
 };
 use bytes::Bytes;
 
-use super::{Front, declares::Declares};
+use super::Front;
 use crate::{
+    askable::Askable,
     edit::{Edits, Members},
     request::{Incoming, Piece, Reference},
 };
@@ -91,7 +92,7 @@ impl Front {
             let server = self
                 .0
                 .aggregate
-                .owner_of_resource(&uri, Declares::of(incoming))
+                .owner_of_resource(&uri, Askable::of(incoming))
                 .await?;
             return Ok(Route {
                 server,
@@ -114,7 +115,7 @@ impl Front {
                 let server = self
                     .0
                     .aggregate
-                    .owner_of_resource(uri, Declares::of(incoming))
+                    .owner_of_resource(uri, Askable::of(incoming))
                     .await?;
                 Ok(Route {
                     server,
@@ -170,7 +171,7 @@ impl Front {
 
 /// A request whose caller does not declare tasks. This endpoint does not have them, as a task's id does not say whose it is: nobody
 /// could ask here what becomes of one.
-fn without_tasks(incoming: &Incoming, body: Bytes) -> Bytes {
+pub(super) fn without_tasks(incoming: &Incoming, body: Bytes) -> Bytes {
     if !incoming.meta.declares_tasks {
         return body;
     }

@@ -11,9 +11,11 @@ use bus_schema::{RpcError, header, mcp::error, rpc};
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 
 use super::modern::Accepts;
 use crate::{
+    auth::Admitted,
     front::{Answering, Fault, Final, Step},
     outbox,
 };
@@ -58,14 +60,30 @@ pub(super) fn json(status: StatusCode, body: Bytes) -> Response {
     response
 }
 
+/// When an answer without an end of its own has to end.
+pub(super) struct End {
+    who: Admitted,
+    ending: CancellationToken,
+}
+
+impl End {
+    /// The end of what somebody may see. `ending` ends the answer when it is cancelled.
+    pub(super) fn new(who: &Admitted, ending: CancellationToken) -> Self {
+        Self {
+            who: who.clone(),
+            ending,
+        }
+    }
+}
+
 /// Answers a modern request. The status is not committed before the first message is known.
-pub(super) async fn modern(mut answering: Answering, accepts: Accepts) -> Response {
+pub(super) async fn modern(mut answering: Answering, accepts: Accepts, end: End) -> Response {
     let trace = answering.trace.traceparent.clone();
     let mut response = loop {
         match answering.next().await {
             Step::Final(last) => break last_alone(last),
             Step::Part(_) if accepts == Accepts::JsonOnly => {}
-            Step::Part(first) => break events(first, answering),
+            Step::Part(first) => break events(first, answering, end),
         }
     };
     if let Ok(value) = HeaderValue::try_from(trace) {
@@ -112,13 +130,20 @@ fn fault_status(fault: Fault) -> StatusCode {
 }
 
 /// Streams the answer. A client that goes away ends the call; one that does not read holds up nobody.
-fn events(first: Bytes, mut answering: Answering) -> Response {
+fn events(first: Bytes, mut answering: Answering, end: End) -> Response {
     let (out, steps) = outbox::open();
     tokio::spawn(async move {
+        let expired = end.who.expired();
+        tokio::pin!(expired);
         loop {
             let step = tokio::select! {
                 step = answering.next() => step,
                 () = out.abandoned() => return,
+                // A call goes on to its answer; who listens is told that this is all.
+                () = &mut expired, if !end.ending.is_cancelled() => {
+                    end.ending.cancel();
+                    continue;
+                }
             };
             match step {
                 Step::Part(part) => out.offer(part).await,

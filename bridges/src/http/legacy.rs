@@ -22,9 +22,10 @@ use serde_json::value::RawValue;
 use tracing::debug;
 
 use super::{
-    DOOR, Door, answer, method_not_allowed, modern::Accepts, principal, says_modern, text_header, trace_of,
+    DOOR, Door, admission, answer, method_not_allowed, modern::Accepts, says_modern, text_header, trace_of,
 };
 use crate::{
+    auth::Admitted,
     front::{Caller, Endpoint},
     legacy::{Session, SessionError, questions::Taken, streams::Place},
     request::Incoming,
@@ -36,16 +37,20 @@ const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 pub(super) async fn handle(
     door: &Door,
     endpoint: Endpoint,
+    who: &Admitted,
     headers: &HeaderMap,
     incoming: Incoming,
 ) -> Response {
     if incoming.kind == Kind::Request && incoming.method == method::INITIALIZE {
-        return initialize(door, endpoint, &incoming).await;
+        return initialize(door, endpoint, who, &incoming).await;
     }
-    let session = match find_session(door, &endpoint, headers, incoming.id.as_deref()).await {
+    let session = match find_session(door, &endpoint, who, headers, incoming.id.as_deref()).await {
         Ok(session) => session,
         Err(response) => return *response,
     };
+    if let Err(scopes) = door.front.authorize(&who.principal, &endpoint, &incoming) {
+        return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
+    }
     let accepts = Accepts::of(headers).unwrap_or(Accepts::Both);
     let caller = caller(door, &session, headers);
     match incoming.kind {
@@ -56,8 +61,14 @@ pub(super) async fn handle(
 }
 
 /// Takes an array of messages, which one version of the protocol has.
-pub(super) async fn batch(door: &Door, endpoint: Endpoint, headers: &HeaderMap, body: Bytes) -> Response {
-    let session = match find_session(door, &endpoint, headers, None).await {
+pub(super) async fn batch(
+    door: &Door,
+    endpoint: Endpoint,
+    who: &Admitted,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Response {
+    let session = match find_session(door, &endpoint, who, headers, None).await {
         Ok(session) => session,
         Err(response) => return *response,
     };
@@ -67,11 +78,11 @@ pub(super) async fn batch(door: &Door, endpoint: Endpoint, headers: &HeaderMap, 
 }
 
 /// GET listens for notices, or goes on with a stream that was lost.
-pub(super) async fn get(door: &Door, endpoint: Endpoint, headers: &HeaderMap) -> Response {
+pub(super) async fn get(door: &Door, endpoint: Endpoint, who: &Admitted, headers: &HeaderMap) -> Response {
     if says_modern(headers) || !headers.contains_key(header::SESSION_ID) {
         return method_not_allowed();
     }
-    let session = match find_session(door, &endpoint, headers, None).await {
+    let session = match find_session(door, &endpoint, who, headers, None).await {
         Ok(session) => session,
         Err(response) => return *response,
     };
@@ -86,9 +97,9 @@ pub(super) async fn get(door: &Door, endpoint: Endpoint, headers: &HeaderMap) ->
     let last = text_header(headers, header::LAST_EVENT_ID).filter(|id| !id.is_empty());
     match (last, last.and_then(Place::parse)) {
         (_, Some((place, at))) => resuming::resume(door, &session, place, at).await,
-        (None, _) => listening::listen(door, session, None).await,
+        (None, _) => listening::listen(door, session, who, None).await,
         (Some(id), None) => match listening::digests(id) {
-            Some(digests) => listening::listen(door, session, Some(digests)).await,
+            Some(digests) => listening::listen(door, session, who, Some(digests)).await,
             None => {
                 let error = RpcError::invalid_request(format!(
                     "header Last-Event-ID: `{id}` is no event of this platform"
@@ -100,8 +111,13 @@ pub(super) async fn get(door: &Door, endpoint: Endpoint, headers: &HeaderMap) ->
 }
 
 /// DELETE ends a session; so does nothing else but time.
-pub(super) async fn end_session(door: &Door, endpoint: &Endpoint, headers: &HeaderMap) -> Response {
-    let session = match find_session(door, endpoint, headers, None).await {
+pub(super) async fn end_session(
+    door: &Door,
+    endpoint: &Endpoint,
+    who: &Admitted,
+    headers: &HeaderMap,
+) -> Response {
+    let session = match find_session(door, endpoint, who, headers, None).await {
         Ok(session) => session,
         Err(response) => return *response,
     };
@@ -115,11 +131,12 @@ pub(super) async fn end_session(door: &Door, endpoint: &Endpoint, headers: &Head
 async fn find_session(
     door: &Door,
     endpoint: &Endpoint,
+    who: &Admitted,
     headers: &HeaderMap,
     id: Option<&str>,
 ) -> Result<Arc<Session>, Box<Response>> {
     let name = text_header(headers, header::SESSION_ID);
-    let found = door.room.sessions.find(name, endpoint, &principal()).await;
+    let found = door.room.sessions.find(name, endpoint, &who.principal).await;
     let session = found.map_err(|error| Box::new(refused(&error, id)))?;
     match text_header(headers, header::PROTOCOL_VERSION) {
         Some(version) if version.parse::<ProtocolVersion>().map(ProtocolVersion::era) != Ok(Era::Legacy) => {
@@ -160,10 +177,10 @@ fn refused(error: &SessionError, id: Option<&str>) -> Response {
     response
 }
 
-async fn initialize(door: &Door, endpoint: Endpoint, incoming: &Incoming) -> Response {
+async fn initialize(door: &Door, endpoint: Endpoint, who: &Admitted, incoming: &Incoming) -> Response {
     let id = incoming.id.as_deref();
     let unknown_server = matches!(endpoint, Endpoint::Server(_)) && door.front.card(&endpoint).is_none();
-    let (session, result) = match Session::open(&door.front, endpoint, principal(), incoming) {
+    let (session, result) = match Session::open(&door.front, endpoint, who.principal.clone(), incoming) {
         Ok(opened) => opened,
         Err(error) => {
             let status = if unknown_server {

@@ -1,8 +1,9 @@
-//! The HTTP door: Streamable HTTP for both eras on `/mcp` (all servers) and `/servers/{id}/mcp` (one).
+//! The HTTP door: Streamable HTTP for both eras on `/mcp` (all servers; `/mcp/all` and `/mcp/search` say how) and `/servers/{id}/mcp` (one).
 //!
 //! A request passes the origin guard, is told apart by era, and goes to the modern ladder or to the legacy room. What both share,
 //! turning an answer into JSON or an event stream, lives in `answer`.
 
+mod admission;
 mod answer;
 mod body;
 mod connection;
@@ -16,7 +17,7 @@ mod sse;
 use std::{io, net::SocketAddr, sync::Arc};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, Path, Request, State},
     http::{HeaderMap, Method, StatusCode, header as http_header},
     middleware::{self, Next},
@@ -24,7 +25,7 @@ use axum::{
     routing::any,
 };
 use bus_schema::{
-    Principal, ProtocolVersion, ServerId, TraceContext, header,
+    ProtocolVersion, ServerId, TraceContext, header,
     mcp::{Era, error},
     rpc::Kind,
 };
@@ -34,6 +35,7 @@ use tracing::{debug, info};
 
 use crate::{
     admin,
+    auth::{Admitted, Auth, AuthError, Gate},
     front::{Endpoint, Front},
     legacy::{Doors, Room, batch},
     request::Incoming,
@@ -47,7 +49,7 @@ pub use serve::MAX_CONNECTIONS;
 /// The name of this door in envelopes and meters.
 pub(crate) const DOOR: &str = "http";
 
-/// How the door listens.
+/// How the door listens. Not `Debug`, as it may hold secrets.
 #[derive(Clone)]
 pub struct HttpOptions {
     /// Where; port 0 picks a free one.
@@ -56,10 +58,14 @@ pub struct HttpOptions {
     pub allowed: Vec<String>,
     /// Which protocols are spoken.
     pub serves: Serves,
+    /// What the paths show that name no server: all servers, or a search of their tools.
+    pub shared: Endpoint,
     /// What is told of servers.
     pub fleet: admin::Fleet,
     /// How many connections it holds; one more is refused with 503.
     pub max_connections: usize,
+    /// Who may come in.
+    pub auth: Auth,
 }
 
 /// Which protocols one listener speaks; health and metrics stand beside them always.
@@ -102,6 +108,14 @@ pub enum HttpDoorError {
     /// A configured origin is none.
     #[error(transparent)]
     Origin(#[from] BadOrigin),
+    /// Everybody in the network could come in.
+    #[error(
+        "{0} can be reached from the network, and auth.mode = \"none\" lets in everybody who reaches it; configure [auth] (see docs/security.md), or listen on 127.0.0.1"
+    )]
+    Open(SocketAddr),
+    /// Authentication cannot be had as it is configured.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 /// What every request handler reaches.
@@ -110,6 +124,9 @@ pub(crate) struct Door {
     pub(crate) front: Front,
     room: Room,
     allowed: Arc<Allowed>,
+    /// What the paths show that name no server.
+    pub(crate) shared: Endpoint,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) stop: CancellationToken,
     /// WebSocket conversations, which outlive the request that began them.
     pub(crate) conversations: TaskTracker,
@@ -133,7 +150,13 @@ impl HttpDoor {
     /// [`HttpDoorError`] when it cannot be had.
     pub async fn bind(doors: &Doors, options: HttpOptions) -> Result<Self, HttpDoorError> {
         let address = options.listen;
-        let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &options.allowed)?);
+        if matches!(options.auth, Auth::None) && !address.ip().is_loopback() {
+            return Err(HttpDoorError::Open(address));
+        }
+        // Where clients reach the platform is a name that they come with.
+        let own = options.auth.public_origin()?;
+        let names: Vec<String> = options.allowed.iter().cloned().chain(own).collect();
+        let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &names)?);
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| match source.kind() {
@@ -145,6 +168,7 @@ impl HttpDoor {
             .map_err(|source| HttpDoorError::Listen { address, source })?;
         let stop = CancellationToken::new();
         let room = doors.room();
+        let gate = Gate::new(&options.auth, local, room.front.directory().tenant())?;
         // A WebSocket's session lives as long as its connection, and is stored nowhere.
         if options.serves != Serves::WebSocket {
             room.sessions.prepare().await;
@@ -153,6 +177,8 @@ impl HttpDoor {
             front: room.front.clone(),
             room,
             allowed,
+            shared: options.shared,
+            gate: Arc::new(gate),
             stop: stop.clone(),
             conversations: TaskTracker::new(),
             large_bodies: body::Room::default(),
@@ -198,34 +224,70 @@ fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
     if serves != Serves::WebSocket {
         router = router
             .route("/mcp", any(all_servers))
+            .route("/mcp/all", any(all_tools))
+            .route("/mcp/search", any(search))
             .route("/servers/{id}/mcp", any(one_server))
             .merge(sse::routes());
     }
     if serves != Serves::Http {
         router = router
             .route("/ws", any(ws::all_servers))
+            .route("/ws/all", any(ws::all_tools))
+            .route("/ws/search", any(ws::search))
             .route("/servers/{id}/ws", any(ws::one_server));
     }
-    let admin = admin::routes(fleet);
+    let operating = middleware::from_fn_with_state(door.clone(), admission::operate);
+    let admin = admin::routes(fleet.front.clone());
+    let mut operators = admin::operator_routes(fleet.clone());
+    // The catalogue sends its clients to the endpoints of Streamable HTTP.
+    if serves != Serves::WebSocket {
+        operators = operators.merge(admin::catalogue(fleet));
+    }
+    let operators = operators.route_layer(operating);
     router
+        .route_layer(middleware::from_fn_with_state(door.clone(), admission::admit))
+        .merge(admission::documents())
         .merge(admin)
+        .merge(operators)
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(door.clone(), guard))
         .with_state(door)
 }
 
-async fn all_servers(State(door): State<Door>, request: Request) -> Response {
-    handle(door, Endpoint::All, request).await
+async fn all_servers(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    request: Request,
+) -> Response {
+    let endpoint = door.shared.clone();
+    handle(door, endpoint, &who, request).await
 }
 
-async fn one_server(State(door): State<Door>, Path(id): Path<String>, request: Request) -> Response {
+async fn all_tools(
+    State(door): State<Door>,
+    Extension(who): Extension<Admitted>,
+    request: Request,
+) -> Response {
+    handle(door, Endpoint::All, &who, request).await
+}
+
+async fn search(State(door): State<Door>, Extension(who): Extension<Admitted>, request: Request) -> Response {
+    handle(door, Endpoint::Search, &who, request).await
+}
+
+async fn one_server(
+    State(door): State<Door>,
+    Path(id): Path<String>,
+    Extension(who): Extension<Admitted>,
+    request: Request,
+) -> Response {
     match id.parse::<ServerId>() {
-        Ok(id) => handle(door, Endpoint::Server(id), request).await,
+        Ok(id) => handle(door, Endpoint::Server(id), &who, request).await,
         Err(error) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
     }
 }
 
-/// Stands before every route, health and metrics included.
+/// Stands before every route, health and metrics included, and before any look at who comes.
 async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
     match door.check_origin(request.headers()) {
         Ok(()) => next.run(request).await,
@@ -233,11 +295,11 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
     }
 }
 
-async fn handle(door: Door, endpoint: Endpoint, request: Request) -> Response {
+async fn handle(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
     match *request.method() {
-        Method::POST => post(door, endpoint, request).await,
-        Method::GET => legacy::get(&door, endpoint, request.headers()).await,
-        Method::DELETE => legacy::end_session(&door, &endpoint, request.headers()).await,
+        Method::POST => post(door, endpoint, who, request).await,
+        Method::GET => legacy::get(&door, endpoint, who, request.headers()).await,
+        Method::DELETE => legacy::end_session(&door, &endpoint, who, request.headers()).await,
         _ => method_not_allowed(),
     }
 }
@@ -252,7 +314,7 @@ fn method_not_allowed() -> Response {
         .into_response()
 }
 
-async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
+async fn post(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let body::Whole { bytes, room } = match body::read(&headers, body, &door.large_bodies).await {
@@ -260,7 +322,7 @@ async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
         Err(response) => return response,
     };
     if headers.contains_key(header::SESSION_ID) && !says_modern(&headers) && batch::is_batch(&bytes) {
-        return legacy::batch(&door, endpoint, &headers, bytes).await;
+        return legacy::batch(&door, endpoint, who, &headers, bytes).await;
     }
     let incoming = match Incoming::read(bytes) {
         Ok(incoming) => incoming,
@@ -277,8 +339,8 @@ async fn post(door: Door, endpoint: Endpoint, request: Request) -> Response {
         }
     };
     let response = match era_of(&headers, &incoming) {
-        Era::Modern => modern::handle(&door, endpoint, &headers, incoming).await,
-        Era::Legacy => legacy::handle(&door, endpoint, &headers, incoming).await,
+        Era::Modern => modern::handle(&door, endpoint, who, &headers, incoming).await,
+        Era::Legacy => legacy::handle(&door, endpoint, who, &headers, incoming).await,
     };
     drop(room);
     response
@@ -318,9 +380,4 @@ pub(crate) fn text_header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a 
 pub(crate) fn trace_of(headers: &HeaderMap) -> Option<TraceContext> {
     let parent = text_header(headers, header::TRACEPARENT)?;
     TraceContext::parse(parent, text_header(headers, header::TRACESTATE))
-}
-
-/// Who a client without authentication is.
-pub(crate) fn principal() -> Principal {
-    Principal::developer()
 }

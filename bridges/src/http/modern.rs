@@ -12,8 +12,9 @@ use bus_schema::{
     rpc::Kind,
 };
 
-use super::{DOOR, Door, answer, principal, text_header, trace_of};
+use super::{DOOR, Door, admission, answer, text_header, trace_of};
 use crate::{
+    auth::Admitted,
     front::{Caller, Endpoint},
     param_headers,
     request::Incoming,
@@ -22,12 +23,13 @@ use crate::{
 pub(super) async fn handle(
     door: &Door,
     endpoint: Endpoint,
+    who: &Admitted,
     headers: &HeaderMap,
     incoming: Incoming,
 ) -> Response {
     match incoming.kind {
         Kind::Request => {}
-        Kind::Notification => return notify(door, endpoint, headers, &incoming).await,
+        Kind::Notification => return notify(door, endpoint, who, headers, &incoming).await,
         Kind::Response => {
             let error = RpcError::invalid_request("a client of this protocol version sends no responses");
             return answer::error(StatusCode::BAD_REQUEST, None, &error);
@@ -44,29 +46,39 @@ pub(super) async fn handle(
     if let Err(error) = climb(door, &endpoint, headers, &incoming).await {
         return answer::error(answer::refusal_status(error.code), incoming.id.as_deref(), &error);
     }
-    let answering = door.front.ask(&caller(door, endpoint, headers), &incoming).await;
-    answer::modern(answering, accepts).await
+    if let Err(scopes) = door.front.authorize(&who.principal, &endpoint, &incoming) {
+        return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
+    }
+    let caller = caller(door, endpoint, who, headers);
+    let answering = door.front.ask(&caller, &incoming).await;
+    answer::modern(answering, accepts, answer::End::new(who, caller.ending)).await
 }
 
-fn caller(door: &Door, endpoint: Endpoint, headers: &HeaderMap) -> Caller {
+fn caller(door: &Door, endpoint: Endpoint, who: &Admitted, headers: &HeaderMap) -> Caller {
     Caller {
-        principal: principal(),
+        principal: who.principal.clone(),
         door: DOOR,
         endpoint,
         protocol_version: ProtocolVersion::MODERN,
         trace: trace_of(headers),
-        ending: door.stop.clone(),
+        ending: door.stop.child_token(),
     }
 }
 
 /// Passes on what a server may know. The protocol's own notifications say nothing here: closing the response stream is what cancels.
-async fn notify(door: &Door, endpoint: Endpoint, headers: &HeaderMap, incoming: &Incoming) -> Response {
+async fn notify(
+    door: &Door,
+    endpoint: Endpoint,
+    who: &Admitted,
+    headers: &HeaderMap,
+    incoming: &Incoming,
+) -> Response {
     if incoming.method.starts_with(method::NOTIFICATION_PREFIX) {
         return StatusCode::ACCEPTED.into_response();
     }
     match door
         .front
-        .notify(&caller(door, endpoint, headers), incoming)
+        .notify(&caller(door, endpoint, who, headers), incoming)
         .await
     {
         Ok(()) => StatusCode::ACCEPTED.into_response(),

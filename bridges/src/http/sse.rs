@@ -4,7 +4,7 @@
 //! bridge, is handed to that process; the address to POST to names it, and is as good as nothing to anybody but the client's principal.
 
 use axum::{
-    Router,
+    Extension, Router,
     body::Body,
     extract::{Path, State},
     http::{HeaderMap, HeaderValue, StatusCode, header as http_header},
@@ -16,20 +16,22 @@ use bytes::{Bytes, BytesMut};
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+use tracing::debug;
 use uuid::Uuid;
 
 use super::{
-    Door, answer, body,
+    Door, admission, answer, body,
     events::{self, Source},
-    principal,
 };
 use crate::{
+    auth::Admitted,
     conversation::Conversation,
     front::Endpoint,
     legacy::{
         channels::{Channel, Handed},
         key,
     },
+    request::Incoming,
 };
 
 /// The name of this door in envelopes and meters.
@@ -44,13 +46,17 @@ pub(super) fn routes() -> Router<Door> {
         .route("/servers/{id}/messages/{channel}", post(take_one))
 }
 
-async fn open_all(State(door): State<Door>) -> Response {
-    open(&door, Endpoint::All)
+async fn open_all(State(door): State<Door>, Extension(who): Extension<Admitted>) -> Response {
+    open(&door, door.shared.clone(), who)
 }
 
-async fn open_one(State(door): State<Door>, Path(id): Path<String>) -> Response {
+async fn open_one(
+    State(door): State<Door>,
+    Path(id): Path<String>,
+    Extension(who): Extension<Admitted>,
+) -> Response {
     match id.parse::<ServerId>() {
-        Ok(id) => open(&door, Endpoint::Server(id)),
+        Ok(id) => open(&door, Endpoint::Server(id), who),
         Err(error) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
     }
 }
@@ -58,44 +64,55 @@ async fn open_one(State(door): State<Door>, Path(id): Path<String>) -> Response 
 async fn take_all(
     State(door): State<Door>,
     Path(channel): Path<String>,
+    Extension(who): Extension<Admitted>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    take(&door, &Endpoint::All, &channel, &headers, body).await
+    take(&door, &door.shared, &channel, &who, &headers, body).await
 }
 
 async fn take_one(
     State(door): State<Door>,
     Path((id, channel)): Path<(String, String)>,
+    Extension(who): Extension<Admitted>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     match id.parse::<ServerId>() {
-        Ok(id) => take(&door, &Endpoint::Server(id), &channel, &headers, body).await,
+        Ok(id) => take(&door, &Endpoint::Server(id), &channel, &who, &headers, body).await,
         Err(error) => (StatusCode::NOT_FOUND, error.to_string()).into_response(),
     }
 }
 
-fn open(door: &Door, endpoint: Endpoint) -> Response {
+fn open(door: &Door, endpoint: Endpoint, who: Admitted) -> Response {
     let room = &door.room;
     let (channel, at) = (new_channel(room.door()), path(&endpoint));
-    let principal = principal();
+    let principal = who.principal.clone();
     let first = format!("event: endpoint\ndata: {at}/messages/{channel}\n\n");
     let channel = room.channels.open(&channel_key(&principal, &endpoint, &channel));
     let (conversation, messages) = Conversation::begin(room.front.clone(), endpoint, principal, DOOR);
     door.conversations
-        .spawn(talk(conversation, channel, door.stop.clone()));
+        .spawn(talk(conversation, channel, who, door.stop.clone()));
     // It ends when the conversation does, which at the end of the process still answers what has begun.
     events::respond(first.into(), Messages(messages), CancellationToken::new())
 }
 
-/// Takes what the client sends until it goes, or the process stops.
-async fn talk(mut conversation: Conversation, mut channel: Channel, stop: CancellationToken) {
+/// Takes what the client sends until it goes, its token ends, or the process stops.
+async fn talk(mut conversation: Conversation, mut channel: Channel, who: Admitted, stop: CancellationToken) {
+    let expired = who.expired();
+    tokio::pin!(expired);
     loop {
         tokio::select! {
-            Some(message) = channel.messages.recv() => conversation.take(message).await,
+            Some(posted) = channel.messages.recv() => {
+                conversation.speaks_as(posted.principal);
+                conversation.take(posted.message).await;
+            }
             () = conversation.closed() => return,
             () = stop.cancelled() => break,
+            () = &mut expired => {
+                debug!("a client's token has expired, and so has its stream");
+                break;
+            }
         }
     }
     // Nothing more is taken, and what has begun is answered.
@@ -106,7 +123,14 @@ async fn talk(mut conversation: Conversation, mut channel: Channel, stop: Cancel
     }
 }
 
-async fn take(door: &Door, endpoint: &Endpoint, channel: &str, headers: &HeaderMap, body: Body) -> Response {
+async fn take(
+    door: &Door,
+    endpoint: &Endpoint,
+    channel: &str,
+    who: &Admitted,
+    headers: &HeaderMap,
+    body: Body,
+) -> Response {
     let body::Whole { bytes, room: _room } = match body::read(headers, body, &door.large_bodies).await {
         Ok(whole) => whole,
         Err(response) => return response,
@@ -115,9 +139,14 @@ async fn take(door: &Door, endpoint: &Endpoint, channel: &str, headers: &HeaderM
         let error = RpcError::new(error::PARSE, format!("the body is not JSON: {cause}"));
         return answer::error(StatusCode::BAD_REQUEST, None, &error);
     }
-    let principal = principal();
-    let key = channel_key(&principal, endpoint, channel);
-    match door.room.hand(holder(channel), &key, &principal, bytes).await {
+    let principal = &who.principal;
+    if let Ok(incoming) = Incoming::read(bytes.clone())
+        && let Err(scopes) = door.front.authorize(principal, endpoint, &incoming)
+    {
+        return admission::step_up(door, (endpoint, admission::SSE), incoming.id.as_deref(), scopes);
+    }
+    let key = channel_key(principal, endpoint, channel);
+    match door.room.hand(holder(channel), &key, principal, bytes).await {
         Handed::Yes => StatusCode::ACCEPTED.into_response(),
         Handed::Unknown => {
             let error =
@@ -165,7 +194,7 @@ fn channel_key(principal: &Principal, endpoint: &Endpoint, channel: &str) -> Str
 
 fn path(endpoint: &Endpoint) -> String {
     match endpoint {
-        Endpoint::All => String::new(),
+        Endpoint::All | Endpoint::Search => String::new(),
         Endpoint::Server(id) => format!("/servers/{id}"),
     }
 }

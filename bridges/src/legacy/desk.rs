@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{
-    channels::Handed,
+    channels::{Handed, Posted},
     questions::Taken,
     room::Room,
     stream::{Event, Kind},
@@ -130,7 +130,9 @@ impl Desk {
             MESSAGE => {
                 let word: Answer<'_> = read(body)?;
                 let message = Bytes::copy_from_slice(word.message.get().as_bytes());
-                match self.room.channels.hand(&word.session, message).await {
+                let principal = request.principal.clone();
+                let posted = Posted { principal, message };
+                match self.room.channels.hand(&word.session, posted).await {
                     Handed::Yes => Ok(()),
                     Handed::Full => Err(RpcError::internal("the client's channel is full")),
                     Handed::Unknown | Handed::Silent => Err(not_here("such a channel")),

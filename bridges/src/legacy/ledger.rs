@@ -222,7 +222,7 @@ pub(super) struct Owner<'a> {
 impl Owner<'_> {
     fn key(self, id: &str) -> String {
         let server = match self.endpoint {
-            Endpoint::All => "",
+            Endpoint::All | Endpoint::Search => "",
             Endpoint::Server(id) => id.as_str(),
         };
         // No id of a server has a space.

@@ -17,7 +17,7 @@ use tracing::debug;
 use super::{
     SessionError,
     calls::Calls,
-    channels::{Channels, Handed},
+    channels::{Channels, Handed, Posted},
     desk::{self, Desk},
     ledger::Ledger,
     listeners::Listeners,
@@ -148,7 +148,8 @@ impl Room {
     /// Hands a client's message to the door that holds its channel.
     pub(crate) async fn hand(&self, door: &str, key: &str, principal: &Principal, message: Bytes) -> Handed {
         if door == self.door() {
-            return self.channels.hand(key, message).await;
+            let principal = principal.clone();
+            return self.channels.hand(key, Posted { principal, message }).await;
         }
         let word = desk::Answer::write(key, "", &message);
         match self.tell(door, principal, desk::MESSAGE, &word).await {

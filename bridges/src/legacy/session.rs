@@ -84,6 +84,9 @@ struct Record {
     tasks: Option<OfferedTasks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     server: Option<ServerId>,
+    /// Present where the tools of all servers are searched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tools: Option<ShownTools>,
     capabilities: Box<RawValue>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_info: Option<Box<RawValue>>,
@@ -103,6 +106,13 @@ struct Record {
 #[serde(rename_all = "snake_case")]
 enum OfferedTasks {
     Calls,
+}
+
+/// How the tools of all servers are shown.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ShownTools {
+    Search,
 }
 
 impl Session {
@@ -208,9 +218,10 @@ impl Session {
             version: self.version.to_string(),
             tasks: (self.tasks != Tasks::Hidden).then_some(OfferedTasks::Calls),
             server: match &self.endpoint {
-                Endpoint::All => None,
+                Endpoint::All | Endpoint::Search => None,
                 Endpoint::Server(id) => Some(id.clone()),
             },
+            tools: (self.endpoint == Endpoint::Search).then_some(ShownTools::Search),
             capabilities: raw(&self.capabilities),
             client_info: self.client_info.as_deref().map(raw),
             log_level: self.log_level.clone(),
@@ -237,7 +248,11 @@ impl Session {
             principal: principal.clone(),
             version: record.version.parse().ok()?,
             tasks: record.tasks.map_or(Tasks::Hidden, |_| Tasks::Offered),
-            endpoint: record.server.map_or(Endpoint::All, Endpoint::Server),
+            endpoint: match (record.server, record.tools) {
+                (Some(id), _) => Endpoint::Server(id),
+                (None, Some(ShownTools::Search)) => Endpoint::Search,
+                (None, None) => Endpoint::All,
+            },
             capabilities: record.capabilities.get().to_owned(),
             client_info: record.client_info.map(|raw| raw.get().to_owned()),
             log_level: record.log_level,

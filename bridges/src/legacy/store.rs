@@ -300,16 +300,26 @@ impl Sessions {
 /// What a session is kept under.
 pub(crate) fn key(principal: &Principal, id: &str) -> String {
     let mut digest = Sha256::new();
-    digest.update(principal.subject.len().to_be_bytes());
-    digest.update(&principal.subject);
-    digest.update(id);
+    // The lengths keep two texts from running into each other.
+    for piece in principal.identity().pieces().into_iter().chain([id]) {
+        digest.update(piece.len().to_be_bytes());
+        digest.update(piece);
+    }
     format!("{}.{}", owner(principal), hex(&digest.finalize()))
 }
 
 /// What all keys of a principal's sessions begin with.
 fn owner(principal: &Principal) -> String {
-    let digest = Sha256::digest(&principal.subject);
-    format!("{}.{}", Token::encode(&principal.tenant), hex(&digest[..16]))
+    let mut digest = Sha256::new();
+    for piece in principal.identity().pieces() {
+        digest.update(piece.len().to_be_bytes());
+        digest.update(piece);
+    }
+    format!(
+        "{}.{}",
+        Token::encode(&principal.tenant),
+        hex(&digest.finalize()[..16])
+    )
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -322,13 +332,10 @@ mod tests {
 
     #[test]
     fn a_session_is_found_by_its_principal_and_its_id_only() {
-        let of = |subject: &str, tenant: &str, id: &str| {
-            let principal = Principal {
-                subject: subject.to_owned(),
-                tenant: tenant.to_owned(),
-                client: None,
-            };
-            key(&principal, id)
+        let of = |subject: &str, tenant: &str, id: &str| key(&Principal::new(subject, tenant), id);
+        let elsewhere = Principal {
+            issuer: Some("https://id.example".to_owned()),
+            ..Principal::new("a", "default")
         };
         let mine = of("a", "default", "bc");
         assert_eq!(mine, of("a", "default", "bc"));
@@ -337,6 +344,7 @@ mod tests {
             of("b", "default", "bc"),
             of("a", "other", "bc"),
             of("a", "default", "bd"),
+            key(&elsewhere, "bc"),
         ] {
             assert_ne!(mine, other);
         }

@@ -91,7 +91,7 @@ fn level(incoming: &Incoming) -> Result<String, RpcError> {
 fn uri(front: &Front, session: &Session, incoming: &Incoming) -> Result<String, RpcError> {
     let capabilities = front.capabilities(&session.endpoint);
     // A server that is away says nothing of what it offers.
-    let is_away = session.endpoint != Endpoint::All && front.card(&session.endpoint).is_none();
+    let is_away = matches!(session.endpoint, Endpoint::Server(_)) && front.card(&session.endpoint).is_none();
     let resources = capabilities.get("resources");
     if !is_away && resources.is_none_or(|resources| resources["subscribe"] != true) {
         return Err(RpcError::method_not_found(&incoming.method));

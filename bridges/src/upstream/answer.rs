@@ -7,7 +7,7 @@ use bus_schema::{
     mcp::{Era, error, meta, method},
     rpc::Message,
 };
-use runtime::Outcome;
+use runtime::{Outcome, Verdict};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -45,8 +45,9 @@ pub(super) fn for_caller(line: &[u8], message: &Message<'_>, asked: &Asked, era:
         Ok(code) => Outcome {
             code,
             body: edits.apply().into(),
+            verdict: Verdict::Answered,
         },
-        Err(error) => Outcome::error(Some(&asked.id), &error),
+        Err(error) => Outcome::error(Some(&asked.id), &error).saying(Verdict::Failed),
     }
 }
 

@@ -46,9 +46,9 @@ impl Kind {
 
     fn is_declared(self, declared: &Declared) -> bool {
         match self {
-            Self::Elicit => declared.elicitation.is_some(),
-            Self::Sample => declared.sampling.is_some(),
-            Self::Roots => declared.roots,
+            Self::Elicit => declared.asks.elicitation.is_some(),
+            Self::Sample => declared.asks.sampling.is_some(),
+            Self::Roots => declared.asks.roots,
         }
     }
 }
@@ -152,7 +152,7 @@ fn check(kind: Kind, params: &Members<'_>, declared: &Declared) -> Result<(), Rp
     match kind {
         Kind::Elicit => {
             let mode = params.get("mode").map(meta::as_text);
-            let modes = declared.elicitation;
+            let modes = declared.asks.elicitation;
             let (name, takes) = match mode.as_ref().map(|mode| mode.as_deref()) {
                 None | Some(Some("form")) => ("form", modes.is_some_and(|modes| modes.form)),
                 Some(Some("url")) => ("url", modes.is_some_and(|modes| modes.url)),
@@ -168,7 +168,7 @@ fn check(kind: Kind, params: &Members<'_>, declared: &Declared) -> Result<(), Rp
         }
         Kind::Sample => {
             let uses_tools = params.get("tools").is_some() || params.get("toolChoice").is_some();
-            if uses_tools && !declared.sampling.is_some_and(|sampling| sampling.tools) {
+            if uses_tools && !declared.asks.sampling.is_some_and(|sampling| sampling.tools) {
                 return Err(RpcError::invalid_params("the client samples without tools"));
             }
         }
@@ -184,7 +184,7 @@ fn bare_request(called: &str, params: Option<&Members<'_>>, declared: &Declared)
     let Some(params) = params else {
         return request.finish();
     };
-    let takes_context = declared.sampling.is_some_and(|sampling| sampling.context);
+    let takes_context = declared.asks.sampling.is_some_and(|sampling| sampling.context);
     let mut kept = Object::default();
     for (key, value) in params.iter() {
         let dropped = LEGACY_ONLY.iter().any(|name| is_key(key, name))

@@ -3,6 +3,8 @@
 use bus_schema::{RpcError, mcp::meta};
 use serde_json::{json, value::RawValue};
 
+use crate::askable::Askable;
+
 use super::{
     canonical::canonical,
     edit::{Members, Object, is_key},
@@ -15,29 +17,14 @@ const EXTENSIONS: &str = "extensions";
 /// What one caller declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Declared {
-    pub(super) roots: bool,
-    pub(super) sampling: Option<Sampling>,
-    pub(super) elicitation: Option<Elicitation>,
+    /// What it can be asked for.
+    pub(super) asks: Askable,
     /// Any extension at all.
     pub(super) extensions: bool,
     /// The extension for tasks.
     pub(super) tasks: bool,
     /// The members of the capabilities that a legacy handshake declares for it, in one spelling.
     members: String,
-}
-
-/// The finer points of sampling.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sampling {
-    pub(super) tools: bool,
-    pub(super) context: bool,
-}
-
-/// How a user can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Elicitation {
-    pub(super) form: bool,
-    pub(super) url: bool,
 }
 
 impl Declared {
@@ -50,19 +37,7 @@ impl Declared {
         let extensions = object(EXTENSIONS).and_then(Members::of);
         let names = |name: &str| extensions.as_ref().is_some_and(|all| all.get(name).is_some());
         Self {
-            roots: object("roots").is_some(),
-            sampling: object("sampling").map(|raw| Sampling {
-                tools: has(raw, "tools"),
-                context: has(raw, "context"),
-            }),
-            elicitation: object("elicitation").map(|raw| {
-                let url = has(raw, "url");
-                Elicitation {
-                    // An empty one is from before there were modes.
-                    form: has(raw, "form") || !url,
-                    url,
-                }
-            }),
+            asks: Askable::among(&members),
             extensions: extensions.as_ref().is_some_and(|all| all.iter().next().is_some()),
             tasks: names(TASKS_EXTENSION),
             members: legacy_members(&members),
@@ -71,7 +46,7 @@ impl Declared {
 
     /// Whether a server may ask this caller anything.
     pub(super) fn can_be_asked(&self) -> bool {
-        self.roots || self.sampling.is_some() || self.elicitation.is_some()
+        self.asks.anything()
     }
 
     /// Whether a server cannot tell it from a caller that declares nothing.
@@ -90,7 +65,7 @@ impl Declared {
     }
 
     pub(super) fn takes_urls(&self) -> bool {
-        self.elicitation.is_some_and(|elicitation| elicitation.url)
+        self.asks.elicitation.is_some_and(|elicitation| elicitation.url)
     }
 }
 
@@ -100,12 +75,6 @@ pub(super) fn urls_are_needed() -> RpcError {
         "the server needs its user to open a page first, and the request does not declare `elicitation.url`",
         json!({ "elicitation": { "url": {} } }),
     )
-}
-
-fn has(object: &RawValue, name: &str) -> bool {
-    Members::of(object)
-        .and_then(|members| members.get(name))
-        .is_some_and(meta::is_object)
 }
 
 /// Everything that both eras have; the era's own tasks and what nobody knows stay out, so that callers who are alike share.
@@ -182,14 +151,14 @@ mod tests {
         let none = declared(r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#);
         assert!(!none.can_be_asked() && none.tasks && none.extensions);
         let modes = |text: &str| {
-            let elicitation = declared(text).elicitation.unwrap();
+            let elicitation = declared(text).asks.elicitation.unwrap();
             (elicitation.form, elicitation.url)
         };
         assert_eq!(modes(r#"{"elicitation":{}}"#), (true, false));
         assert_eq!(modes(r#"{"elicitation":{"form":{}}}"#), (true, false));
         assert_eq!(modes(r#"{"elicitation":{"url":{}}}"#), (false, true));
         assert_eq!(modes(r#"{"elicitation":{"url":{},"form":{}}}"#), (true, true));
-        let sampling = declared(r#"{"sampling":{"tools":{}}}"#).sampling.unwrap();
+        let sampling = declared(r#"{"sampling":{"tools":{}}}"#).asks.sampling.unwrap();
         assert_eq!((sampling.tools, sampling.context), (true, false));
     }
 

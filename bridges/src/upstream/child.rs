@@ -16,7 +16,7 @@ use crate::lines::{Line, Lines, excerpt};
 
 use super::{
     capabilities::Declared,
-    connection::{Association, Carrier, Connection, Connector, Opening},
+    connection::{Another, Association, Carrier, Connection, Connector, Opening},
     error::UpstreamError,
     handshake::connect,
     link::Link,
@@ -174,6 +174,10 @@ impl Connector for ChildConnector {
 
     fn association(&self) -> Association {
         Association::None
+    }
+
+    fn another(&self) -> Another {
+        Another::Process
     }
 }
 

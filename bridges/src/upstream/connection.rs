@@ -99,6 +99,11 @@ pub(super) trait Connector: Send + Sync + 'static {
     /// Whether the transport tells which call a message of the server belongs to.
     fn association(&self) -> Association;
 
+    /// What another conversation reaches.
+    fn another(&self) -> Another {
+        Another::Conversation
+    }
+
     /// How often it is to be asked whether the server is well, where something beside the conversation says so.
     fn health_every(&self) -> Option<Duration> {
         None
@@ -117,6 +122,15 @@ pub(super) enum Association {
     None,
     /// They come on the stream of their call. [`super::inbound::take`] is told its number.
     Streams,
+}
+
+/// What another conversation with a server reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Another {
+    /// The same server, which tells all its conversations of what changes.
+    Conversation,
+    /// A process of its own, and only that tells of what changes in it.
+    Process,
 }
 
 /// What carries a conversation. Dropped, it ends, and its calls are answered with an error.

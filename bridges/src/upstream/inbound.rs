@@ -10,7 +10,7 @@ use bus_schema::{
     mcp::{meta, method},
     rpc::{self, Kind, Message},
 };
-use runtime::Outcome;
+use runtime::{Outcome, Verdict};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tracing::{debug, warn};
@@ -39,7 +39,11 @@ pub(super) fn take(link: &Link, line: &[u8], stream: Option<u64>) -> Result<(), 
         return take_batch(link, line, stream);
     }
     let message = Message::parse(line)?;
-    match message.kind()? {
+    let kind = message.kind()?;
+    if kind != Kind::Response {
+        link.pace.note(line.len());
+    }
+    match kind {
         Kind::Response => take_response(link, line, &message),
         Kind::Notification => take_notification(link, line, &message, stream),
         Kind::Request => take_request(link, &message, stream),
@@ -70,7 +74,7 @@ pub(super) fn take_skipped(link: &Link, skipped: &Skipped) -> Result<(), RpcErro
     let error = answer::too_long(skipped.bytes);
     match entry {
         Some(entry) => {
-            entry.fail(&error);
+            entry.refuse(&error, Verdict::Answered);
             Ok(())
         }
         None => Err(error),
@@ -98,6 +102,7 @@ fn take_notification(link: &Link, line: &[u8], message: &Message<'_>, stream: Op
         method::MESSAGE => take_log_line(link, line, message, stream),
         method::TOOLS_CHANGED | method::PROMPTS_CHANGED | method::RESOURCES_CHANGED => {
             link.supports.forget();
+            link.changes.count(method);
             link.list_changed.notify_one();
             Some(())
         }

@@ -1,15 +1,17 @@
 //! The life of one lane: from its handshake until it ends, is no longer used, or is told to go.
 
-use std::sync::Arc;
+use std::{convert::Infallible, future::pending, sync::Arc};
 
 use tokio::{sync::oneshot, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
-    connection::{Connection, Opening},
+    connection::{Another, Connection, Opening},
     error::UpstreamError,
     lanes::Lanes,
+    link::Link,
+    subscriptions::Subscriptions,
 };
 
 /// Opens a lane and keeps it. `failed` hears of it when it cannot be opened.
@@ -26,10 +28,19 @@ pub(super) async fn run(
     };
     match connected {
         Ok(connection) => {
+            let subscriptions = match lanes.connector.another() {
+                Another::Conversation => None,
+                Another::Process => Some(
+                    lanes
+                        .hearing
+                        .enter(number, &connection.link, &connection.session)
+                        .await,
+                ),
+            };
             debug!(server.id = %lanes.server, "opened a connection for a caller");
             lanes.ready(number, &connection.link);
             drop(failed);
-            keep(&lanes, number, connection, end).await;
+            keep(&lanes, number, connection, subscriptions, end).await;
         }
         Err(error) => {
             lanes.gone(number);
@@ -40,7 +51,13 @@ pub(super) async fn run(
     }
 }
 
-async fn keep(lanes: &Lanes, number: u64, connection: Connection, end: CancellationToken) {
+async fn keep(
+    lanes: &Lanes,
+    number: u64,
+    connection: Connection,
+    subscriptions: Option<Arc<Subscriptions>>,
+    end: CancellationToken,
+) {
     let Connection {
         link, mut carrier, ..
     } = connection;
@@ -49,15 +66,24 @@ async fn keep(lanes: &Lanes, number: u64, connection: Connection, end: Cancellat
             warn!(%error, server.id = %lanes.server, "a connection for a caller has ended");
             false
         }
+        never = hear(lanes, &link, subscriptions.as_deref()) => match never {},
         () = unused(lanes, number) => true,
         () = end.cancelled() => true,
     };
+    lanes.hearing.leave(number);
     // Nobody can answer what it has asked.
     lanes.parks.forget(&link);
     if in_order {
         carrier.shut_down().await;
     }
     lanes.gone(number);
+}
+
+async fn hear(lanes: &Lanes, link: &Link, subscriptions: Option<&Subscriptions>) -> Infallible {
+    match subscriptions {
+        Some(subscriptions) => lanes.hearing.listen(link, subscriptions).await,
+        None => pending().await,
+    }
 }
 
 /// Waits until the lane has had no call for long, and lets it go.

@@ -20,6 +20,7 @@ use super::{
     capabilities::Declared,
     connection::{Association, Connector, Opening, Session},
     error::UpstreamError,
+    hearing::Hearing,
     lane,
     link::Link,
     options::LaneLimits,
@@ -33,14 +34,17 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
     tenant: String,
+    issuer: String,
     subject: String,
 }
 
 impl Owner {
     pub(super) fn of(principal: &Principal) -> Self {
+        let [tenant, issuer, subject] = principal.identity().pieces().map(str::to_owned);
         Self {
-            tenant: principal.tenant.clone(),
-            subject: principal.subject.clone(),
+            tenant,
+            issuer,
+            subject,
         }
     }
 }
@@ -106,6 +110,8 @@ pub(super) struct Lanes {
     pub(super) parks: Arc<Parks>,
     /// Held only to look, add, change or remove.
     table: Mutex<Table>,
+    /// What is heard on lanes.
+    pub(super) hearing: Hearing,
     /// Rung whenever a lane is ready, free or gone.
     pub(super) changed: Notify,
     running: TaskTracker,
@@ -224,6 +230,7 @@ impl Lanes {
             limits,
             parks,
             table: Mutex::default(),
+            hearing: Hearing::default(),
             changed: Notify::new(),
             running: TaskTracker::new(),
             stop: CancellationToken::new(),

@@ -31,8 +31,10 @@ use super::{
     answer,
     call::Call,
     capabilities::Declared,
+    hearing::ListChanges,
     inbound,
     levels::Levels,
+    pace::Pace,
     pending::{BusCall, Entry, Origin, Pending},
     request::{Asked, Reading},
     tasks::Supports,
@@ -64,10 +66,14 @@ pub(super) struct Link {
     pub(super) updates: broadcast::Sender<Arc<str>>,
     /// Rung when the child says that one of its lists has changed.
     pub(super) list_changed: Notify,
+    /// Counts what it has said of each.
+    pub(super) changes: ListChanges,
     /// Counts the changes that the host is to hear of.
     pub(super) list_changes: watch::Sender<u64>,
     /// Counts the times that the server may have said what nobody heard, or has forgotten what it was told.
     pub(super) gaps: watch::Sender<Gaps>,
+    /// How fast the server is read.
+    pub(super) pace: Pace,
     numbers: AtomicU64,
     to_child: mpsc::Sender<Outgoing>,
     /// In KiB, as one permit a byte would be too many for a semaphore.
@@ -122,8 +128,10 @@ impl Link {
             supports: Supports::default(),
             updates: broadcast::channel(UPDATES).0,
             list_changed: Notify::new(),
+            changes: ListChanges::default(),
             list_changes: watch::Sender::new(0),
             gaps: watch::Sender::default(),
+            pace: Pace::default(),
             numbers: AtomicU64::new(1),
             to_child,
             room: Arc::new(Semaphore::new(QUEUE_KIB as usize)),
@@ -371,6 +379,7 @@ impl Link {
                     return self.give_up("it writes what cannot be read");
                 }
             };
+            self.pace.rest().await;
             garbage_in_a_row = if taken.is_ok() { 0 } else { garbage_in_a_row + 1 };
         }
         self.give_up("it writes lines that are no messages, and nothing else");

@@ -17,6 +17,7 @@ mod connection;
 mod environment;
 mod error;
 mod handshake;
+mod hearing;
 mod inbound;
 mod lane;
 mod lanes;
@@ -24,6 +25,7 @@ mod legacy;
 mod levels;
 mod link;
 mod options;
+mod pace;
 mod park;
 mod part;
 mod pending;
@@ -40,7 +42,7 @@ mod tasks;
 use crate::edit;
 
 pub use error::UpstreamError;
-pub use options::{AskingOptions, ChildOptions, EraKnob};
+pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob};
 pub use part::Upstream;
 
 #[cfg(test)]

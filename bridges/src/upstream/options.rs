@@ -8,7 +8,7 @@ use std::{
 
 use bus_schema::ServerId;
 
-pub use bus_schema::upstream::EraKnob;
+pub use bus_schema::upstream::{BreakerKnob, EraKnob};
 
 /// A server that is a command line. Not `Debug`, as `env` may hold secrets.
 #[derive(Clone)]
@@ -29,6 +29,10 @@ pub struct ChildOptions {
     pub max_in_flight: u32,
     /// The longest that calls of single tools may take, by their names.
     pub tool_timeouts: HashMap<String, Duration>,
+    /// The longest that any call may take.
+    pub call_timeout: Option<Duration>,
+    /// When calls are stopped because they keep failing.
+    pub breaker: BreakerKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }

@@ -8,7 +8,7 @@ use std::{
 use bus_schema::mcp::Era;
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
-    Bus, Host, HostOptions,
+    Breaker, Bus, Directory, Host, HostOptions,
     supervise::{Part, PartError, RunningPart},
 };
 use tokio::time::timeout;
@@ -53,6 +53,8 @@ impl Upstream {
             tags: options.tags.clone(),
             max_in_flight: options.max_in_flight,
             tool_timeouts: options.tool_timeouts.clone(),
+            call_timeout: options.call_timeout,
+            breaker: Breaker::new(options.breaker),
             ..HostOptions::new(options.id.clone())
         };
         let (knob, asking) = (options.era, options.asking);
@@ -73,6 +75,8 @@ impl Upstream {
             tags: options.tags,
             max_in_flight: options.max_in_flight,
             tool_timeouts: options.tool_timeouts,
+            call_timeout: options.call_timeout,
+            breaker: Breaker::new(options.breaker),
             ..HostOptions::new(options.id)
         };
         Ok(Self::new(
@@ -109,6 +113,13 @@ impl Upstream {
             tasks,
             era: Mutex::new(None),
         }
+    }
+
+    /// The same, which finds its other replicas here.
+    #[must_use]
+    pub fn among(mut self, directory: Directory) -> Self {
+        self.host.peers = Some(directory);
+        self
     }
 
     async fn start_server(&self, stop: CancellationToken) -> Result<RunningPart, UpstreamError> {

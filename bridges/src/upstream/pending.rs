@@ -10,7 +10,7 @@ use bus_schema::{
     mcp::{Era, method},
     rpc::Message,
 };
-use runtime::Outcome;
+use runtime::{Outcome, Verdict};
 
 use super::{
     answer,
@@ -84,13 +84,13 @@ pub(super) struct Made {
 /// What has come while nobody waited.
 enum Early {
     Line(Vec<u8>),
-    Error(RpcError),
+    Error(RpcError, Verdict),
 }
 
 impl Early {
     fn outcome(&self, asked: &Asked, era: Era) -> Outcome {
         match self {
-            Self::Error(error) => Outcome::error(Some(&asked.id), error),
+            Self::Error(error, verdict) => Outcome::error(Some(&asked.id), error).saying(*verdict),
             Self::Line(line) => match Message::parse(line) {
                 Ok(message) => answer::for_caller(line, &message, asked, era),
                 Err(error) => Outcome::error(Some(&asked.id), &error),
@@ -198,6 +198,7 @@ impl Entry {
             return self.outbox.put_answer(Outcome {
                 code: None,
                 body: line.to_vec().into(),
+                verdict: Verdict::Answered,
             });
         };
         match &mut *call.waiting() {
@@ -208,14 +209,24 @@ impl Entry {
         }
     }
 
-    /// Answers with an error of this side.
+    /// Answers with an error of this side, as the server could not be asked, was lost, or answered nothing that can be used.
     pub(super) fn fail(&self, error: &RpcError) {
+        self.refuse(error, Verdict::Failed);
+    }
+
+    /// Answers with an error of this side that says this of the server.
+    pub(super) fn refuse(&self, error: &RpcError, verdict: Verdict) {
         let Origin::Bus(call) = &self.from else {
-            return self.outbox.put_answer(Outcome::error(None, error));
+            return self
+                .outbox
+                .put_answer(Outcome::error(None, error).saying(verdict));
         };
         match &mut *call.waiting() {
-            Waiting::Caller(asked) => self.outbox.put_answer(Outcome::error(Some(&asked.id), error)),
-            Waiting::Nobody(early) => *early = Some(Early::Error(error.clone())),
+            Waiting::Caller(asked) => {
+                let outcome = Outcome::error(Some(&asked.id), error).saying(verdict);
+                self.outbox.put_answer(outcome);
+            }
+            Waiting::Nobody(early) => *early = Some(Early::Error(error.clone(), verdict)),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::{collections::VecDeque, convert::Infallible, future::pending, time::Duration};
 
-use runtime::HostHealth;
+use runtime::{HostHealth, host::Source};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::connection::Connector;
@@ -25,7 +25,8 @@ pub(super) async fn watch(connector: &dyn Connector, health: HostHealth) -> Infa
     loop {
         ticks.tick().await;
         let answer = connector.ask_health().await;
-        health.set(judge.hear(answer, Instant::now())).await;
+        let trouble = judge.hear(answer, Instant::now());
+        health.set(Source::Page, trouble).await;
     }
 }
 

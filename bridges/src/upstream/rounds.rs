@@ -23,7 +23,7 @@ use super::{
     edit::Members,
     park::{self, Found, Parked, Ticket},
     request::{Asked, Reading},
-    server::{Begun, UpstreamServer},
+    server::{Begun, NotBegun, UpstreamServer},
 };
 
 /// How long further questions of the server are waited for, so that those that come together are asked together.
@@ -112,7 +112,7 @@ impl UpstreamServer {
         reading: &Reading<'_>,
         asked: Asked,
         request: &Request,
-    ) -> Result<Begun, RpcError> {
+    ) -> Result<Begun, NotBegun> {
         let state = reading.request_state().and_then(meta::as_text);
         let state = state.ok_or_else(|| park::gone(self.id()))?;
         let answers = reading.input_responses().map_or("{}", RawValue::get);
@@ -123,15 +123,15 @@ impl UpstreamServer {
         match self.parks.take(&state, ticket, &answers)? {
             Found::Open(mut call, answers) => {
                 debug!(server.id = %self.id(), "a caller is back with its input");
-                call.come_back(asked, answers).await?;
-                Ok(Begun::Call(*call))
+                call.come_back(asked, answers).await.map_err(NotBegun::untaken)?;
+                Ok(Begun::Call(call))
             }
             Found::Again(ticket) => {
                 let first = reading.first_round();
                 let reading = Reading::of(&first)?;
                 self.call(&reading, asked, request, Some(ticket))
                     .await
-                    .map(Begun::Call)
+                    .map(|call| Begun::Call(Box::new(call)))
             }
             Found::StillAgain(ticket, requests) => {
                 Ok(Begun::Done(self.ask_for_pages(&asked.id, &ticket, requests)))

@@ -44,7 +44,8 @@ impl Binding {
     /// `asked` is everything of the request that its retry must repeat, in one spelling.
     pub(super) fn new(principal: &Principal, server: &str, method: &str, asked: &str) -> Self {
         let mut all = digest::Context::new(&digest::SHA256);
-        for piece in [&principal.tenant, &principal.subject, server, method, asked] {
+        let who = principal.identity().pieces();
+        for piece in who.into_iter().chain([server, method, asked]) {
             // The lengths keep two texts from running into each other.
             all.update(&(piece.len() as u64).to_be_bytes());
             all.update(piece.as_bytes());
@@ -121,16 +122,8 @@ impl Sealer {
 mod tests {
     use super::*;
 
-    fn principal(tenant: &str, subject: &str) -> Principal {
-        Principal {
-            subject: subject.to_owned(),
-            tenant: tenant.to_owned(),
-            client: None,
-        }
-    }
-
     fn binding(tenant: &str, subject: &str, method: &str, asked: &str) -> Binding {
-        Binding::new(&principal(tenant, subject), "s", method, asked)
+        Binding::new(&Principal::new(subject, tenant), "s", method, asked)
     }
 
     #[test]
@@ -145,6 +138,10 @@ mod tests {
         let own = binding("t", "ann", "tools/call", "{}");
         let sealed = sealer.seal(token, &own);
         assert_eq!(sealer.open(&sealed, &own), Some(token));
+        let elsewhere = Principal {
+            issuer: Some("https://id.example".to_owned()),
+            ..Principal::new("ann", "t")
+        };
         assert_ne!(sealed, sealer.seal(token, &own), "each has its own nonce");
         for other in [
             binding("t", "bob", "tools/call", "{}"),
@@ -152,7 +149,8 @@ mod tests {
             binding("ta", "nn", "tools/call", "{}"),
             binding("t", "ann", "prompts/get", "{}"),
             binding("t", "ann", "tools/call", r#"{"a":1}"#),
-            Binding::new(&principal("t", "ann"), "other", "tools/call", "{}"),
+            Binding::new(&Principal::new("ann", "t"), "other", "tools/call", "{}"),
+            Binding::new(&elsewhere, "s", "tools/call", "{}"),
         ] {
             assert_eq!(sealer.open(&sealed, &other), None, "{other:?}");
         }

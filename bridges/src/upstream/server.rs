@@ -15,7 +15,8 @@ use bus_schema::{
     mcp::{Era, meta, method},
 };
 use futures::{FutureExt as _, future::BoxFuture};
-use runtime::{McpServer, Outcome, Parts};
+use runtime::{McpServer, Outcome, Parts, Verdict};
+use serde_json::json;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,9 +26,11 @@ use super::{
     call::Call,
     capabilities::Declared,
     connection::Session,
+    handshake::own_meta,
     lanes::{Lanes, Manner, Owner, Turn, Wanted},
     link::Link,
     park::{self, Parks, Ticket},
+    pending::Origin,
     request::{Asked, Reading},
     seal::Binding,
     subscriptions::Subscriptions,
@@ -48,8 +51,25 @@ pub(super) struct UpstreamServer {
 
 /// What has become of a message.
 pub(super) enum Begun {
-    Call(Call),
+    Call(Box<Call>),
     Done(Outcome),
+}
+
+/// Why a message has not become anything, and what that says of the server.
+pub(super) struct NotBegun(RpcError, Verdict);
+
+impl From<RpcError> for NotBegun {
+    /// It is the caller who is told what is wrong.
+    fn from(error: RpcError) -> Self {
+        Self(error, Verdict::Unasked)
+    }
+}
+
+impl NotBegun {
+    /// The server does not take it.
+    pub(super) fn untaken(error: RpcError) -> Self {
+        Self(error, Verdict::Failed)
+    }
 }
 
 impl UpstreamServer {
@@ -86,6 +106,7 @@ impl UpstreamServer {
             never = self.tasks.sweep() => never,
             never = self.tasks.look_after() => never,
             never = self.subscriptions.keep() => never,
+            never = self.lanes.hearing.pass_on(&self.link) => never,
         }
     }
 
@@ -96,33 +117,33 @@ impl UpstreamServer {
                 self.begin(&reading, &request).await,
                 reading.id().map(str::to_owned),
             ),
-            Err(error) => return Outcome::error_for(&body, &error),
+            Err(error) => return Outcome::error_for(&body, &error).saying(Verdict::Unasked),
         };
         // The server has its copy; a call may last for long.
         drop((body, request));
         match begun {
             Ok(Begun::Call(call)) => tokio::select! {
-                outcome = self.run(call, &parts) => outcome,
+                outcome = self.run(*call, &parts) => outcome,
                 () = self.over.cancelled() => {
                     let error = RpcError::internal(format!("server `{}` has ended", self.id()));
-                    Outcome::error(id.as_deref(), &error)
+                    Outcome::error(id.as_deref(), &error).saying(Verdict::Failed)
                 }
             },
-            Ok(Begun::Done(outcome)) => outcome,
-            Err(error) => Outcome::error(id.as_deref(), &error),
+            Ok(Begun::Done(outcome)) => outcome.saying(Verdict::Unasked),
+            Err(NotBegun(error, verdict)) => Outcome::error(id.as_deref(), &error).saying(verdict),
         }
     }
 
-    async fn begin(&self, reading: &Reading<'_>, request: &Request) -> Result<Begun, RpcError> {
+    async fn begin(&self, reading: &Reading<'_>, request: &Request) -> Result<Begun, NotBegun> {
         let Some(id) = reading.id() else {
-            return self.tell(reading, request).await;
+            return Ok(self.tell(reading, request).await?);
         };
         if let (method::DISCOVER, Some(discovered)) = (reading.method(), &self.session.discovered) {
             return Ok(Begun::Done(Outcome::result(id, discovered.as_bytes())));
         }
         let asked = reading.asked();
         if self.session.offers.tasks && method::TASKS.contains(&reading.method()) {
-            return self.about_task(reading, &asked, request).await.map(Begun::Done);
+            return Ok(Begun::Done(self.about_task(reading, &asked, request).await?));
         }
         reading.check(self.era(), &asked.declared)?;
         let is_retry = reading.request_state().is_some() || reading.input_responses().is_some();
@@ -130,20 +151,23 @@ impl UpstreamServer {
             // The state is the server's own, unless it can only be meant for another.
             let state = reading.request_state().and_then(meta::as_text);
             if state.is_some_and(|state| RoutedState::parse(&state).is_some()) {
-                return Err(park::gone(self.id()));
+                return Err(park::gone(self.id()).into());
             }
             let trace = request.trace.as_ref();
             return self
                 .link
                 .begin(reading, asked, Era::Modern, trace)
                 .await
-                .map(Begun::Call);
+                .map(|call| Begun::Call(Box::new(call)))
+                .map_err(NotBegun::untaken);
         }
         if is_retry && method::ASKING.contains(&reading.method()) {
             return self.resume(reading, asked, request).await;
         }
         let ticket = self.ticket(reading, &asked.declared, request);
-        self.call(reading, asked, request, ticket).await.map(Begun::Call)
+        self.call(reading, asked, request, ticket)
+            .await
+            .map(|call| Begun::Call(Box::new(call)))
     }
 
     /// Makes a call of a legacy server, on the conversation that its caller needs.
@@ -153,7 +177,7 @@ impl UpstreamServer {
         mut asked: Asked,
         request: &Request,
         ticket: Option<Ticket>,
-    ) -> Result<Call, RpcError> {
+    ) -> Result<Call, NotBegun> {
         let manner = if ticket.is_some() {
             Manner::Alone
         } else {
@@ -163,10 +187,11 @@ impl UpstreamServer {
         let link = turn.as_ref().map_or(&self.link, |turn| &turn.link);
         let as_task = self.as_task(link, reading, &mut asked).await;
         let trace = request.trace.as_ref();
-        let mut call = match &as_task {
-            Some(body) => link.begin(&Reading::of(body)?, asked, Era::Legacy, trace).await?,
-            None => link.begin(reading, asked, Era::Legacy, trace).await?,
+        let begun = match &as_task {
+            Some(body) => link.begin(&Reading::of(body)?, asked, Era::Legacy, trace).await,
+            None => link.begin(reading, asked, Era::Legacy, trace).await,
         };
+        let mut call = begun.map_err(NotBegun::untaken)?;
         call.turn = turn;
         call.ticket = ticket;
         call.owner = as_task.map(|_| Owner::of(&request.principal));
@@ -220,6 +245,25 @@ impl UpstreamServer {
             .await
     }
 
+    /// Asks the server something that every one can answer; an error is an answer.
+    async fn ask_whether_there(&self) -> Result<(), String> {
+        let version = self.session.version;
+        let asked = match version.era() {
+            Era::Legacy => {
+                self.link
+                    .ask_for_line(Origin::Room, method::PING, &json!({}))
+                    .await
+            }
+            Era::Modern => {
+                let params = json!({ "_meta": own_meta(version) });
+                self.link
+                    .ask_for_line(Origin::Room, method::DISCOVER, &params)
+                    .await
+            }
+        };
+        asked.map(|_| ()).map_err(|error| error.message)
+    }
+
     /// Hands on a notification. What the protocol itself defines is about the caller's own session, and stays.
     async fn tell(&self, reading: &Reading<'_>, request: &Request) -> Result<Begun, RpcError> {
         if !method::NOTIFICATIONS.contains(&reading.method()) {
@@ -239,6 +283,10 @@ impl McpServer for UpstreamServer {
         self.answer(request, parts).boxed()
     }
 
+    fn probe(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>> {
+        async move { self.ask_whether_there().await }.boxed()
+    }
+
     fn list_changes(&self) -> Option<watch::Receiver<u64>> {
         Some(self.link.list_changes.subscribe())
     }
@@ -248,7 +296,16 @@ impl McpServer for UpstreamServer {
     }
 
     fn watch(self: Arc<Self>, uris: BTreeSet<String>) -> BoxFuture<'static, BTreeSet<String>> {
-        async move { self.subscriptions.watch(uris).await }.boxed()
+        async move {
+            let honoured = self.subscriptions.watch(uris).await;
+            self.lanes.hearing.watch(honoured.clone()).await;
+            honoured
+        }
+        .boxed()
+    }
+
+    fn private_changes(&self) -> [u64; 3] {
+        self.lanes.hearing.list_changes()
     }
 
     fn refusals(&self) -> BTreeMap<String, RpcError> {

@@ -92,6 +92,13 @@ impl RpcError {
         Self::new(MISSING_CAPABILITY, message).with_data(data)
     }
 
+    /// The caller was not allowed to do this; it may come again with all these scopes.
+    #[must_use]
+    pub fn insufficient_scope(scopes: &[String]) -> Self {
+        Self::invalid_request(format!("this needs the scope `{}`", scopes.join(" ")))
+            .with_data(json!({ "reason": "insufficient_scope", "scopes": scopes }))
+    }
+
     /// There is no such method.
     #[must_use]
     pub fn method_not_found(method: &str) -> Self {

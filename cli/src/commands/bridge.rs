@@ -22,7 +22,7 @@ pub(crate) async fn run(mut config: Config, bridge: args::Bridge) -> anyhow::Res
     config.listen = bridge.http.listen.unwrap_or(config.listen);
     let endpoint = match &bridge.server {
         Some(server) => Endpoint::Server(server.parse::<ServerId>()?),
-        None => Endpoint::All,
+        None => config.endpoint.clone(),
     };
     let mut stop = Stop::listen()?;
     // It hosts nothing, as the command line does, and ends with its client: the others need not fear for their calls then.

@@ -55,3 +55,12 @@ pub(super) fn short(text: &str, limit: usize) -> String {
     let kept: String = first.chars().take(limit.saturating_sub(1)).collect();
     format!("{kept}…")
 }
+
+/// Says beside what is printed that something is not as it should be.
+#[expect(
+    clippy::print_stderr,
+    reason = "it is for people, and no part of what programs read"
+)]
+pub(super) fn warn(text: &str) {
+    eprintln!("warning: {text}");
+}

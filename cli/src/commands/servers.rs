@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use bus_schema::subject::CallerClass;
 
-use super::output;
+use super::{import, output};
 use crate::{
     args::{self, ServersCommand},
     config::Config,
@@ -21,6 +21,11 @@ pub(crate) async fn run(config: Config, servers: args::Servers) -> anyhow::Resul
         None => list::run(&mut node, &config, servers.ask).await,
         Some(ServersCommand::Add(add)) => add::run(&node, &config, *add).await,
         Some(ServersCommand::Remove(named)) => show::remove(&node, &named).await,
+        Some(ServersCommand::Import(import)) => {
+            let done = import::run(&mut node, &config, *import).await;
+            node.stop().await;
+            return done;
+        }
         Some(ServersCommand::Show(named)) => show::run(&mut node, &config, &named).await,
     };
     node.stop().await;

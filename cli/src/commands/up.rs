@@ -102,6 +102,7 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
     Ok(json!({
         "joins": joins,
         "http": base,
+        "authentication": config.is_authenticated(),
         "mcp": format!("{base}/mcp"),
         "websocket": format!("{}/ws", base.replacen("http", "ws", 1)),
         "nats": node.bus().url(),
@@ -113,6 +114,11 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
 fn banner(ready: &Value) {
     let text = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
     output::line(&format!("\nTrunkline {} is up\n", env!("CARGO_PKG_VERSION")));
+    if ready["authentication"] == false {
+        output::line(
+            "  AUTHENTICATION IS OFF: every program on this machine can call every tool; see docs/security.md\n",
+        );
+    }
     output::line(&format!("  MCP, all servers   {}", text("mcp")));
     output::line(&format!("  WebSocket          {}", text("websocket")));
     output::line(&format!(
@@ -141,7 +147,12 @@ fn banner(ready: &Value) {
         .collect();
     output::table(&["  SERVER", "STATUS", "TOOLS", "URL"], &rows);
     output::line("\nTry it:\n");
-    output::line(&format!("  curl -s {} \\", text("mcp")));
+    let token = if ready["authentication"] == true {
+        " -H \"Authorization: Bearer $TOKEN\""
+    } else {
+        ""
+    };
+    output::line(&format!("  curl -s {}{token} \\", text("mcp")));
     output::line(
         "    -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \\",
     );

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::upstream::{
-    AskingOptions, ChildOptions, EraKnob,
+    AskingOptions, BreakerKnob, ChildOptions, EraKnob,
     remote::{Bearer, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob},
 };
 use bus_schema::ServerId;
@@ -57,6 +57,11 @@ pub struct ServerLine {
     /// How many calls it takes at once.
     #[serde(default = "default_max_in_flight")]
     pub max_in_flight: u32,
+    /// The longest that any call may take.
+    pub call_timeout_secs: Option<u64>,
+    /// When calls to it are stopped because they keep failing.
+    #[serde(default)]
+    pub breaker: BreakerKnob,
     /// How long a call waits for input that its caller was asked for.
     pub input_ttl_secs: Option<u64>,
     /// How many connections it may have for callers that can be asked for input, beside the one that all others share; for a
@@ -99,6 +104,8 @@ impl ServerLine {
                 tags: self.tags.clone(),
                 max_in_flight: self.max_in_flight,
                 tool_timeouts,
+                call_timeout: self.call_timeout(),
+                breaker: self.breaker,
                 asking: self.asking(),
             }));
         };
@@ -130,6 +137,8 @@ impl ServerLine {
             tags: self.tags.clone(),
             max_in_flight: self.max_in_flight,
             tool_timeouts: HashMap::new(),
+            call_timeout: self.call_timeout(),
+            breaker: self.breaker,
             asking: self.asking(),
         }
     }
@@ -150,6 +159,24 @@ impl ServerLine {
             max_children: self.max_children.unwrap_or(usual.max_children),
             idle: self.idle_secs.map_or(usual.idle, Duration::from_secs),
         }
+    }
+
+    fn call_timeout(&self) -> Option<Duration> {
+        self.call_timeout_secs.map(Duration::from_secs)
+    }
+
+    fn check_isolation(&self) -> anyhow::Result<()> {
+        let id = &self.id;
+        if let Some(secs) = self
+            .call_timeout_secs
+            .filter(|secs| !(1..=LONGEST_INPUT_SECS).contains(secs))
+        {
+            bail!("server `{id}` has call_timeout_secs = {secs}; use 1 to {LONGEST_INPUT_SECS} (a day)");
+        }
+        if let Err(why) = self.breaker.check() {
+            bail!("the breaker of server `{id}` {why}");
+        }
+        Ok(())
     }
 
     fn check_asking(&self) -> anyhow::Result<()> {
@@ -180,6 +207,7 @@ impl ServerLine {
             bail!("server `{id}` has max_in_flight = 0; use 1 or more");
         }
         self.check_asking()?;
+        self.check_isolation()?;
         match (&self.command, &self.url) {
             (Some(_), Some(_)) => bail!("server `{id}` has both a command and a url; keep one"),
             (None, None) => bail!(
@@ -301,6 +329,31 @@ mod tests {
         ] {
             expect_refusal(text, words);
         }
+    }
+
+    #[test]
+    fn when_a_server_is_left_alone_can_be_said_within_reason() {
+        for (text, words) in [
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ncall_timeout_secs = 0",
+                ["server `a`", "call_timeout_secs = 0", "1 to 86400"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nbreaker = { failures = 3, open_secs = 0 }",
+                ["server `a`", "open_secs = 0", "1 to 3600"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nbreaker = { errors = 3 }",
+                ["line 4", "errors", "`failures`"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+        let text =
+            "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\ncall_timeout_secs = 7\nbreaker = { failures = 0 }";
+        let line = &load(text).expect("loads").servers[0];
+        assert_eq!(line.call_timeout(), Some(Duration::from_secs(7)));
+        assert_eq!((line.breaker.failures, line.breaker.open_secs), (0, 10));
     }
 
     #[test]

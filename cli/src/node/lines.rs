@@ -46,6 +46,10 @@ impl Node {
             stopping.extend(kept.map(|at| self.servers.swap_remove(at).stop()));
             changed.push(id.to_string());
         }
+        if let Some(front) = self.front.as_ref().filter(|_| old.virtuals != new.virtuals) {
+            front.virtuals().configure(new.virtuals.clone());
+            changed.push("virtual servers".to_owned());
+        }
         join_all(stopping).await;
         for part in starting {
             self.start(part).await;

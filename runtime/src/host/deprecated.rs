@@ -46,7 +46,7 @@ pub(super) fn mark(meta: &RawValue) -> Option<Mark> {
 }
 
 /// Whether a tool is marked.
-pub(super) fn is_marked(tool: &Value) -> bool {
+pub(crate) fn is_marked(tool: &Value) -> bool {
     let mark = tool.get("_meta").and_then(|meta| meta.get(KEY));
     mark.is_some_and(|mark| !matches!(mark, Value::Null | Value::Bool(false)))
 }

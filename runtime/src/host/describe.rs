@@ -162,11 +162,22 @@ impl Lists {
             }
         }
         let [tools, prompts, resources, templates] = digests;
-        let digests = ListDigests {
+        let mut digests = [
             tools,
             prompts,
             // A server that has the one has the other.
-            resources: resources + &templates,
+            resources + &templates,
+        ];
+        for (digest, changes) in digests.iter_mut().zip(server.private_changes()) {
+            if changes > 0 && !digest.is_empty() {
+                *digest += &format!("-{changes}");
+            }
+        }
+        let [tools, prompts, resources] = digests;
+        let digests = ListDigests {
+            tools,
+            prompts,
+            resources,
         };
         Ok(Self {
             digests,
@@ -263,11 +274,7 @@ async fn ask(
     cursor: Option<&str>,
 ) -> Result<(Value, Bytes), HostError> {
     let wrong = |why: String| HostError::Description { method: called, why };
-    let principal = Principal {
-        subject: "host".to_owned(),
-        tenant: options.tenant.clone(),
-        client: None,
-    };
+    let principal = Principal::new("host", &options.tenant);
     let question = Question {
         method: called,
         cursor,

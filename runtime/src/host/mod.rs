@@ -1,13 +1,17 @@
 //! Serves one MCP server on the bus.
 //!
 //! A host takes calls from its queue group, runs a bounded number of them at once, and answers "busy" beyond. Each call gets its
-//! notifications and its one answer in order, a deadline, heartbeats, and a handler that is dropped when nobody waits any more.
+//! notifications and its one answer in order, a deadline, heartbeats, and a handler that is dropped when nobody waits any more. A server
+//! whose calls keep failing is left alone for a while.
 //! The host reads eagerly and never waits inside its loop, so that it can say "busy" at any time.
 
+mod admission;
+mod breaker;
 mod deprecated;
 mod describe;
 mod frames;
 mod guard;
+mod health;
 mod listen;
 mod run;
 mod server;
@@ -17,9 +21,11 @@ mod work;
 
 use std::time::Duration;
 
-pub(crate) use deprecated::KEY as DEPRECATED_KEY;
-pub use run::{Host, HostHealth};
-pub use server::{HostOptions, McpServer, Outcome, Parts, Visibility};
+pub use breaker::Breaker;
+pub(crate) use deprecated::{KEY as DEPRECATED_KEY, is_marked};
+pub use health::{HostHealth, Source};
+pub use run::Host;
+pub use server::{HostOptions, McpServer, Outcome, Parts, Verdict, Visibility};
 pub(crate) use services::CARD_KEY;
 #[cfg(feature = "testing")]
 pub(crate) use tool_list::edit as edit_tool_list;

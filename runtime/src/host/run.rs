@@ -14,7 +14,7 @@ use bus_schema::{
     mcp::method,
     subject::{self, EventKind, InstanceVerb, Subject},
 };
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, watch},
@@ -24,14 +24,17 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use super::{
-    HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility, deprecated,
+    Breaker, HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
+    admission::Via,
+    deprecated,
     describe::{Description, bare_card, describe},
     guard::{self, Guard},
+    health::{HostHealth, Source, Troubles},
     listen::Listeners,
     services::{self, Questions},
     work::{CallKey, Work},
 };
-use crate::{bus::Bus, watch::WatchedUntil};
+use crate::{bus::Bus, supervise::RunningPart, watch::WatchedUntil};
 
 /// How many cancellations that came before their call are remembered.
 const EARLY_CANCELS: usize = 64;
@@ -59,8 +62,8 @@ pub(super) struct Shared {
     pub(super) running: TaskTracker,
     /// What the server said of itself last. Held only to read or replace it.
     description: Mutex<Description>,
-    /// Why the server should not be used now. Held only to read or replace it.
-    trouble: Mutex<Option<String>>,
+    /// Why the server should not be used now. Held only to read or change it.
+    pub(super) troubles: Mutex<Troubles>,
     /// Calls to deprecated tools, as the log tells of them.
     deprecated_calls: deprecated::Calls,
     /// Who wants to hear of changed resources.
@@ -109,6 +112,9 @@ impl Host {
             }
         };
         let subscriptions = subscribe(&bus, &options).await?;
+        let mut troubles = Troubles::default();
+        // A host that has just started may be of a server that fails.
+        troubles.set(Source::Calls, options.breaker.as_ref().and_then(Breaker::trouble));
         let shared = Arc::new(Shared {
             slots: Arc::new(Semaphore::new(options.max_in_flight as usize)),
             large_bodies: Arc::new(Semaphore::new((LARGE_BODIES_BYTES / 1024) as usize)),
@@ -116,7 +122,7 @@ impl Host {
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
             description: Mutex::new(description),
-            trouble: Mutex::default(),
+            troubles: Mutex::new(troubles),
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
             guard,
@@ -133,6 +139,7 @@ impl Host {
         shared
             .bus
             .spawn(guard::keep_described(Arc::clone(&shared), stop.clone()));
+        shared.bus.spawn(Arc::clone(&shared).keep_breaker(stop.clone()));
         let (task, stop_task) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
             task.run(subscriptions, stop_task).await;
@@ -151,10 +158,21 @@ impl Host {
         self.shared.card()
     }
 
+    /// Serves until it is told to stop, and then leaves in order.
+    #[must_use]
+    pub fn serve_until(self, stop: CancellationToken) -> RunningPart {
+        async move {
+            stop.cancelled().await;
+            self.stop().await;
+            Ok(())
+        }
+        .boxed()
+    }
+
     /// By which the server's health is told while it is served.
     #[must_use]
     pub fn health(&self) -> HostHealth {
-        HostHealth(Arc::clone(&self.shared))
+        HostHealth::of(&self.shared)
     }
 
     /// Takes the server off the bus: new calls go elsewhere at once, running ones get their time to finish.
@@ -162,27 +180,6 @@ impl Host {
         self.stop.cancel();
         let _ = self.finished.wait_for(|finished| *finished).await;
         info!(server.id = %self.shared.options.id, "server has left the bus");
-    }
-}
-
-/// Tells the bus how a hosted server is.
-#[derive(Clone)]
-pub struct HostHealth(Arc<Shared>);
-
-impl HostHealth {
-    /// Says why the server should not be used now, or that it is well again.
-    pub async fn set(&self, trouble: Option<String>) {
-        let changed = {
-            let mut known = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::replace(&mut *known, trouble.clone()) != trouble
-        };
-        if changed && !self.0.draining.is_cancelled() {
-            match &trouble {
-                Some(why) => warn!(server.id = %self.0.options.id, why, "server is in trouble"),
-                None => info!(server.id = %self.0.options.id, "server is well again"),
-            }
-            self.0.announce(EventKind::Up).await;
-        }
     }
 }
 
@@ -195,11 +192,8 @@ impl Drop for Host {
 impl Shared {
     pub(super) fn card(&self) -> ServerCard {
         let mut card = self.description().card.clone();
-        card.trouble = self
-            .trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let troubles = self.troubles.lock().unwrap_or_else(PoisonError::into_inner);
+        card.trouble = troubles.all();
         card
     }
 
@@ -236,10 +230,10 @@ impl Shared {
             tokio::select! {
                 () = stop.cancelled(), if !draining => drain_limit = Some(self.begin_drain(&mut subs).await),
                 message = subs.calls.next() => match message {
-                    Some(message) => self.take_call(message, &early_cancels),
+                    Some(message) => self.take_call(&message, &early_cancels, Via::Group),
                     None => break,
                 },
-                Some(message) = subs.words.next() => self.take_word(message, &early_cancels),
+                Some(message) = subs.words.next() => self.take_word(&message, &early_cancels),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
                 Some(_) = subs.watch.next() => self.watched.extend(),
                 Some(message) = subs.questions.next(), if !draining => services::answer(&self, &message).await,
@@ -276,7 +270,7 @@ impl Shared {
             let mut none = VecDeque::new();
             loop {
                 tokio::select! {
-                    Some(message) = subs.words.next() => self.take_word(message, &none),
+                    Some(message) = subs.words.next() => self.take_word(&message, &none),
                     Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut none),
                     else => std::future::pending::<()>().await,
                 }
@@ -306,7 +300,7 @@ impl Shared {
         self.announce(EventKind::Left).await;
     }
 
-    fn take_call(self: &Arc<Self>, message: Message, early_cancels: &VecDeque<CallKey>) {
+    fn take_call(self: &Arc<Self>, message: &Message, early_cancels: &VecDeque<CallKey>, via: Via) {
         // A responder publishes wherever the request says: only the inbox of a known class of caller will do.
         if !message.reply.as_deref().is_some_and(subject::is_inbox) {
             warn!(server.id = %self.options.id, reply = ?message.reply, "refused a request whose reply subject is no caller's inbox");
@@ -320,15 +314,15 @@ impl Shared {
         let codec = content_type.map_or(Ok(ContentType::MessagePack), |value| {
             ContentType::parse(value.as_str())
         });
-        Work::begin(self, message, codec.unwrap_or_default(), early_cancels);
+        Work::begin(self, message, codec.unwrap_or_default(), early_cancels, via);
     }
 
-    fn take_word(self: &Arc<Self>, message: Message, early_cancels: &VecDeque<CallKey>) {
+    fn take_word(self: &Arc<Self>, message: &Message, early_cancels: &VecDeque<CallKey>) {
         let verb = match Subject::parse(&message.subject) {
             Ok(Subject::Instance {
                 verb: InstanceVerb::Call,
                 ..
-            }) => return self.take_call(message, early_cancels),
+            }) => return self.take_call(message, early_cancels, Via::Instance),
             Ok(Subject::Instance { verb, .. }) => verb,
             // Only the broker's own answer to a heartbeat counts; anybody may write to the subject.
             Ok(Subject::Gone { caller, call, .. }) if message.status == Some(StatusCode::NO_RESPONDERS) => {
@@ -425,6 +419,10 @@ impl Shared {
     /// How long a call may take: no longer than its caller waits, than any call may take, and than calls of its tool may.
     pub(super) fn call_budget(&self, request: &Request) -> Duration {
         let any = Duration::from_millis(request.timeout_ms).min(self.options.max_call_time);
+        if request.method == method::LISTEN {
+            return any;
+        }
+        let any = self.options.call_timeout.map_or(any, |timeout| timeout.min(any));
         self.tool_timeout(&request.method, request.name.as_deref())
             .map_or(any, |timeout| timeout.min(any))
     }

@@ -11,6 +11,9 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{broadcast, mpsc, watch};
 
+use super::breaker::Breaker;
+use crate::directory::Directory;
+
 /// An MCP server that a host can serve. It speaks the modern era and keeps no state between calls that a replica would miss.
 pub trait McpServer: Send + Sync + 'static {
     /// Handles one request. The body of the request is a JSON-RPC request; the outcome's is the response with its id. It may also
@@ -19,9 +22,20 @@ pub trait McpServer: Send + Sync + 'static {
     /// The future is dropped when the caller cancels, is gone, or its deadline passes.
     fn handle(self: Arc<Self>, request: Request, parts: Parts) -> BoxFuture<'static, Outcome>;
 
+    /// Says whether it is there, when its calls have failed. Where nothing but calls can tell, it says yes.
+    fn probe(self: Arc<Self>) -> BoxFuture<'static, Result<(), String>> {
+        std::future::ready(Ok(())).boxed()
+    }
+
     /// Counts up whenever a list of tools, prompts or resources has changed.
     fn list_changes(&self) -> Option<watch::Receiver<u64>> {
         None
+    }
+
+    /// How often its lists of tools, of prompts and of resources have changed for some callers only, so that nothing shows in what the
+    /// platform itself is told. Their digests change with it.
+    fn private_changes(&self) -> [u64; 3] {
+        [0; 3]
     }
 
     /// Tells of each resource that has changed, by its URI.
@@ -62,6 +76,12 @@ pub struct HostOptions {
     /// The longest that calls of single tools may take, by their names; a tool may also say so itself, by `_meta` key
     /// `io.trunkline/timeoutMs`.
     pub tool_timeouts: HashMap<String, Duration>,
+    /// The longest that a call of this server may take, if that is less. Who listens for changes is no caller in this sense.
+    pub call_timeout: Option<Duration>,
+    /// What stops calls to it when they keep failing.
+    pub breaker: Option<Breaker>,
+    /// Where its other replicas are found, to hand them the calls that cannot go to this one.
+    pub peers: Option<Directory>,
     /// How long running calls may go on when the host stops.
     pub drain_time: Duration,
     /// Who finds it.
@@ -88,6 +108,9 @@ impl HostOptions {
             max_in_flight: 256,
             max_call_time: Duration::from_secs(24 * 60 * 60),
             tool_timeouts: HashMap::new(),
+            call_timeout: None,
+            breaker: None,
+            peers: None,
             drain_time: Duration::from_secs(30),
             visibility: Visibility::Announced,
         }
@@ -101,6 +124,22 @@ pub struct Outcome {
     pub code: Option<i64>,
     /// The JSON-RPC response.
     pub body: Bytes,
+    /// What it says of the server.
+    pub verdict: Verdict,
+}
+
+/// What an answer says of the server that it should be from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verdict {
+    /// It has answered, if only with an error.
+    #[default]
+    Answered,
+    /// It was asked nothing.
+    Unasked,
+    /// It could not be asked, was lost, or answered nothing that can be used.
+    Failed,
+    /// It did not answer in its time.
+    Late,
 }
 
 impl Outcome {
@@ -110,6 +149,7 @@ impl Outcome {
         Self {
             code: None,
             body: rpc::result_response(id, result).into(),
+            verdict: Verdict::Answered,
         }
     }
 
@@ -119,6 +159,7 @@ impl Outcome {
         Self {
             code: None,
             body: Bytes::new(),
+            verdict: Verdict::Unasked,
         }
     }
 
@@ -128,7 +169,14 @@ impl Outcome {
         Self {
             code: Some(error.code),
             body: rpc::error_response(id, error).into(),
+            verdict: Verdict::Answered,
         }
+    }
+
+    /// The same, which says something else of the server.
+    #[must_use]
+    pub fn saying(self, verdict: Verdict) -> Self {
+        Self { verdict, ..self }
     }
 
     /// An error for the request that this body holds.

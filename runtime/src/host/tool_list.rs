@@ -122,6 +122,7 @@ fn described(raw: &RawValue, tool: &Tool<'_>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::Verdict;
 
     fn edit_text(list: &str) -> (String, Vec<String>) {
         let mut out = Vec::new();
@@ -129,6 +130,7 @@ mod tests {
         let outcome = Outcome {
             code: None,
             body: body.into(),
+            verdict: Verdict::Answered,
         };
         let edited = edit(outcome, |name, why| out.push(format!("{name}: {why}")));
         let text = String::from_utf8(edited.body.to_vec()).unwrap();

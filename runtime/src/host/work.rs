@@ -11,7 +11,7 @@ use bus_schema::{
 use bytes::Bytes;
 use futures::FutureExt as _;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
@@ -19,10 +19,11 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 
 use super::{
     ACCEPT_AFTER, HEARTBEAT,
+    admission::{self, Admission, Limit, Permits, Via},
     frames::{Credit, Frames, Pulse},
     guard, listen,
     run::Shared,
-    server::{Outcome, Parts},
+    server::{Outcome, Parts, Verdict},
     tool_list,
 };
 use crate::{
@@ -58,11 +59,12 @@ impl Work {
     /// Takes a request from the queue: runs it in a task of its own, or answers "busy".
     pub(super) fn begin(
         shared: &Arc<Shared>,
-        message: Message,
+        message: &Message,
         codec: ContentType,
         early: &VecDeque<CallKey>,
+        via: Via,
     ) {
-        let Some(reply) = message.reply.map(|reply| reply.to_string()) else {
+        let Some(reply) = message.reply.as_ref().map(ToString::to_string) else {
             return;
         };
         let request: Request = match codec.decode(&message.payload) {
@@ -80,6 +82,9 @@ impl Work {
             debug!("a call was cancelled before it came");
             return;
         }
+        let Some(admission) = admission::admit(shared, message, &request, via) else {
+            return;
+        };
         let frames = Frames::new(Arc::clone(shared), key.clone(), reply, codec);
         let Some(permits) = Permits::take(shared, &request) else {
             return answer_busy(shared, request, frames);
@@ -101,6 +106,7 @@ impl Work {
             work,
             frames,
             permits,
+            limit: Limit::of(shared, &request),
             tool: None,
         };
         let span = info_span!(
@@ -110,7 +116,9 @@ impl Work {
             tool.name = request.name.as_deref(),
             trace_id = request.trace.as_ref().map(bus_schema::TraceContext::trace_id)
         );
-        shared.running.spawn(running.run(request, body).instrument(span));
+        shared
+            .running
+            .spawn(running.run(request, body, admission).instrument(span));
     }
 
     /// Hands one piece of the request's body to the call.
@@ -121,37 +129,6 @@ impl Work {
             // A correct caller waits for credit; this one floods, and its body can never be whole.
             self.cancel.cancel();
         }
-    }
-}
-
-/// A running call holds its slot, and room for its body.
-struct Permits {
-    /// A listen call waits and works on nothing, so it takes none.
-    _slot: Option<OwnedSemaphorePermit>,
-    _room: Option<OwnedSemaphorePermit>,
-}
-
-impl Permits {
-    fn take(shared: &Shared, request: &Request) -> Option<Self> {
-        let slot = match request.method.as_str() {
-            method::LISTEN => None,
-            _ => Some(Arc::clone(&shared.slots).try_acquire_owned().ok()?),
-        };
-        let kib = u32::try_from(request.chunked_bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        let room = match kib {
-            0 => None,
-            // A body over the limit is refused with a clear error later; it takes no room until then.
-            _ if request.chunked_bytes > MAX_BODY_BYTES as u64 => None,
-            _ => Some(
-                Arc::clone(&shared.large_bodies)
-                    .try_acquire_many_owned(kib)
-                    .ok()?,
-            ),
-        };
-        Some(Self {
-            _slot: slot,
-            _room: room,
-        })
     }
 }
 
@@ -172,6 +149,7 @@ struct Running {
     work: Arc<Work>,
     frames: Frames,
     permits: Permits,
+    limit: Limit,
     /// The tool that is called, for whoever hears that it took too long.
     tool: Option<String>,
 }
@@ -184,12 +162,17 @@ enum End {
 }
 
 impl Running {
-    async fn run(mut self, mut request: Request, body: Option<mpsc::Receiver<Control>>) {
+    async fn run(
+        mut self,
+        mut request: Request,
+        body: Option<mpsc::Receiver<Control>>,
+        admission: Admission,
+    ) {
         let metrics = self.shared.bus.metrics().clone();
         let server = self.shared.options.id.as_str().to_owned();
         let _in_flight = metrics.in_flight(&server);
         let started = Instant::now();
-        let deadline = started + self.shared.call_budget(&request);
+        let deadline = self.limit.deadline();
         let described = watch::Described::of(&request);
         let request_bytes = request
             .body
@@ -197,7 +180,7 @@ impl Running {
             .len()
             .max(usize::try_from(request.chunked_bytes).unwrap_or(usize::MAX));
         let end = match self.receive_body(&mut request, body, deadline).await {
-            None => self.handle(request, deadline).await,
+            None => self.go(request, deadline, admission).await,
             Some(end) => end,
         };
         let (ended, code, answer_bytes) = match &end {
@@ -275,6 +258,23 @@ impl Running {
         None
     }
 
+    /// Asks the server, if it is to be asked, and notes what its answer says of it.
+    async fn go(&mut self, mut request: Request, deadline: Instant, admission: Admission) -> End {
+        if let Admission::Refused(error) = &admission {
+            return End::Answered(Outcome::error_for(&request.body.0, error));
+        }
+        // What a handler reads is what it has.
+        let millis = u64::try_from(self.limit.length().as_millis()).unwrap_or(u64::MAX);
+        request.timeout_ms = millis.max(1);
+        let end = self.handle(request, deadline).await;
+        let outcome = match &end {
+            End::Answered(outcome) => Some(outcome),
+            End::Cancelled => None,
+        };
+        admission.ended(outcome, &self.limit);
+        end
+    }
+
     /// Runs the handler: sends on what it notifies, tells the caller that it works, and drops it when nobody waits.
     async fn handle(&mut self, request: Request, deadline: Instant) -> End {
         let (parts_in, mut parts) = mpsc::channel(PARTS_AHEAD);
@@ -307,7 +307,9 @@ impl Running {
                     }
                 }
                 outcome = &mut handler => break outcome,
-                () = sleep_until(deadline) => return End::Answered(self.deadline_error(&body)),
+                () = sleep_until(deadline) => {
+                    return End::Answered(self.deadline_error(&body).saying(Verdict::Late));
+                }
                 _ = beat.tick() => if self.frames.signal(FrameKind::Accept, 0).await.is_err() {
                     return End::Cancelled;
                 },
@@ -325,6 +327,7 @@ impl Running {
                 &body,
                 &RpcError::internal("the server failed while it handled the call"),
             )
+            .saying(Verdict::Failed)
         });
         if lists_tools {
             // What is left out was told when the server described itself.
@@ -345,31 +348,33 @@ impl Running {
             .await
             .err()
             .map(|ended| match ended {
-                Unsent::Deadline => End::Answered(self.deadline_error(body)),
+                // It is the caller who has not read.
+                Unsent::Deadline => End::Answered(self.deadline_error(body).saying(Verdict::Unasked)),
                 Unsent::Gone => End::Cancelled,
             })
     }
 
     async fn answer(&mut self, outcome: Outcome, deadline: Instant) {
-        let Outcome { code, body } = outcome;
-        let answer = if body.len() > MAX_BODY_BYTES {
+        let Outcome { code, body, .. } = outcome;
+        let (code, body) = if body.len() > MAX_BODY_BYTES {
             let error = RpcError::internal(format!(
                 "the answer of {} bytes is larger than the {MAX_BODY_BYTES} bytes that one message may have; ask for less at a time",
                 body.len()
             ));
-            Outcome::error_for(&body, &error)
+            let refused = Outcome::error_for(&body, &error);
+            (refused.code, refused.body)
         } else {
-            Outcome { code, body }
+            (code, body)
         };
         let mut beat = heartbeat();
         // A caller that takes a large answer slowly has a little longer than the call itself.
         let deadline = deadline.max(Instant::now() + HEARTBEAT * 5);
-        let beating = self.frames.bytes_sent() || answer.body.len() > CHUNK_BYTES;
+        let beating = self.frames.bytes_sent() || body.len() > CHUNK_BYTES;
         let sent = self
             .send(
                 FrameKind::Final,
-                answer.code,
-                answer.body,
+                code,
+                body,
                 deadline,
                 beating.then_some(&mut beat),
             )
@@ -420,7 +425,10 @@ impl Running {
                 "tool `{tool}` of server `{server}` did not finish within its {} ms, or the call's deadline",
                 limit.as_millis()
             ),
-            None => format!("server `{server}` did not finish the call within its deadline"),
+            None => format!(
+                "server `{server}` did not finish the call within its deadline ({} ms)",
+                self.limit.length().as_millis()
+            ),
         };
         Outcome::error_for(body, &RpcError::internal(message))
     }

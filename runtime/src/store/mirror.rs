@@ -13,6 +13,8 @@ use tracing::{debug, warn};
 
 use super::{Bucket, REPLY_LIMIT, StoreError, broker};
 
+/// How long the broker may be silent while it still has something to tell.
+const QUIET: Duration = Duration::from_secs(1);
 /// How long a watch that has ended is left before it is opened again.
 const REOPEN_AFTER: Duration = Duration::from_secs(1);
 
@@ -71,8 +73,11 @@ async fn open<T: Clone + DeserializeOwned>(
         // An empty bucket tells of nothing, not even that it is empty.
         let mut left = bucket.kv.status().await.map_err(broker)?.values();
         while left > 0 {
-            let Some(entry) = watching.next().await else {
-                return Err(StoreError::Broker("the watch ended at once".into()));
+            let entry = match timeout(QUIET, watching.next()).await {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Err(StoreError::Broker("the watch ended at once".into())),
+                // What was counted has expired before it was told.
+                Err(_) => break,
             };
             let entry = entry.map_err(broker)?;
             left = entry.delta;

@@ -75,11 +75,7 @@ impl Setting {
             server: "asking".to_owned(),
             method: method::TOOLS_CALL.to_owned(),
             name: None,
-            principal: Principal {
-                subject: who.to_owned(),
-                tenant: "default".to_owned(),
-                client: None,
-            },
+            principal: Principal::new(who, "default"),
             protocol_version: ProtocolVersion::MODERN.to_string(),
             door: "test".to_owned(),
             timeout_ms: 20_000,

@@ -191,6 +191,22 @@ async fn every_method_is_answered_in_the_encoding_of_its_caller() {
 }
 
 #[tokio::test]
+async fn a_virtual_server_is_called_by_subjects_of_its_own() {
+    let file = "[[virtual]]\nid = \"v\"\nitems = [{ server = \"fixture\", tools = [\"echo\"], rename = { echo = \"say\" } }]\n";
+    let platform = Platform::start(file, &[]).await;
+    let _host = fixture::serve(platform.node.bus(), Arc::default(), |_| {}).await;
+    platform.knows("fixture").await;
+    let call = |name: &str| {
+        let params = json!({ "name": name, "arguments": { "text": "hi" } });
+        ask("v", method::TOOLS_CALL, Some(name), &params)
+    };
+    let came = plain_client(url(&platform), vec![call("say"), call("echo")]).await;
+    let last = |step: usize| came[step].last().expect("an answer").to_string();
+    assert!(last(0).contains("\"hi\""), "{came:?}");
+    assert!(last(1).contains("unknown tool `echo`"), "{came:?}");
+}
+
+#[tokio::test]
 async fn the_subject_has_to_say_what_the_message_says() {
     let probe = Arc::<Probe>::default();
     let (platform, _host) = with_fixture(Arc::clone(&probe)).await;

@@ -3,6 +3,7 @@
 mod approving;
 mod commands;
 mod fleet;
+mod losses;
 mod platform;
 mod refusals;
 mod replicas;
@@ -31,7 +32,7 @@ pub(crate) struct Cluster {
 }
 
 /// One `trunkline serve`.
-struct Replica {
+pub(crate) struct Replica {
     program: Program,
     /// Its name on the bus.
     instance: String,
@@ -82,14 +83,14 @@ impl Cluster {
     }
 
     /// Writes a configuration file that lives as long as the NATS does.
-    fn file(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str, text: &str) -> PathBuf {
         let path = self.nats.data_dir().join(name);
         std::fs::write(&path, text).expect("the file is written");
         path
     }
 
     /// Starts a replica of a server and waits until it serves.
-    async fn serve(&self, words: &[&str]) -> Replica {
+    pub(crate) async fn serve(&self, words: &[&str]) -> Replica {
         let words: Vec<_> = ["serve", "--log-json"].iter().chain(words).copied().collect();
         let mut program = self.begin(&words);
         let fields = logged(&mut program, "\"serving\"").await;

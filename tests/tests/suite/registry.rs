@@ -94,6 +94,7 @@ async fn a_server_is_registered_served_replaced_and_removed() {
     let (status, etag, told) = rest.ask_with(Method::POST, "/servers", Some(&wish), &[]).await;
     assert_eq!(status, StatusCode::CREATED, "{told}");
     assert!(told["registeredAt"].is_string() && !etag.is_empty(), "{told}");
+    assert_eq!(told["registeredBy"], "developer", "{told}");
     // The same again is no second registration; something else under the id is refused.
     let (status, again, _) = rest.ask_with(Method::POST, "/servers", Some(&wish), &[]).await;
     assert_eq!((status, again), (StatusCode::OK, etag.clone()));

@@ -304,11 +304,7 @@ async fn ask_as(platform: &Platform, who: &str, called: &str, id: &Value) -> Val
         server: SERVER.to_owned(),
         method: called.to_owned(),
         name: None,
-        principal: Principal {
-            subject: who.to_owned(),
-            tenant: "default".to_owned(),
-            client: None,
-        },
+        principal: Principal::new(who, "default"),
         protocol_version: Version::MODERN.to_string(),
         door: "test".to_owned(),
         timeout_ms: 20_000,

@@ -2,7 +2,7 @@
 //!
 //! A call runs to its end whether or not its client stays: in this era a lost connection is no cancellation.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
     http::StatusCode,
@@ -19,7 +19,7 @@ use super::{hand_over, notify, refused};
 use crate::{
     front::Caller,
     http::{
-        Door, answer,
+        Door, admission, answer,
         events::{self, Source, WRITE_BYTES},
         modern::Accepts,
     },
@@ -88,6 +88,24 @@ async fn asking(
     accepts: Accepts,
 ) -> Response {
     let messages: Vec<_> = messages.into_iter().map(Incoming::read).collect();
+    // Either all of them begin or none does: a client that comes back with more scopes sends them all again.
+    let missing: BTreeSet<String> = messages
+        .iter()
+        .flatten()
+        .filter_map(|incoming| {
+            let (front, principal) = (&door.front, &caller.principal);
+            front.authorize(principal, &caller.endpoint, incoming).err()
+        })
+        .flatten()
+        .collect();
+    if !missing.is_empty() {
+        return admission::step_up(
+            door,
+            (&caller.endpoint, admission::MCP),
+            None,
+            missing.into_iter().collect(),
+        );
+    }
     let is_answered = |read: &Result<Incoming, Refused>| match read {
         Ok(incoming) => incoming.kind == Kind::Request,
         Err(refused) => refused.id.is_some(),

@@ -16,6 +16,7 @@ use tracing::debug;
 
 use super::refused;
 use crate::{
+    auth::Admitted,
     http::{Door, events},
     legacy::{
         Room, Session, SessionError,
@@ -44,7 +45,12 @@ fn event_id(digests: &str, number: u64) -> String {
 }
 
 /// Opens the stream. `since` is what the client knew when it was last told, if it was.
-pub(super) async fn listen(door: &Door, session: Arc<Session>, since: Option<&str>) -> Response {
+pub(super) async fn listen(
+    door: &Door,
+    session: Arc<Session>,
+    who: &Admitted,
+    since: Option<&str>,
+) -> Response {
     let room = &door.room;
     let (listening, changes) = room.listeners.begin(&session.key, &door.stop);
     let here = room.door().to_owned();
@@ -75,7 +81,11 @@ pub(super) async fn listen(door: &Door, session: Arc<Session>, since: Option<&st
     let (out, pieces) = mpsc::channel(PIECES_AHEAD);
     let stop = listening.ended.clone();
     let telling = tell(room.clone(), held, listening, notices, out);
-    room.running.spawn(telling);
+    let who = who.clone();
+    room.running.spawn(async move {
+        // The client comes back with another token, and is told what it has missed.
+        tokio::select! { () = telling => {} () = who.expired() => {} }
+    });
     events::respond(first, pieces, stop)
 }
 

@@ -128,7 +128,7 @@ impl Client {
     }
 }
 
-fn judge<B>(answer: Response<B>) -> Result<Response<B>, RemoteError> {
+pub(super) fn judge<B>(answer: Response<B>) -> Result<Response<B>, RemoteError> {
     match answer.status() {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(RemoteError::Denied(status)),
         status if status.is_redirection() => {

@@ -1,6 +1,6 @@
 //! A server that was declared in the registry, as the bridge connects to it.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bus_schema::registry::{Auth, Declaration};
 
@@ -53,6 +53,8 @@ impl RemoteOptions {
             tags: declaration.tags.clone(),
             max_in_flight: declaration.max_in_flight,
             tool_timeouts: HashMap::new(),
+            call_timeout: declaration.call_timeout_ms.map(Duration::from_millis),
+            breaker: declaration.breaker,
             asking: AskingOptions::default(),
         })
     }

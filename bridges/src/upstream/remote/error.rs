@@ -7,6 +7,7 @@ use std::{io, net::IpAddr, path::PathBuf, time::Duration};
 
 use axum::http::StatusCode;
 use bus_schema::{RpcError, ServerId};
+use runtime::Verdict;
 
 use super::guard::Kind;
 
@@ -216,6 +217,18 @@ impl RemoteError {
             | Self::Redirected(_)
             | Self::Changed(_) => true,
             _ => false,
+        }
+    }
+
+    /// What it says of the server that a call ended so.
+    pub(super) fn verdict(&self) -> Verdict {
+        match self {
+            // What was asked for is too much, or nobody could have known better.
+            Self::TooLong(_) | Self::SessionEnded => Verdict::Answered,
+            Self::TooMuch => Verdict::Unasked,
+            // A status of that kind is about the one request.
+            Self::Status { status, .. } if status.is_client_error() => Verdict::Answered,
+            _ => Verdict::Failed,
         }
     }
 

@@ -161,6 +161,7 @@ impl Exchange {
                         return Ok(line);
                     }
                     self.take(&line, Some(number));
+                    self.link.pace.rest().await;
                 }
                 Event {
                     data: Data::TooLong(skipped),
@@ -199,21 +200,23 @@ impl Exchange {
                         return Err(RemoteError::TooLong(skipped.bytes));
                     }
                 }
-                Data::Whole(_) => {}
+                Data::Whole(other) => self.link.pace.note(other.len()),
             }
+            self.link.pace.rest().await;
         }
         Ok(false)
     }
 
     /// Takes what came on a stream that belongs to no call.
-    pub(super) fn take_event(&self, event: Event) {
+    pub(super) async fn take_event(&self, event: Event) {
         self.health.heard();
         match event.data {
             Data::Whole(line) if event.kind == MESSAGE => self.take(&line, None),
             // What it answers, if that can be told, has been told.
             Data::TooLong(skipped) => drop(inbound::take_skipped(&self.link, &skipped)),
-            Data::Whole(_) => {}
+            Data::Whole(other) => self.link.pace.note(other.len()),
         }
+        self.link.pace.rest().await;
     }
 
     fn take(&self, line: &[u8], stream: Option<u64>) {
@@ -229,10 +232,11 @@ impl Exchange {
             self.health.alarm();
         }
         if let Some(entry) = self.link.pending.remove(number) {
-            entry.fail(&match error {
+            let for_caller = match error {
                 RemoteError::TooLong(bytes) => answer::too_long(*bytes),
                 error => error.for_caller(server),
-            });
+            };
+            entry.refuse(&for_caller, error.verdict());
         }
     }
 }

@@ -79,7 +79,7 @@ impl HttpSse {
         let _broken = self.exchange.link.break_guard();
         let why = loop {
             match events.next().await {
-                Ok(Some(event)) => self.exchange.take_event(event),
+                Ok(Some(event)) => self.exchange.take_event(event).await,
                 Ok(None) => break "its event stream ended".to_owned(),
                 Err(error) => break chain(&error),
             }

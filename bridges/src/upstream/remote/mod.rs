@@ -11,8 +11,10 @@ mod connection;
 mod credentials;
 mod declared;
 mod dial;
+mod documents;
 mod error;
 mod exchange;
+pub(crate) mod fetch;
 mod guard;
 mod health;
 mod http_sse;
@@ -29,5 +31,6 @@ mod tools;
 mod ws;
 
 pub(super) use connect::RemoteConnector;
+pub use documents::{Addresses, Documents};
 pub use error::{ForbiddenKind, RemoteError};
 pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob};

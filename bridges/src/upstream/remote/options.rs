@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
 use bus_schema::{ServerId, header};
 use url::{Host, Url};
 
-use crate::upstream::{AskingOptions, EraKnob};
+use crate::upstream::{AskingOptions, BreakerKnob, EraKnob};
 
 pub use bus_schema::upstream::TransportKnob;
 
@@ -48,6 +48,10 @@ pub struct RemoteOptions {
     pub max_in_flight: u32,
     /// The longest that calls of single tools may take, by their names.
     pub tool_timeouts: HashMap<String, Duration>,
+    /// The longest that any call may take.
+    pub call_timeout: Option<Duration>,
+    /// When calls are stopped because they keep failing.
+    pub breaker: BreakerKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }
@@ -93,7 +97,7 @@ impl Secret {
         Self(text.into())
     }
 
-    pub(super) fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -191,37 +195,7 @@ impl RemoteOptions {
     }
 
     fn usable(&self, text: &str) -> Result<Url, RemoteError> {
-        let bad = |why: &str| RemoteError::BadUrl {
-            url: shown(text),
-            why: why.to_owned(),
-        };
-        let url = Url::parse(text).map_err(|error| bad(&format!("{error}; write https://host/path")))?;
-        match url.scheme() {
-            "https" | "wss" => {}
-            "http" | "ws" if self.allow_private => {}
-            "http" | "ws" => {
-                return Err(bad(
-                    "it is not encrypted; write https:// or wss://, or set allow_private = true for a server in your own network",
-                ));
-            }
-            _ => return Err(bad("its scheme is none of https, wss, http and ws")),
-        }
-        if !url.username().is_empty() || url.password().is_some() {
-            return Err(bad(
-                "it holds credentials; give them with bearer_env, bearer_file or headers",
-            ));
-        }
-        if url.fragment().is_some() {
-            return Err(bad("a server never sees what follows the #; leave it out"));
-        }
-        let reach = Reach::of(self.allow_private);
-        match url.host() {
-            Some(Host::Ipv4(address)) => dial::check(reach, &address.to_string(), address.into())?,
-            Some(Host::Ipv6(address)) => dial::check(reach, &address.to_string(), address.into())?,
-            Some(Host::Domain(_)) => {}
-            None => return Err(bad("it has no host")),
-        }
-        Ok(url)
+        judged(text, Reach::of(self.allow_private))
     }
 
     /// The headers that every request has.
@@ -253,6 +227,43 @@ impl RemoteOptions {
         }
         Ok(headers)
     }
+}
+
+/// A URL, when it may be connected to as far as can be told without a resolver.
+///
+/// # Errors
+/// [`RemoteError`] that says what is wrong with it, and what would be right.
+pub(super) fn judged(text: &str, reach: Reach) -> Result<Url, RemoteError> {
+    let bad = |why: &str| RemoteError::BadUrl {
+        url: shown(text),
+        why: why.to_owned(),
+    };
+    let url = Url::parse(text).map_err(|error| bad(&format!("{error}; write https://host/path")))?;
+    match url.scheme() {
+        "https" | "wss" => {}
+        "http" | "ws" if reach == Reach::Private => {}
+        "http" | "ws" => {
+            return Err(bad(
+                "it is not encrypted; write https:// or wss://, or set allow_private = true for a server in your own network",
+            ));
+        }
+        _ => return Err(bad("its scheme is none of https, wss, http and ws")),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(bad(
+            "it holds credentials; give them with bearer_env, bearer_file or headers",
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(bad("a server never sees what follows the #; leave it out"));
+    }
+    match url.host() {
+        Some(Host::Ipv4(address)) => dial::check(reach, &address.to_string(), address.into())?,
+        Some(Host::Ipv6(address)) => dial::check(reach, &address.to_string(), address.into())?,
+        Some(Host::Domain(_)) => {}
+        None => return Err(bad("it has no host")),
+    }
+    Ok(url)
 }
 
 /// A URL as a message may show it: without what may be secret in it.
@@ -302,6 +313,8 @@ mod tests {
             tags: Vec::new(),
             max_in_flight: 1,
             tool_timeouts: HashMap::new(),
+            call_timeout: None,
+            breaker: BreakerKnob::default(),
             asking: AskingOptions::default(),
         }
     }

@@ -268,7 +268,7 @@ impl Legacy {
                         self.exchange.link.missed_something();
                     }
                     while let Ok(Some(event)) = events.next().await {
-                        self.exchange.take_event(event);
+                        self.exchange.take_event(event).await;
                     }
                     if let Some(id) = events.last_id() {
                         last_id = Some(id.to_owned());

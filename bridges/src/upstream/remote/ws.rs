@@ -14,6 +14,7 @@ use std::{
 use axum::http::{HeaderValue, StatusCode, Uri, header as http};
 use bytes::Bytes;
 use futures::{SinkExt as _, StreamExt as _, stream::SplitSink};
+use runtime::Verdict;
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
@@ -112,6 +113,7 @@ impl Socket {
                 if let Err(why) = take(&link, frame) {
                     return why;
                 }
+                link.pace.rest().await;
             }
         };
         let ended = tokio::select! {
@@ -190,7 +192,7 @@ fn take_text(link: &Link, text: &[u8]) {
     let entry = skipped.answered_call().and_then(|call| link.pending.remove(call));
     debug!(server.id = %link.server, bytes = skipped.bytes, "skipped a message that is longer than one may be");
     if let Some(entry) = entry {
-        entry.fail(&answer::too_long(skipped.bytes));
+        entry.refuse(&answer::too_long(skipped.bytes), Verdict::Answered);
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     scripted::within,
-    served::{Asking, Served, code, is, serve, serve_script, tool},
+    served::{Asking, EVERYTHING, Served, code, is, serve, serve_script, tool},
 };
 use crate::upstream::{AskingOptions, EraKnob};
 
@@ -16,6 +16,7 @@ const LEGACY: &str = r#"next; result '{"protocolVersion":"2025-06-18","capabilit
     while next; do case "$line" in
         *missing*) error '{"code":-32002,"message":"no"}';;
         *com.example/touch*) say '{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{"uri":"a://1"}}'; result '{}';;
+        *com.example/list*) say '{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}'; result '{}';;
         *tools/call*) for level in debug warning emergency; do
             say "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"level\":\"$level\",\"data\":1}}"; done; result '{}';;
         *'"id"'*) result '{}';; esac; done"#;
@@ -83,6 +84,41 @@ async fn a_changed_resource_is_told_of() {
     watch(&served, &["a://1"]).await;
     served.answer(&plain("com.example/touch")).await;
     assert_eq!(&*within(updates.recv()).await.unwrap(), "a://1");
+}
+
+/// A caller that can be asked, and so has a process of the server to itself.
+fn own(method: &str) -> Asking<'_> {
+    plain(method).declaring(EVERYTHING)
+}
+
+#[tokio::test]
+async fn what_changes_in_a_process_of_one_caller_is_told_to_all() {
+    let served = legacy().await;
+    let mut updates = served.server.updates().unwrap();
+    // Subscribed to before the process is there, and after.
+    watch(&served, &["a://2"]).await;
+    served.answer(&own("com.example/x")).await;
+    watch(&served, &["a://1", "a://2"]).await;
+    served.answer(&own("com.example/touch")).await;
+    assert_eq!(&*within(updates.recv()).await.unwrap(), "a://1");
+    let mut all = subscribed(&served);
+    all.sort();
+    assert_eq!(
+        all,
+        [["resources/subscribe a://1"; 2], ["resources/subscribe a://2"; 2]].concat()
+    );
+    watch(&served, &[]).await;
+    assert_eq!(
+        subscribed(&served).len(),
+        8,
+        "both processes are told that nobody listens"
+    );
+    // A list of that caller's is another one, whatever the platform sees of it.
+    let mut changes = served.server.list_changes().unwrap();
+    changes.mark_unchanged();
+    served.answer(&own("com.example/list")).await;
+    within(changes.changed()).await.unwrap();
+    assert_eq!(served.server.private_changes(), [1, 0, 0]);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::{
     outbox::Step,
     upstream::{
-        AskingOptions, ChildOptions, EraKnob, UpstreamError,
+        AskingOptions, BreakerKnob, ChildOptions, EraKnob, UpstreamError,
         call::Call,
         child::Child,
         connection::{Opening, Session},
@@ -53,6 +53,8 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
         tags: Vec::new(),
         max_in_flight: 16,
         tool_timeouts: Default::default(),
+        call_timeout: None,
+        breaker: BreakerKnob::default(),
         asking: AskingOptions::default(),
     }
 }

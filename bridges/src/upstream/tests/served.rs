@@ -174,11 +174,7 @@ impl<'a> Asking<'a> {
             server: "scripted".to_owned(),
             method: self.method.to_owned(),
             name: None,
-            principal: Principal {
-                subject: self.who.to_owned(),
-                tenant: "t".to_owned(),
-                client: None,
-            },
+            principal: Principal::new(self.who, "t"),
             protocol_version: ProtocolVersion::MODERN.to_string(),
             door: "test".to_owned(),
             timeout_ms: self.timeout_ms,

@@ -50,21 +50,23 @@ pub(in crate::commands) async fn register(
     over: Over,
 ) -> anyhow::Result<Was> {
     let id = declaration.id.clone();
-    let judged = || {
-        declaration.check()?;
-        if declaration.allow_private && config.private() == Private::Refused {
-            bail!(
-                "servers at private addresses may not be registered here; allow_private = true under [registry] allows it"
-            );
-        }
-        Ok(RemoteOptions::check_declared(&declaration)?)
-    };
-    judged().with_context(|| format!("server `{id}` cannot be registered"))?;
+    judge(config, &declaration).with_context(|| format!("server `{id}` cannot be registered"))?;
     let written = bus
         .register(&Principal::developer(), &Put { declaration, over })
         .await;
     let written = written.with_context(|| format!("server `{id}` was not registered"))?;
     Ok(written.was)
+}
+
+/// Finds what of a declaration cannot be used, as far as that can be told here.
+pub(in crate::commands) fn judge(config: &Config, declaration: &Declaration) -> anyhow::Result<()> {
+    declaration.check()?;
+    if declaration.allow_private && config.private() == Private::Refused {
+        bail!(
+            "servers at private addresses may not be registered here; allow_private = true under [registry] allows it"
+        );
+    }
+    Ok(RemoteOptions::check_declared(declaration)?)
 }
 
 fn declared(add: &AddServer) -> anyhow::Result<Declaration> {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use bridges::admin::{Flag, ToolState};
 use bus_schema::{
-    ServerId,
+    Principal, ServerId,
     integrity::{Change, Decide, Decision},
 };
 
@@ -110,7 +110,11 @@ pub(super) async fn run(
         tool,
         digest: typed.digest.clone(),
     };
-    let decided = node.fleet(config).await?.decide(decision, &wish).await?;
+    let decided = node
+        .fleet(config)
+        .await?
+        .decide(&Principal::developer(), decision, &wish)
+        .await?;
     if typed.ask.json {
         return output::json(&decided);
     }

@@ -43,6 +43,11 @@ impl Up {
         Client::new(format!("{}/servers/{server}/mcp", self.text("http")))
     }
 
+    /// Its data folder, by which commands find its NATS.
+    pub(crate) fn folder_of_data(&self) -> String {
+        self.folder.path().join("data").display().to_string()
+    }
+
     /// The folder that it runs in.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()

@@ -1,7 +1,7 @@
-//! What a client can be asked for, as far as servers show more to some clients than to others.
+//! What a client can be asked for, as it declares it.
 //!
-//! Nothing else of what a client declares counts here: lists of all servers are kept for each that is declared, and this has a few
-//! dozen values, whatever clients write.
+//! Nothing else of what a client declares counts here. So this has a few dozen values, whatever clients write, and lists can be kept
+//! for each of them.
 
 use bus_schema::mcp::meta;
 use serde_json::{Map, Value, json, value::RawValue};
@@ -10,27 +10,29 @@ use crate::{edit::Members, request::Incoming};
 
 /// The part of a client's capabilities by which a server may ask it for something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Declares {
-    roots: bool,
-    sampling: Option<Sampling>,
-    elicitation: Option<Elicitation>,
+pub(crate) struct Askable {
+    pub(crate) roots: bool,
+    pub(crate) sampling: Option<Sampling>,
+    pub(crate) elicitation: Option<Elicitation>,
 }
 
+/// The finer points of sampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Sampling {
-    tools: bool,
-    context: bool,
+pub(crate) struct Sampling {
+    pub(crate) tools: bool,
+    pub(crate) context: bool,
 }
 
+/// How a user can be asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Elicitation {
-    form: bool,
-    url: bool,
+pub(crate) struct Elicitation {
+    pub(crate) form: bool,
+    pub(crate) url: bool,
 }
 
-impl Declares {
+impl Askable {
     /// What the client of a request declares.
-    pub(super) fn of(incoming: &Incoming) -> Self {
+    pub(crate) fn of(incoming: &Incoming) -> Self {
         let place = incoming.meta.capabilities.clone();
         let text = place.and_then(|place| std::str::from_utf8(&incoming.body[place]).ok());
         text.map(Self::read).unwrap_or_default()
@@ -38,9 +40,11 @@ impl Declares {
 
     /// Reads `clientCapabilities`. What is no object declares nothing.
     fn read(text: &str) -> Self {
-        let Some(members) = Members::read(text) else {
-            return Self::default();
-        };
+        Members::read(text).map_or_else(Self::default, |members| Self::among(&members))
+    }
+
+    /// Reads the members of `clientCapabilities`.
+    pub(crate) fn among(members: &Members<'_>) -> Self {
         let object = |name: &str| members.get(name).filter(|raw| meta::is_object(raw));
         Self {
             roots: object("roots").is_some(),
@@ -59,8 +63,13 @@ impl Declares {
         }
     }
 
+    /// Whether a server may ask such a client anything.
+    pub(crate) fn anything(self) -> bool {
+        self.roots || self.sampling.is_some() || self.elicitation.is_some()
+    }
+
     /// As `clientCapabilities`: the same for all clients that can be asked the same.
-    pub(super) fn capabilities(self) -> Map<String, Value> {
+    pub(crate) fn capabilities(self) -> Map<String, Value> {
         let named = |names: &[(&str, bool)]| -> Value {
             let there = names.iter().filter(|(_, there)| *there);
             there.map(|(name, _)| ((*name).to_owned(), json!({}))).collect()
@@ -112,7 +121,7 @@ mod tests {
             ),
             (r#"{"sampling":{"tools":true}}"#, r#"{"sampling":{}}"#),
         ] {
-            let told = Value::Object(Declares::read(text).capabilities());
+            let told = Value::Object(Askable::read(text).capabilities());
             let expected: Value = serde_json::from_str(expected).unwrap();
             assert_eq!(told, expected, "{text}");
         }

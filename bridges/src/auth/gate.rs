@@ -1,0 +1,408 @@
+//! The gate that every request to an endpoint passes: it takes a token or a key out of the head, and gives the principal or a refusal.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use axum::{
+    http::{HeaderMap, HeaderValue, Uri, header},
+    response::Response,
+};
+use bus_schema::{Principal, policy::Scope};
+use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+use url::form_urlencoded;
+
+use super::{
+    api_keys::ApiKeys,
+    challenge::Refusal,
+    claims, crypto,
+    introspection::Introspection,
+    keys::Keys,
+    options::{Auth, AuthError, AuthOptions, IssuerOptions, public_url},
+    resource::{self, Resources},
+    token::Signed,
+};
+use crate::upstream::remote::fetch::Fetcher;
+
+/// The longest token that is looked at.
+const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// The role of those who operate the platform, unless somebody says otherwise.
+const OPERATOR: &str = "operator";
+/// What carries a token in a URL, where it would be logged on its way.
+const QUERY_KEYS: [&str; 4] = ["access_token", "token", "api_key", "apikey"];
+
+/// Somebody who was let in.
+#[derive(Clone, Debug)]
+pub(crate) struct Admitted {
+    pub(crate) principal: Principal,
+    /// When what was shown counts no more.
+    pub(crate) until: Option<Instant>,
+}
+
+/// What stands before the endpoints of a door.
+pub(crate) struct Gate {
+    /// Nobody is asked anything where this is absent.
+    checks: Option<Checks>,
+}
+
+struct Checks {
+    issuers: Vec<Issuer>,
+    api_keys: ApiKeys,
+    resources: Resources,
+    /// What every caller needs.
+    required: Vec<Scope>,
+    /// What clients are told of beforehand.
+    advertised: Vec<Scope>,
+    /// The tenant whose servers this door shows.
+    tenant: String,
+    /// The role of those who operate the platform.
+    operator_role: String,
+}
+
+struct Issuer {
+    options: IssuerOptions,
+    keys: Arc<Keys>,
+    introspection: Option<Introspection>,
+}
+
+impl Admitted {
+    /// Waits until what was shown counts no more; for ever when it has no end.
+    pub(crate) async fn expired(&self) {
+        match self.until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+impl Gate {
+    /// The gate of a door that listens at `local` and shows the servers of `tenant`.
+    ///
+    /// # Errors
+    /// [`AuthError`] that names the setting that cannot be used.
+    pub(crate) fn new(auth: &Auth, local: SocketAddr, tenant: &str) -> Result<Self, AuthError> {
+        let checks = match auth {
+            Auth::None => None,
+            Auth::Required(options) => Some(Checks::new(options, local, tenant)?),
+        };
+        Ok(Self { checks })
+    }
+
+    /// Lets a request in, or says why not. `endpoint` is the path of what it goes to.
+    pub(crate) async fn admit(
+        &self,
+        endpoint: &str,
+        headers: &HeaderMap,
+        uri: &Uri,
+    ) -> Result<Admitted, Refusal> {
+        let Some(checks) = &self.checks else {
+            return Ok(Admitted {
+                principal: Principal::developer(),
+                until: None,
+            });
+        };
+        let admitted = checks.admit(endpoint, headers, uri).await;
+        if let Err(refusal) = &admitted {
+            debug!(endpoint, %refusal, "refused a request by what it shows");
+        }
+        admitted
+    }
+
+    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and the role of operators.
+    pub(crate) async fn operate(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admitted, Refusal> {
+        let admitted = self.admit("", headers, uri).await?;
+        match &self.checks {
+            Some(checks) if !admitted.principal.roles.contains(&checks.operator_role) => Err(
+                Refusal::Forbidden("this is for operators, whose role the caller does not have"),
+            ),
+            _ => Ok(admitted),
+        }
+    }
+
+    /// The answer to a request that is not let in.
+    pub(crate) fn refuse(&self, endpoint: &str, refusal: &Refusal) -> Response {
+        refusal.respond(self.challenge(endpoint, refusal))
+    }
+
+    /// The challenge that goes with a refusal.
+    pub(crate) fn challenge(&self, endpoint: &str, refusal: &Refusal) -> Option<HeaderValue> {
+        let checks = self.checks.as_ref()?;
+        let metadata = (!checks.issuers.is_empty()).then(|| checks.resources.metadata_url(endpoint));
+        refusal.challenge(metadata.as_deref(), &listed(&checks.required))
+    }
+
+    /// The refusal of somebody who needs these scopes beside those that everybody needs.
+    pub(crate) fn step_up(&self, scopes: Vec<String>) -> Refusal {
+        let usual = self.checks.iter().flat_map(|checks| &checks.required);
+        let all: BTreeSet<String> = usual
+            .map(|scope| scope.as_str().to_owned())
+            .chain(scopes)
+            .collect();
+        Refusal::Scopes(all.into_iter().collect())
+    }
+
+    /// The document about a resource, by what follows the well-known path; `None` where there is none.
+    pub(crate) fn document(&self, asked: &str) -> Option<Value> {
+        let checks = self.checks.as_ref().filter(|checks| !checks.issuers.is_empty())?;
+        let path = checks.resources.described(asked)?;
+        let issuers: Vec<&str> = checks
+            .issuers
+            .iter()
+            .map(|issuer| issuer.options.issuer.as_str())
+            .collect();
+        let resource = checks.resources.uri(&path);
+        Some(resource::document(&resource, &issuers, &checks.advertised))
+    }
+}
+
+impl Checks {
+    fn new(options: &AuthOptions, local: SocketAddr, tenant: &str) -> Result<Self, AuthError> {
+        if options.issuers.is_empty() && options.api_keys.is_empty() {
+            return Err(AuthError::Nobody);
+        }
+        let public = match &options.public_url {
+            Some(url) => public_url(url)?,
+            None if local.ip().is_loopback() || options.issuers.is_empty() => {
+                public_url(&format!("http://{local}"))?
+            }
+            None => return Err(AuthError::NoPublicUrl(local)),
+        };
+        crypto::install();
+        let mut names = BTreeSet::new();
+        let mut issuers = Vec::new();
+        for issuer in &options.issuers {
+            if !names.insert(issuer.issuer.as_str()) {
+                return Err(AuthError::SameIssuer(issuer.issuer.clone()));
+            }
+            issuers.push(Issuer::new(issuer)?);
+        }
+        let advertised = options.scopes_supported.as_ref();
+        Ok(Self {
+            issuers,
+            api_keys: ApiKeys::new(&options.api_keys)?,
+            resources: Resources::new(&public),
+            required: options.required_scopes.clone(),
+            advertised: advertised.unwrap_or(&options.required_scopes).clone(),
+            tenant: tenant.to_owned(),
+            operator_role: options
+                .operator_role
+                .clone()
+                .unwrap_or_else(|| OPERATOR.to_owned()),
+        })
+    }
+
+    async fn admit(&self, endpoint: &str, headers: &HeaderMap, uri: &Uri) -> Result<Admitted, Refusal> {
+        let query = uri.query().unwrap_or_default();
+        if form_urlencoded::parse(query.as_bytes()).any(|(key, _)| QUERY_KEYS.contains(&&*key)) {
+            return Err(Refusal::BadRequest(
+                "a token belongs into the header Authorization, and never into a URL",
+            ));
+        }
+        let admitted = self.identify(endpoint, bearer(headers)?).await?;
+        if admitted.principal.tenant != self.tenant {
+            return Err(Refusal::Forbidden(
+                "the servers of this caller's tenant are not here",
+            ));
+        }
+        let missing = |scope: &Scope| {
+            !admitted
+                .principal
+                .scopes
+                .iter()
+                .any(|granted| granted == scope.as_str())
+        };
+        if self.required.iter().any(missing) {
+            let all = self.required.iter().map(|scope| scope.as_str().to_owned());
+            return Err(Refusal::Scopes(all.collect()));
+        }
+        Ok(admitted)
+    }
+
+    async fn identify(&self, endpoint: &str, token: &str) -> Result<Admitted, Refusal> {
+        if let Some(principal) = self.api_keys.find(token) {
+            return Ok(Admitted {
+                principal: principal.clone(),
+                until: None,
+            });
+        }
+        if ApiKeys::looks_like_one(token) {
+            return Err(Refusal::BadToken("the API key is not known here"));
+        }
+        let resources = [
+            resource::canonical(&self.resources.uri("")),
+            self.resources.uri(endpoint),
+        ];
+        if let Some(signed) = Signed::read(token) {
+            let signed = signed?;
+            let issuer = self
+                .issuers
+                .iter()
+                .find(|known| known.options.issuer == signed.issuer);
+            let issuer = issuer.ok_or(Refusal::BadToken("the token is of another issuer"))?;
+            let claims = signed.verify(&issuer.options, &issuer.keys).await?;
+            return claims::admit(&claims, &issuer.options, &resources);
+        }
+        let mut refused = Refusal::BadToken("the token is not known here");
+        for issuer in &self.issuers {
+            let Some(introspection) = &issuer.introspection else {
+                continue;
+            };
+            match introspection.claims(token, &issuer.options).await {
+                Ok(Some(claims)) => return claims::admit(&claims, &issuer.options, &resources),
+                Ok(None) => {}
+                Err(refusal) => refused = refusal,
+            }
+        }
+        Err(refused)
+    }
+}
+
+impl Issuer {
+    fn new(options: &IssuerOptions) -> Result<Self, AuthError> {
+        let failed = |source| AuthError::Issuer {
+            issuer: options.issuer.clone(),
+            source,
+        };
+        if options.algorithms.is_empty() {
+            return Err(AuthError::NoAlgorithms(options.issuer.clone()));
+        }
+        let fetcher = Fetcher::new(options.ca_file.as_deref(), options.allow_private).map_err(failed)?;
+        let fetched = [
+            Some(options.jwks_url.as_ref().unwrap_or(&options.issuer)),
+            options
+                .introspection
+                .as_ref()
+                .map(|introspection| &introspection.url),
+        ];
+        for url in fetched.into_iter().flatten() {
+            fetcher.check(url).map_err(failed)?;
+        }
+        let fetcher = Arc::new(fetcher);
+        let introspection = match &options.introspection {
+            Some(own) => Some(Introspection::new(&options.issuer, own, Arc::clone(&fetcher))?),
+            None => None,
+        };
+        Ok(Self {
+            keys: Arc::new(Keys::new(options, fetcher)),
+            introspection,
+            options: options.clone(),
+        })
+    }
+}
+
+/// The token in a request's head.
+fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+    let mut all = headers.get_all(header::AUTHORIZATION).iter();
+    let value = all.next().ok_or(Refusal::NoToken)?;
+    if all.next().is_some() {
+        return Err(Refusal::BadRequest("the header Authorization is there twice"));
+    }
+    let text = value
+        .to_str()
+        .map_err(|_| Refusal::BadRequest("the header Authorization is not visible ASCII"))?
+        .trim();
+    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return Err(Refusal::NoToken);
+    }
+    let token = token.trim_start();
+    let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
+    if token.is_empty() || token.len() > MAX_TOKEN_BYTES || !token.bytes().all(is_token) {
+        return Err(Refusal::BadRequest(
+            "the header Authorization holds no bearer token",
+        ));
+    }
+    Ok(token)
+}
+
+fn listed(scopes: &[Scope]) -> String {
+    let scopes: Vec<&str> = scopes.iter().map(Scope::as_str).collect();
+    scopes.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_word_in_one_header() {
+        let read = |values: &[&str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(header::AUTHORIZATION, value.parse().expect("a value"));
+            }
+            bearer(&headers).map(str::to_owned)
+        };
+        for good in [
+            "Bearer abc.d-e_f~+/==",
+            "bearer abc.d-e_f~+/==",
+            "BEARER  abc.d-e_f~+/== ",
+        ] {
+            assert_eq!(read(&[good]).as_deref(), Ok("abc.d-e_f~+/=="), "{good}");
+        }
+        assert_eq!(read(&[]), Err(Refusal::NoToken));
+        assert_eq!(read(&["Basic abc"]), Err(Refusal::NoToken));
+        for bad in [
+            &["Bearer"][..],
+            &["Bearer "],
+            &["Bearer a b"],
+            &["Bearer a,b"],
+            &["Bearer a", "Bearer a"],
+        ] {
+            assert!(matches!(read(bad), Err(Refusal::BadRequest(_))), "{bad:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn without_authentication_everybody_is_the_developer() {
+        let gate = Gate::new(&Auth::None, ([127, 0, 0, 1], 1).into(), "default").expect("a gate");
+        let uri = Uri::from_static("/mcp?access_token=x");
+        let admitted = gate
+            .admit("/mcp", &HeaderMap::new(), &uri)
+            .await
+            .expect("admitted");
+        assert_eq!(
+            (admitted.principal, admitted.until),
+            (Principal::developer(), None)
+        );
+        assert_eq!(gate.document("/mcp"), None);
+    }
+
+    #[test]
+    fn settings_that_let_nobody_in_or_name_no_audience_are_refused() {
+        let gate = |options: AuthOptions, local: SocketAddr| {
+            Gate::new(&Auth::Required(Box::new(options)), local, "default").map(drop)
+        };
+        let here = ([127, 0, 0, 1], 80).into();
+        assert!(matches!(
+            gate(AuthOptions::default(), here),
+            Err(AuthError::Nobody)
+        ));
+        let issuer = IssuerOptions::new("https://id.example");
+        let one = AuthOptions {
+            issuers: vec![issuer.clone()],
+            ..AuthOptions::default()
+        };
+        assert!(gate(one.clone(), here).is_ok());
+        let elsewhere = ([0, 0, 0, 0], 80).into();
+        assert!(matches!(
+            gate(one.clone(), elsewhere),
+            Err(AuthError::NoPublicUrl(_))
+        ));
+        let public = AuthOptions {
+            public_url: Some("https://mcp.example".to_owned()),
+            ..one.clone()
+        };
+        assert!(gate(public, elsewhere).is_ok());
+        let twice = AuthOptions {
+            issuers: vec![issuer.clone(), issuer],
+            ..one.clone()
+        };
+        assert!(matches!(gate(twice, here), Err(AuthError::SameIssuer(_))));
+        let inside = AuthOptions {
+            issuers: vec![IssuerOptions::new("http://127.0.0.1:9")],
+            ..one
+        };
+        assert!(matches!(gate(inside, here), Err(AuthError::Issuer { .. })));
+    }
+}

@@ -1,0 +1,25 @@
+//! Who a client is: what it shows at a door becomes a [`Principal`](bus_schema::Principal), or a refusal that says what would do.
+//!
+//! The platform is an OAuth 2.1 resource server: it takes tokens of the issuers that its operator names, made for itself, and gives
+//! out none. `gate` is what doors ask; `token` checks signed tokens with the keys in `keys`, `introspection` asks the issuer about
+//! others, and `api_keys` knows those that the operator wrote down. `claims` makes the principal, `resource` and `challenge` tell
+//! clients where to get a token. Nothing here logs a token or passes one on.
+
+mod api_keys;
+mod challenge;
+mod claims;
+mod crypto;
+mod gate;
+mod introspection;
+mod keys;
+mod options;
+mod resource;
+mod token;
+
+pub use api_keys::{NewApiKey, new_api_key};
+pub(crate) use challenge::Refusal;
+pub(crate) use gate::{Admitted, Gate};
+pub use options::{
+    ApiKeyOptions, Auth, AuthError, AuthOptions, IntrospectionOptions, IssuerOptions, SigningAlgorithm,
+};
+pub(crate) use resource::endpoint as endpoint_of;
