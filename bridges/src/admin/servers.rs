@@ -9,14 +9,18 @@ use axum::{
     routing::get,
 };
 use bus_schema::{
-    ServerId,
+    ServerId, integrity,
     registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Was, Written},
 };
 use runtime::registry::RegistryError;
 use serde_json::{Map, Value, json};
+use tracing::warn;
 use url::form_urlencoded;
 
-use super::fleet::{Fleet, Private, Server, Status};
+use super::{
+    fleet::{Fleet, Private, Server, Status},
+    tools::Flag,
+};
 use crate::{auth::Admitted, upstream::remote::RemoteOptions};
 
 /// How many servers a page of the list has unless somebody asks for fewer.
@@ -234,11 +238,17 @@ async fn write(
     let written = bus
         .register(&operator.principal, &Put { declaration, over })
         .await?;
+    let mut told = told(&written);
+    let hidden = hidden_in(&written.entry.declaration);
+    if !hidden.is_empty() {
+        warn!(server.id = %written.entry.declaration.id, places = ?hidden, "a declaration has characters that nobody sees");
+        told.insert("warnings".to_owned(), json!(hidden));
+    }
     let status = match written.was {
         Was::New => StatusCode::CREATED,
         Was::Changed | Was::Same => StatusCode::OK,
     };
-    let mut response = (status, axum::Json(told(&written))).into_response();
+    let mut response = (status, axum::Json(told)).into_response();
     let location = format!("/servers/{}", written.entry.declaration.id);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
@@ -269,6 +279,19 @@ async fn remove(
     };
     fleet.front.bus().unregister(&operator.principal, &remove).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Where the texts of a declaration have characters that nobody sees.
+fn hidden_in(declaration: &Declaration) -> Vec<Flag> {
+    let Ok(text) = serde_json::to_string(declaration) else {
+        return Vec::new();
+    };
+    let hidden = integrity::read(&text).map(|node| integrity::hidden(&node));
+    hidden
+        .unwrap_or_default()
+        .into_iter()
+        .map(Flag::HiddenCharacters)
+        .collect()
 }
 
 /// What is said of a declaration that was taken: how it stands in the registry.

@@ -21,7 +21,7 @@ use super::{
     ACCEPT_AFTER, HEARTBEAT,
     admission::{self, Admission, Limit, Permits, Via},
     frames::{Credit, Frames, Pulse},
-    listen,
+    guard, listen,
     run::Shared,
     server::{Outcome, Parts, Verdict},
     tool_list,
@@ -285,6 +285,9 @@ impl Running {
         if let Some(tool) = &self.tool {
             self.shared.count_deprecated(tool);
         }
+        if let Some(outcome) = guard::answer(&self.shared, &request) {
+            return End::Answered(outcome);
+        }
         let lists_tools = request.method == method::TOOLS_LIST;
         let body = request.body.0.clone();
         let parts_in = Parts::new(parts_in);
@@ -328,7 +331,8 @@ impl Running {
         });
         if lists_tools {
             // What is left out was told when the server described itself.
-            return End::Answered(tool_list::edit(outcome, |_, _| {}));
+            let outcome = tool_list::edit(outcome, |_, _| {});
+            return End::Answered(guard::shown(&self.shared, &body, outcome));
         }
         End::Answered(outcome)
     }
