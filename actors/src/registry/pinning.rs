@@ -219,6 +219,7 @@ impl Pinning {
         tenant: &str,
         by: &str,
     ) -> Result<Result<Decided, Undecided>, StoreError> {
+        self.pinned.ready().await;
         let store = self.pinned.store().ok_or(StoreError::Conflict)?;
         for _ in 0..ATTEMPTS {
             let Some((mut pins, revision)) = store.read(tenant, &wish.server).await? else {

@@ -240,7 +240,7 @@ pub(super) fn routes(fleet: Fleet) -> Router {
 }
 
 async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
-    let id = read_id(&id)?;
+    let id = read_id(&fleet, &id)?;
     let tools = fleet.tools(&id).await.ok_or_else(|| {
         let message = format!("no server `{id}` is registered or on the bus");
         Refused::new(StatusCode::NOT_FOUND, "not_found", message)
@@ -291,7 +291,7 @@ async fn decide(
     request: Request,
 ) -> Result<Response, Refused> {
     let wish = Decide {
-        server: read_id(id)?,
+        server: read_id(fleet, id)?,
         digest: read_digest(request, tool.as_deref()).await?,
         tool,
     };
@@ -312,7 +312,10 @@ async fn read_digest(request: Request, tool: Option<&str>) -> Result<Option<Stri
     }
     let body = to_bytes(request.into_body(), MAX_DECISION_BYTES)
         .await
-        .map_err(|_| Refused::bad_request(format!("the body is larger than {MAX_DECISION_BYTES} bytes")))?;
+        .map_err(|_| {
+            let message = format!("the body is larger than {MAX_DECISION_BYTES} bytes, or did not come whole");
+            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+        })?;
     if body.is_empty() {
         return Ok(None);
     }
@@ -328,7 +331,15 @@ async fn read_digest(request: Request, tool: Option<&str>) -> Result<Option<Stri
     Ok(wish.digest)
 }
 
-fn read_id(id: &str) -> Result<ServerId, Refused> {
-    id.parse()
-        .map_err(|error| Refused::bad_request(format!("{error}")))
+fn read_id(fleet: &Fleet, id: &str) -> Result<ServerId, Refused> {
+    let id: ServerId = id
+        .parse()
+        .map_err(|error| Refused::bad_request(format!("{error}")))?;
+    if fleet.front.virtuals().get(&id).is_some() {
+        let message = format!(
+            "server `{id}` is a virtual one, and its tools are those of others; `/virtual-servers/{id}` says whose"
+        );
+        return Err(Refused::new(StatusCode::CONFLICT, "is_virtual", message));
+    }
+    Ok(id)
 }

@@ -214,6 +214,18 @@ async fn a_change_is_told_where_tools_go_on_and_one_that_is_rejected_does_not() 
     );
     let (status, _) = world.rest(Method::GET, "/servers/nobody/tools", None).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+    // A virtual server has no tools of its own.
+    let chosen = json!({ "id": "v", "items": [{ "server": "a", "tools": ["*"] }] });
+    let (status, told) = world.rest(Method::POST, "/virtual-servers", Some(chosen)).await;
+    assert_eq!(status, StatusCode::CREATED, "{told}");
+    eventually("it is told whose its tools are", async || {
+        let (shown, why) = world.rest(Method::GET, "/servers/v/tools", None).await;
+        let (decided, _) = world
+            .rest(Method::POST, "/servers/v/tools/n0/approve", None)
+            .await;
+        (shown, decided) == (StatusCode::CONFLICT, StatusCode::CONFLICT) && why["error"]["code"] == "is_virtual"
+    })
+    .await;
     let bad = Some(json!({ "digset": "x" }));
     let (status, refused) = world.rest(Method::POST, "/servers/a/tools/n0/approve", bad).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
