@@ -24,7 +24,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tracing::info;
+use tracing::{info, warn};
 
 use pinning::Pinning;
 
@@ -162,6 +162,10 @@ impl RegistryServer {
             match written {
                 Ok(revision) => {
                     info!(server.id = %declaration.id, by, revision, "registered a server");
+                    let hidden = declaration.hidden();
+                    if !hidden.is_empty() {
+                        warn!(server.id = %declaration.id, places = ?hidden, "a declaration has characters that nobody sees");
+                    }
                     let was = if known.is_some() { Was::Changed } else { Was::New };
                     return Ok(Written { entry, revision, was });
                 }

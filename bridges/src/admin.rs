@@ -31,7 +31,7 @@ use crate::{
 
 pub use fleet::{Fleet, Private};
 pub use naming::{BadNaming, Naming};
-pub use tools::{ApprovedState, Flag, ServerTools, ToolState};
+pub use tools::{ApprovedState, Flag, NotKnown, ServerTools, ToolState};
 
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;

@@ -13,7 +13,8 @@ use async_nats::Subscriber;
 use bus_schema::{
     ContentType, Principal, ServerId, Token,
     integrity::{
-        Decide, Decided, Decision, Event, MAX_DEFINITION_BYTES, Offered, Pins, Policies, Policy, Record, Tool,
+        self, Change, Decide, Decided, Decision, Event, MAX_DEFINITION_BYTES, Offered, Pin, Pins, Policies,
+        Policy, Record, Tool,
     },
     subject::{self, EventKind, Subject},
 };
@@ -118,7 +119,7 @@ impl Bus {
             client: None,
             ..Principal::developer()
         };
-        let method = bus_schema::integrity::OFFERED;
+        let method = integrity::OFFERED;
         let request = own_request(server.as_str(), method, Map::new(), &Map::new(), principal);
         let mut call = self.call_instance(request, instance);
         let (_, body) = call.last().await.map_err(RegistryError::Call)?;
@@ -183,15 +184,17 @@ impl ToolEvents {
 }
 
 impl Pinned {
-    /// Waits until there is a picture, or for long enough.
-    pub async fn ready(&self) {
+    /// Waits until there is a picture, or for long enough. Whether there is one of what is kept; without JetStream there is none.
+    pub async fn ready(&self) -> bool {
         let mut picture = self.picture.clone();
         if timeout(FIRST_PICTURE, picture.wait_for(Option::is_some))
             .await
             .is_err()
         {
             debug!("what was approved of tools is not known yet");
+            return false;
         }
+        self.store.get().is_some()
     }
 
     /// What is known of a server at this moment.
@@ -373,6 +376,17 @@ impl PinStore {
     pub async fn definition(&self, digest: &str) -> Result<Option<String>, StoreError> {
         let record = self.definitions().await?.get(&definition_key(digest)).await?;
         Ok(record.and_then(|record| String::from_utf8(record.value.to_vec()).ok()))
+    }
+
+    /// In what a tool differs from what was approved; `None` when it does not, or a definition is not to be had.
+    pub async fn changes(&self, pin: &Pin) -> Option<Vec<Change>> {
+        let (approved, pending) = (pin.approved.as_ref()?, pin.pending.as_ref()?);
+        let (old, new) = tokio::join!(
+            self.definition(&approved.digest),
+            self.definition(&pending.digest)
+        );
+        let (old, new) = (old.ok()??, new.ok()??);
+        Some(integrity::diff(&integrity::read(&old)?, &integrity::read(&new)?))
     }
 
     async fn definitions(&self) -> Result<&Bucket, StoreError> {

@@ -11,7 +11,7 @@ use std::{
 use bus_schema::{
     ServerCard, ServerId,
     integrity::{
-        Decide, Decided, Decision, Event, Known, Lookalikes, Offered, Pins, Policies, Policy, Tool,
+        Decide, Decided, Decision, Event, Known, Lookalikes, Offered, Pin, Pins, Policies, Policy, Tool,
         Undecided, What,
     },
 };
@@ -31,6 +31,10 @@ use super::{ATTEMPTS, now};
 const AGAIN: Duration = Duration::from_secs(1);
 /// How many definitions are written at once.
 const WRITES: usize = 16;
+
+/// How many changed fields an event names, and how many characters of each.
+const MAX_FIELDS: usize = 32;
+const MAX_PATH: usize = 200;
 
 /// What was approved, and who has what to be looked at.
 #[derive(Clone)]
@@ -131,15 +135,15 @@ impl Pinning {
         policy: Policy,
         offering: impl Iterator<Item = &ServerCard>,
     ) -> Result<(), LookError> {
-        let mut asked = BTreeSet::new();
-        let mut offered = Vec::new();
-        for card in offering {
-            if asked.insert(&card.offered) {
-                offered.push(self.bus.offered(id, &self.tenant, &card.instance).await?);
-            }
-        }
+        let offering: BTreeMap<&str, &ServerCard> =
+            offering.map(|card| (card.offered.as_str(), card)).collect();
         for _ in 0..ATTEMPTS {
             let known = store.read(&self.tenant, id).await?;
+            // What is offered is asked for after the record was read, so that nothing older than the record is written over it.
+            let mut offered = Vec::new();
+            for card in offering.values() {
+                offered.push(self.bus.offered(id, &self.tenant, &card.instance).await?);
+            }
             let (is_known, before, revision) = match known {
                 Some((pins, revision)) => (Known::Yes, pins, Some(revision)),
                 None => (Known::No, Pins::default(), None),
@@ -152,7 +156,7 @@ impl Pinning {
             keep_definitions(store, &before, &pins, &offered).await?;
             match store.write(&self.tenant, id, pins.clone(), revision).await {
                 Ok(_) => {
-                    self.tell(id, policy, &pins, &before, &became).await;
+                    self.tell((store, id), policy, &pins, &before, &became).await;
                     return Ok(());
                 }
                 // Another registry has looked as well, or an operator has decided.
@@ -166,7 +170,7 @@ impl Pinning {
     /// Tells the log and the bus what has become of a server's tools.
     async fn tell(
         &self,
-        id: &ServerId,
+        (store, id): (&PinStore, &ServerId),
         policy: Policy,
         pins: &Pins,
         before: &Pins,
@@ -183,11 +187,12 @@ impl Pinning {
                 digest: digest_now(pin).to_owned(),
                 was: was.map(|approved| approved.digest.clone()),
                 by: None,
+                fields: fields(store, pin).await,
                 withheld: pin.now().is_withheld(policy),
             };
             match what {
                 What::Changed => {
-                    warn!(server.id = %id, tool.name = ?name, withheld = event.withheld, "a tool is not as it was approved")
+                    warn!(server.id = %id, tool.name = ?name, withheld = event.withheld, fields = ?event.fields, "a tool is not as it was approved")
                 }
                 What::New => {
                     warn!(server.id = %id, tool.name = ?name, withheld = event.withheld, "a tool has come that was never approved")
@@ -272,6 +277,7 @@ impl Pinning {
                 digest: digest_now(pin).to_owned(),
                 was: was.map(|approved| approved.digest.clone()),
                 by: Some(by.to_owned()),
+                fields: Vec::new(),
                 withheld: pin.now().is_withheld(policy),
             };
             self.bus.tell_of_tool(&self.tenant, &event).await;
@@ -279,11 +285,21 @@ impl Pinning {
     }
 }
 
-fn digest_now(pin: &bus_schema::integrity::Pin) -> &str {
+fn digest_now(pin: &Pin) -> &str {
     let pending = pin.pending.as_ref().map(|pending| &pending.digest);
     pending
         .or(pin.approved.as_ref().map(|approved| &approved.digest))
         .map_or("", String::as_str)
+}
+
+/// The fields of a tool that are not what was approved.
+async fn fields(store: &PinStore, pin: &Pin) -> Vec<String> {
+    let changes = store.changes(pin).await.unwrap_or_default();
+    let paths = changes.into_iter().map(|change| change.path);
+    paths
+        .take(MAX_FIELDS)
+        .map(|path| path.chars().take(MAX_PATH).collect())
+        .collect()
 }
 
 /// Keeps the definitions that a record will name and did not name before.

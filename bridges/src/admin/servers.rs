@@ -9,12 +9,11 @@ use axum::{
     routing::get,
 };
 use bus_schema::{
-    ServerId, integrity,
+    ServerId,
     registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Was, Written},
 };
 use runtime::registry::RegistryError;
 use serde_json::{Map, Value, json};
-use tracing::warn;
 use url::form_urlencoded;
 
 use super::{
@@ -239,9 +238,9 @@ async fn write(
         .register(&operator.principal, &Put { declaration, over })
         .await?;
     let mut told = told(&written);
-    let hidden = hidden_in(&written.entry.declaration);
+    let hidden = written.entry.declaration.hidden();
+    let hidden: Vec<_> = hidden.into_iter().map(Flag::HiddenCharacters).collect();
     if !hidden.is_empty() {
-        warn!(server.id = %written.entry.declaration.id, places = ?hidden, "a declaration has characters that nobody sees");
         told.insert("warnings".to_owned(), json!(hidden));
     }
     let status = match written.was {
@@ -279,19 +278,6 @@ async fn remove(
     };
     fleet.front.bus().unregister(&operator.principal, &remove).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Where the texts of a declaration have characters that nobody sees.
-fn hidden_in(declaration: &Declaration) -> Vec<Flag> {
-    let Ok(text) = serde_json::to_string(declaration) else {
-        return Vec::new();
-    };
-    let hidden = integrity::read(&text).map(|node| integrity::hidden(&node));
-    hidden
-        .unwrap_or_default()
-        .into_iter()
-        .map(Flag::HiddenCharacters)
-        .collect()
 }
 
 /// What is said of a declaration that was taken: how it stands in the registry.

@@ -12,16 +12,10 @@ use axum::{
 };
 use bus_schema::{
     Principal, ServerId,
-    integrity::{
-        self, Change, Decide, Decided, Decision, Hidden, Lookalikes, Pin, Pins, Policy, Standing, Tool,
-    },
+    integrity::{Change, Decide, Decided, Decision, Hidden, Lookalikes, Pin, Pins, Policy, Standing, Tool},
     principal::DEFAULT_TENANT,
 };
-use runtime::{
-    catalogue::Listed,
-    pins::{PinStore, Pinned},
-    registry::RegistryError,
-};
+use runtime::{catalogue::Listed, pins::Pinned, registry::RegistryError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -96,13 +90,27 @@ pub enum Flag {
     },
 }
 
+/// Says that nobody can tell now what was approved.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("what was approved of tools cannot be read now; it is kept in JetStream")]
+pub struct NotKnown;
+
+impl From<NotKnown> for Refused {
+    fn from(error: NotKnown) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", error.to_string())
+    }
+}
+
 impl Fleet {
     /// What is known of a server's tools; `None` for a server that nobody knows.
-    pub async fn tools(&self, id: &ServerId) -> Option<ServerTools> {
-        let pinned = self.pinned().await;
+    ///
+    /// # Errors
+    /// [`NotKnown`] when that cannot be read.
+    pub async fn tools(&self, id: &ServerId) -> Result<Option<ServerTools>, NotKnown> {
+        let pinned = self.pinned().await?;
         let known = pinned.of(DEFAULT_TENANT, id);
         if known.pins().is_none() && self.server(id).is_none() {
-            return None;
+            return Ok(None);
         }
         let listed = self.front.catalogue().list_soon(id, Listed::Tools).await;
         let listed: BTreeMap<String, String> = listed
@@ -114,7 +122,10 @@ impl Fleet {
         let alike = Lookalikes::of(&pinned.all(DEFAULT_TENANT));
         let mut tools = Vec::new();
         for (name, pin) in known.pins().iter().flat_map(|pins| &pins.tools) {
-            let diff = diff(pinned.store(), pin).await;
+            let diff = match pinned.store() {
+                Some(store) => store.changes(pin).await,
+                None => None,
+            };
             tools.push(ToolState::of(name, pin, known.policy, diff));
         }
         let unknown = |name: &String| !known.pins().is_some_and(|pins| pins.tools.contains_key(name));
@@ -132,21 +143,22 @@ impl Fleet {
                 tool: tool.clone(),
             }));
         }
-        Some(ServerTools {
+        Ok(Some(ServerTools {
             server: id.clone(),
             policy: known.policy,
             tools,
-        })
+        }))
     }
 
     /// The servers of which tools wait for a decision.
-    pub async fn pending(&self) -> Vec<ServerId> {
+    ///
+    /// # Errors
+    /// [`NotKnown`] when that cannot be read.
+    pub async fn pending(&self) -> Result<Vec<ServerId>, NotKnown> {
         let waits = |pins: &Pins| pins.tools.values().any(|pin| pin.pending.is_some());
-        let all = self.pinned().await.all(DEFAULT_TENANT);
-        all.into_iter()
-            .filter(|(_, pins)| waits(pins))
-            .map(|(id, _)| id)
-            .collect()
+        let all = self.pinned().await?.all(DEFAULT_TENANT);
+        let waiting = all.into_iter().filter(|(_, pins)| waits(pins));
+        Ok(waiting.map(|(id, _)| id).collect())
     }
 
     /// Approves or rejects tools.
@@ -162,10 +174,13 @@ impl Fleet {
         self.front.bus().decide(operator, decision, wish).await
     }
 
-    async fn pinned(&self) -> Pinned {
+    async fn pinned(&self) -> Result<Pinned, NotKnown> {
         let pinned = self.front.bus().pins();
-        pinned.ready().await;
-        pinned
+        if pinned.ready().await {
+            Ok(pinned)
+        } else {
+            Err(NotKnown)
+        }
     }
 }
 
@@ -217,18 +232,6 @@ impl ToolState {
     }
 }
 
-/// In what a tool differs from what was approved.
-async fn diff(store: Option<&PinStore>, pin: &Pin) -> Option<Vec<Change>> {
-    let (approved, pending) = (pin.approved.as_ref()?, pin.pending.as_ref()?);
-    let store = store?;
-    let (old, new) = tokio::join!(
-        store.definition(&approved.digest),
-        store.definition(&pending.digest)
-    );
-    let (old, new) = (old.ok()??, new.ok()??);
-    Some(integrity::diff(&integrity::read(&old)?, &integrity::read(&new)?))
-}
-
 pub(super) fn routes(fleet: Fleet) -> Router {
     Router::new()
         .route("/servers/{id}/tools", get(show))
@@ -241,7 +244,7 @@ pub(super) fn routes(fleet: Fleet) -> Router {
 
 async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
     let id = read_id(&fleet, &id)?;
-    let tools = fleet.tools(&id).await.ok_or_else(|| {
+    let tools = fleet.tools(&id).await?.ok_or_else(|| {
         let message = format!("no server `{id}` is registered or on the bus");
         Refused::new(StatusCode::NOT_FOUND, "not_found", message)
     })?;
@@ -313,7 +316,8 @@ async fn read_digest(request: Request, tool: Option<&str>) -> Result<Option<Stri
     let body = to_bytes(request.into_body(), MAX_DECISION_BYTES)
         .await
         .map_err(|_| {
-            let message = format!("the body is larger than {MAX_DECISION_BYTES} bytes, or did not come whole");
+            let message =
+                format!("the body is larger than {MAX_DECISION_BYTES} bytes, or did not come whole");
             Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
         })?;
     if body.is_empty() {

@@ -23,6 +23,9 @@ pub struct Event {
     /// Who has decided, if somebody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// Which fields are not what was approved, as JSON Pointers; the first 32. Empty when that cannot be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fields: Vec<String>,
     /// Whether it is neither shown nor called from now on.
     pub withheld: bool,
 }

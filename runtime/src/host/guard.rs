@@ -16,11 +16,11 @@ use bus_schema::{
     rpc::{Message, Params, splice},
     subject::EventKind,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{Notify, watch},
-    time::{MissedTickBehavior, interval},
+    time::{Instant, MissedTickBehavior, interval},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -37,8 +37,10 @@ use crate::{
     pins::{Known, Pinned},
 };
 
-/// How often a server is looked at that does not say when its tools change.
+/// How often a server is looked at that says nothing: some do not say when their tools change, and some only say that they do.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long nobody looks at the tools of a server under quarantine while they are called.
+const LOOK_AFTER: Duration = Duration::from_millis(500);
 /// How many spellings of its lists are remembered.
 const MAX_SEEN: usize = 64;
 
@@ -51,6 +53,8 @@ pub(super) struct Guard {
     seen: Mutex<HashSet<[u8; 32]>>,
     /// Told when a list went out that holds something else than what was described.
     stale: Notify,
+    /// When the server began to describe itself last. Held only to read or replace it.
+    looked: Mutex<Instant>,
 }
 
 impl Guard {
@@ -63,7 +67,19 @@ impl Guard {
             server: options.id.clone(),
             seen: Mutex::default(),
             stale: Notify::new(),
+            looked: Mutex::new(Instant::now()),
         }
+    }
+
+    /// Has a server under quarantine looked at that is called and was not looked at just now. The call does not wait for that.
+    fn look_soon(&self, known: &Known) {
+        if is_quarantined(known) && self.looked().elapsed() > LOOK_AFTER {
+            self.stale.notify_one();
+        }
+    }
+
+    fn looked(&self) -> std::sync::MutexGuard<'_, Instant> {
+        self.looked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> Known {
@@ -101,11 +117,16 @@ fn is_strict(known: &Known) -> bool {
     })
 }
 
+/// Whether it is the platform that asks its own host.
+pub(super) fn is_own(request: &Request) -> bool {
+    request.method == OFFERED && request.door == PLATFORM
+}
+
 /// The answer to a request that does not reach the server: a call to a tool that is withheld, and what the platform asks.
 pub(super) fn answer(shared: &Shared, request: &Request) -> Option<Outcome> {
     let guard = shared.guard.as_ref()?;
     match request.method.as_str() {
-        OFFERED if request.door == PLATFORM => {
+        OFFERED if is_own(request) => {
             let offered = Arc::clone(&shared.description().offered);
             let message = Message::parse(&request.body.0).ok()?;
             let offered = serde_json::to_vec(&*offered).ok()?;
@@ -116,6 +137,7 @@ pub(super) fn answer(shared: &Shared, request: &Request) -> Option<Outcome> {
             if !is_strict(&known) {
                 return None;
             }
+            guard.look_soon(&known);
             let error = refusal(shared, &known, called(request))?;
             debug!(server.id = %guard.server, "refused a call to a tool that is withheld");
             Some(Outcome::error_for(&request.body.0, &error))
@@ -260,6 +282,9 @@ pub(super) async fn keep_described(shared: Arc<Shared>, stop: CancellationToken)
             }
             () = stop.cancelled() => return,
         };
+        if let Some(guard) = &shared.guard {
+            *guard.looked() = Instant::now();
+        }
         match describe(&shared.bus, &shared.server, &shared.options).await {
             Ok(_) if shared.draining.is_cancelled() => return,
             Ok(mut description) => {
@@ -307,13 +332,12 @@ async fn found_stale(shared: &Shared) {
     }
 }
 
-/// Whether its tools may change without a word.
+/// Whether it has tools that may change without a word.
 fn is_to_be_looked_at(shared: &Shared) -> bool {
     let Some(guard) = &shared.guard else { return false };
     let description = shared.description();
-    let tools = description.card.capabilities.get("tools");
-    let tells = tools.and_then(|tools| tools.get("listChanged")) == Some(&Value::Bool(true));
-    tools.is_some() && !tells && guard.known().policy != Policy::Off
+    let has_tools = description.card.capabilities.contains_key("tools");
+    has_tools && guard.known().policy != Policy::Off
 }
 
 /// Tells everybody when something else is shown now.

@@ -87,7 +87,7 @@ impl Work {
         };
         let frames = Frames::new(Arc::clone(shared), key.clone(), reply, codec);
         let Some(permits) = Permits::take(shared, &request) else {
-            return answer_busy(shared, request, frames);
+            return admission::answer_busy(shared, request, frames);
         };
         let (chunks, body) = match request.chunked_bytes {
             0 => (None, None),
@@ -130,17 +130,6 @@ impl Work {
             self.cancel.cancel();
         }
     }
-}
-
-fn answer_busy(shared: &Arc<Shared>, request: Request, frames: Frames) {
-    shared.bus.metrics().busy(shared.options.id.as_str());
-    let shared = Arc::clone(shared);
-    shared.running.clone().spawn(async move {
-        debug!(server.id = %shared.options.id, mcp.method.name = %request.method, "answered busy");
-        if let Err(error) = frames.signal(FrameKind::Busy, 0).await {
-            debug!(%error, "could not answer busy");
-        }
-    });
 }
 
 struct Running {
@@ -282,11 +271,11 @@ impl Running {
             .name
             .clone()
             .filter(|_| request.method == method::TOOLS_CALL);
+        if let Some(outcome) = guard::answer(&self.shared, &request) {
+            return End::Answered(outcome.saying(Verdict::Unasked));
+        }
         if let Some(tool) = &self.tool {
             self.shared.count_deprecated(tool);
-        }
-        if let Some(outcome) = guard::answer(&self.shared, &request) {
-            return End::Answered(outcome);
         }
         let lists_tools = request.method == method::TOOLS_LIST;
         let body = request.body.0.clone();

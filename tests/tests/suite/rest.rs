@@ -172,10 +172,12 @@ async fn docs_rest_examples_answer_as_the_page_says() {
     let examples = examples(&page);
     let platform = Platform::start("", &SERVED).await;
     eventually("the tools on the page are approved", async || {
-        let known = platform.node.bus().pins().of("default", &"products".parse().expect("an id"));
-        known
+        let known = platform
+            .node
+            .bus()
             .pins()
-            .is_some_and(|pins| pins.tools.contains_key("search"))
+            .of("default", &"products".parse().expect("an id"));
+        known.pins().is_some_and(|pins| pins.tools.contains_key("search"))
     })
     .await;
     let body = platform.folder().join("body");

@@ -17,8 +17,8 @@ use crate::{
 pub(super) async fn pending(node: &mut Node, config: &Config, ask: Ask) -> anyhow::Result<()> {
     let fleet = node.fleet(config).await?;
     let mut all = Vec::new();
-    for server in fleet.pending().await {
-        let Some(mut known) = fleet.tools(&server).await else {
+    for server in fleet.pending().await? {
+        let Some(mut known) = fleet.tools(&server).await? else {
             continue;
         };
         known.tools.retain(|tool| tool.seen_at.is_some());

@@ -21,6 +21,16 @@ async fn changed_tools_are_shown_and_decided_over_by_command() {
         bus.pins().of("default", &id).pins().is_some()
     })
     .await;
+    let good = [
+        "servers",
+        "add",
+        "r",
+        "https://weather.example.com/mcp",
+        "--description",
+        "Good.\u{202E}",
+    ];
+    let (code, _, err) = cluster.run(&good).await;
+    assert!(code == 0 && err.contains("U+202E at /description"), "{err}");
     let (code, out, _) = cluster.run(&["tools", "pending"]).await;
     assert_eq!((code, out.trim()), (0, "every tool is as it was approved"));
 
