@@ -121,6 +121,15 @@ async fn a_tool_that_changes_is_not_called_until_an_operator_approves_it() {
     let world = World::start(QUARANTINE).await;
     let legacy = Session::open(&world.platform.client("a"), "2025-06-18").await;
     let of_all = world.platform.client_of_all();
+    let chosen =
+        json!({ "id": "v", "items": [{ "server": "a", "tools": ["*"], "rename": { "n0": "first" } }] });
+    let (status, told) = world.rest(Method::POST, "/virtual-servers", Some(chosen)).await;
+    assert_eq!(status, StatusCode::CREATED, "{told}");
+    let of_chosen = world.platform.client("v");
+    eventually("it is called under another name", async || {
+        of_chosen.call("first", json!({})).await["result"]["content"][0]["text"] == "done"
+    })
+    .await;
     // The quickest of some, as what else the machine does is no matter of this.
     let mut quickest = Duration::MAX;
     for _ in 0..3 {
@@ -140,6 +149,8 @@ async fn a_tool_that_changes_is_not_called_until_an_operator_approves_it() {
     assert!(is_quarantined(&of_all.call("a__n0", json!({})).await));
     let params = json!({ "name": "n0", "arguments": {} });
     assert!(is_quarantined(&legacy.ask(method::TOOLS_CALL, &params).await));
+    let refused = of_chosen.call("first", json!({})).await;
+    assert_eq!(refused["error"]["code"], -32602, "{refused}");
     assert_eq!(world.server.calls(), calls);
     // Its siblings go on, and it is not in the list.
     assert_eq!(text(&world.call("n1").await), "done");
