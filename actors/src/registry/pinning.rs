@@ -116,7 +116,7 @@ impl Pinning {
             if present.0 == Policy::Off || present.1.is_empty() || looked_at.get(id) == Some(&present) {
                 continue;
             }
-            match self.look_at(&store, id, present.0, offering).await {
+            match self.look_at(&store, id, offering).await {
                 Ok(()) => drop(looked_at.insert(id.clone(), present)),
                 Err(error) => {
                     debug!(%error, server.id = %id, "could not look at a server's tools yet");
@@ -132,7 +132,6 @@ impl Pinning {
         &self,
         store: &PinStore,
         id: &ServerId,
-        policy: Policy,
         offering: impl Iterator<Item = &ServerCard>,
     ) -> Result<(), LookError> {
         let offering: BTreeMap<&str, &ServerCard> =
@@ -143,6 +142,11 @@ impl Pinning {
             let mut offered = Vec::new();
             for card in offering.values() {
                 offered.push(self.bus.offered(id, &self.tenant, &card.instance).await?);
+            }
+            // Nor is it judged by a policy that is older than it.
+            let policy = self.pinned.policies().of(id);
+            if policy == Policy::Off {
+                return Ok(());
             }
             let (is_known, before, revision) = match known {
                 Some((pins, revision)) => (Known::Yes, pins, Some(revision)),

@@ -302,8 +302,11 @@ pub(super) async fn keep_described(shared: Arc<Shared>, stop: CancellationToken)
                     shared.announce(EventKind::Up).await;
                 }
             }
+            Err(error) if is_told => {
+                warn!(%error, server.id = %shared.options.id, "could not describe the server again");
+            }
             Err(error) => {
-                warn!(%error, server.id = %shared.options.id, "could not describe the server again")
+                debug!(%error, server.id = %shared.options.id, "could not look at the server's tools")
             }
         }
     }
