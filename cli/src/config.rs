@@ -82,6 +82,8 @@ pub struct Config {
     policy: PolicySection,
     /// The flags that it was read with, for reading it again.
     flags: Common,
+    /// What the file said, if there was one.
+    text: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -154,9 +156,15 @@ impl Config {
     /// # Errors
     /// A text that names the file, the line and what would be right.
     pub fn load(common: &Common) -> anyhow::Result<Self> {
-        let file = match &common.config {
-            Some(path) => read(path)?,
-            None if Path::new(DEFAULT_FILE).exists() => read(Path::new(DEFAULT_FILE))?,
+        let path = match &common.config {
+            Some(path) => Some(path.as_path()),
+            None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        let text = path.map(read).transpose()?;
+        let file = match path.zip(text.as_deref()) {
+            Some((path, text)) => {
+                toml::from_str(text).with_context(|| format!("{} cannot be used", path.display()))?
+            }
             None => File::default(),
         };
         let config = Self {
@@ -204,6 +212,7 @@ impl Config {
             auth: file.auth,
             policy: file.policy,
             flags: common.clone(),
+            text,
         };
         config.check()?;
         Ok(config)
@@ -213,6 +222,12 @@ impl Config {
     #[must_use]
     pub fn file(&self) -> &Path {
         self.flags.config.as_deref().unwrap_or(Path::new(DEFAULT_FILE))
+    }
+
+    /// What the file said, if there was one.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_deref()
     }
 
     /// Reads the file again.
@@ -330,8 +345,8 @@ fn variable(name: &str) -> Option<String> {
     (!value.is_empty()).then_some(value)
 }
 
-fn read(path: &Path) -> anyhow::Result<File> {
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+fn read(path: &Path) -> anyhow::Result<String> {
+    fs::read_to_string(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             anyhow::anyhow!(
                 "there is no configuration file {}; leave --config out to run without one",
@@ -339,8 +354,7 @@ fn read(path: &Path) -> anyhow::Result<File> {
             )
         }
         _ => anyhow::Error::new(error).context(format!("cannot read {}", path.display())),
-    })?;
-    toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))
+    })
 }
 
 #[cfg(test)]
@@ -358,6 +372,25 @@ mod tests {
             config: Some(path),
             ..Common::default()
         })
+    }
+
+    #[test]
+    fn what_the_file_says_later_differs_from_what_was_read() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("trunkline.toml");
+        fs::write(&path, "threads = 1").expect("write");
+        let common = Common {
+            config: Some(path.clone()),
+            ..Common::default()
+        };
+        let config = Config::load(&common).expect("loads");
+        fs::write(&path, "threads = 2").expect("write");
+        assert_eq!(config.text(), Some("threads = 1"));
+        assert_eq!(
+            config.again().expect("loads").text(),
+            Some("threads = 2"),
+            "and a change that was taken is none any more"
+        );
     }
 
     #[test]

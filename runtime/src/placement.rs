@@ -26,7 +26,7 @@ use tracing::{debug, info, warn};
 use crate::{
     bus::Bus,
     registry::Registry,
-    store::StoreError,
+    store::{Picture, StoreError},
     supervise::{self, Kept, Part, PartError, Status},
 };
 
@@ -118,19 +118,20 @@ impl Placing {
         let mut owned = self.owners.changes();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut wanted = wanted(&declared.borrow_and_update());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.bus.closed().cancelled() => break,
                 _ = ticks.tick() => {}
-                Ok(()) = declared.changed() => {}
+                Ok(()) = declared.changed() => wanted = self::wanted(&declared.borrow_and_update()),
                 Ok(()) = owned.changed() => {}
                 Ok(()) = self.hold.changed() => {}
                 Some(ended) = self.ending.join_next() => if let Ok(place) = ended {
                     self.ending_places.remove(&place);
                 },
             }
-            if let Err(error) = self.look().await {
+            if let Err(error) = self.look(&wanted).await {
                 debug!(%error, "cannot look after the registered servers");
             }
         }
@@ -138,9 +139,8 @@ impl Placing {
     }
 
     /// Brings what runs here in line with what is declared and who owns it.
-    async fn look(&mut self) -> Result<(), StoreError> {
+    async fn look(&mut self, wanted: &Wanted) -> Result<(), StoreError> {
         let held = self.hold.borrow().clone();
-        let wanted = self.wanted();
         let places: Vec<_> = self.running.keys().cloned().collect();
         for place in places {
             self.look_after(&place, wanted.get(&place)).await?;
@@ -148,13 +148,14 @@ impl Placing {
         let Some(held) = held else { return Ok(()) };
         self.free_since.retain(|place, _| wanted.contains_key(place));
         let mut forgotten = HashMap::new();
-        self.sweep(&wanted, &mut forgotten).await?;
+        self.sweep(wanted, &mut forgotten).await?;
         for (place, (entry, declared)) in wanted {
-            if self.running.contains_key(&place) || self.ending_places.contains(&place) {
+            if self.running.contains_key(place) || self.ending_places.contains(place) {
                 continue;
             }
-            if let Some(over) = self.may_take(&place, &mut forgotten).await? {
-                self.take(place, entry, declared, over, &held).await?;
+            if let Some(over) = self.may_take(place, &mut forgotten).await? {
+                self.take(place.clone(), entry.clone(), *declared, over, &held)
+                    .await?;
             }
         }
         Ok(())
@@ -190,15 +191,6 @@ impl Placing {
         Ok(is_forgotten)
     }
 
-    fn wanted(&self) -> Wanted {
-        let declared = self.registry.changes().borrow().clone();
-        let places = declared.iter().flat_map(|(key, entry)| {
-            (0..entry.value.declaration.replicas)
-                .map(move |replica| (place(key, replica), (entry.value.clone(), entry.revision)))
-        });
-        places.collect()
-    }
-
     /// Ends what is no longer wanted, declared otherwise, or no longer this process's; tells why something does not run.
     async fn look_after(&mut self, place: &str, wanted: Option<&(Entry, u64)>) -> Result<(), StoreError> {
         let Some(running) = self.running.get_mut(place) else {
@@ -228,7 +220,11 @@ impl Placing {
                         instance: Some(self.bus.instance().to_owned()),
                         failure: failure.clone(),
                     };
-                    running.revision = self.owners.write(place, &owner, Some(running.revision)).await?;
+                    running.revision = self
+                        .owners
+                        .bucket
+                        .write(place, &owner, Some(running.revision))
+                        .await?;
                     running.told = failure;
                 }
             }
@@ -250,6 +246,7 @@ impl Placing {
                 After::Release => {
                     let nobody = Owner::default();
                     owners
+                        .bucket
                         .write(&place, &nobody, Some(running.revision))
                         .await
                         .map(|_| ())
@@ -313,7 +310,7 @@ impl Placing {
             instance: Some(self.bus.instance().to_owned()),
             failure: None,
         };
-        let revision = match self.owners.write(&place, &owner, over).await {
+        let revision = match self.owners.bucket.write(&place, &owner, over).await {
             Ok(revision) => revision,
             Err(StoreError::Conflict) => return Ok(()),
             Err(error) => return Err(error),
@@ -370,6 +367,14 @@ enum After {
     Forget,
     /// Others may take it at once.
     Release,
+}
+
+fn wanted(declared: &Picture<Entry>) -> Wanted {
+    let places = declared.iter().flat_map(|(key, entry)| {
+        (0..entry.value.declaration.replicas)
+            .map(move |replica| (place(key, replica), (entry.value.clone(), entry.revision)))
+    });
+    places.collect()
 }
 
 /// How many processes come before one at a place. All of them agree, and places spread evenly.

@@ -72,12 +72,7 @@ impl Registry {
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
     pub async fn read(&self, tenant: &str, id: &ServerId) -> Result<Option<(Entry, u64)>, StoreError> {
-        let Some(record) = self.bucket.get(&key(tenant, id)).await? else {
-            return Ok(None);
-        };
-        let entry =
-            serde_json::from_slice(&record.value).map_err(|error| StoreError::Broker(error.into()))?;
-        Ok(Some((entry, record.revision)))
+        self.bucket.read(&key(tenant, id)).await
     }
 
     /// Writes a declaration: over the revision that was read, or where none was. Gives the new revision.
@@ -86,11 +81,7 @@ impl Registry {
     /// [`StoreError::Conflict`] when somebody else has written or removed it in between.
     pub async fn write(&self, tenant: &str, entry: &Entry, over: Option<u64>) -> Result<u64, StoreError> {
         let key = key(tenant, &entry.declaration.id);
-        let value = serde_json::to_vec(entry).expect("an entry is always JSON").into();
-        match over {
-            Some(revision) => self.bucket.update(&key, value, revision).await,
-            None => self.bucket.create(&key, value).await,
-        }
+        self.bucket.write(&key, entry, over).await
     }
 
     /// Removes a declaration at the revision that was read.

@@ -15,6 +15,7 @@ use async_nats::jetstream::{
     stream::{Config, DiscardPolicy},
 };
 use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
 use tracing::debug;
 
 use crate::bus::Bus;
@@ -155,6 +156,38 @@ impl Bucket {
                 UpdateErrorKind::WrongLastRevision => StoreError::Conflict,
                 _ => full_or_broker(error),
             })
+    }
+
+    /// Reads a record that is JSON, with its revision; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer, or the record cannot be read.
+    pub async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, u64)>, StoreError> {
+        let Some(record) = self.get(key).await? else {
+            return Ok(None);
+        };
+        let value = serde_json::from_slice(&record.value).map_err(broker)?;
+        Ok(Some((value, record.revision)))
+    }
+
+    /// Writes a record as JSON: over the revision that was read, or where none was. Gives the new revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when somebody else has written or removed it in between.
+    ///
+    /// # Panics
+    /// When the value cannot be JSON.
+    pub async fn write(
+        &self,
+        key: &str,
+        value: &impl Serialize,
+        over: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        let value = serde_json::to_vec(value).expect("a record is always JSON").into();
+        match over {
+            Some(revision) => self.update(key, value, revision).await,
+            None => self.create(key, value).await,
+        }
     }
 
     /// Removes a record if it still has the revision that was read. Mirrors hear of it by a marker that stays in its place.

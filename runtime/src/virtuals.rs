@@ -130,12 +130,7 @@ impl Virtuals {
     /// # Errors
     /// [`StoreError`] when the broker has no JetStream or does not answer.
     pub async fn read(&self, id: &ServerId) -> Result<Option<(Defined, u64)>, StoreError> {
-        let Some(record) = self.bucket()?.get(&self.key(id)).await? else {
-            return Ok(None);
-        };
-        let defined =
-            serde_json::from_slice(&record.value).map_err(|error| StoreError::Broker(error.into()))?;
-        Ok(Some((defined, record.revision)))
+        self.bucket()?.read(&self.key(id)).await
     }
 
     /// Keeps a definition: over the revision that was read, or where none was. Gives the new revision.
@@ -144,13 +139,7 @@ impl Virtuals {
     /// [`StoreError::Conflict`] when somebody else has written or removed it in between.
     pub async fn write(&self, defined: &Defined, over: Option<u64>) -> Result<u64, StoreError> {
         let key = self.key(&defined.definition.id);
-        let value = serde_json::to_vec(defined)
-            .expect("a definition is always JSON")
-            .into();
-        match over {
-            Some(revision) => self.bucket()?.update(&key, value, revision).await,
-            None => self.bucket()?.create(&key, value).await,
-        }
+        self.bucket()?.write(&key, defined, over).await
     }
 
     /// Forgets a definition at the revision that was read.

@@ -1,5 +1,5 @@
-//! A channel of messages to a door that holds a conversation: a WebSocket, a pair of pipes in this process, or those of a
-//! `trunkline bridge stdio` of its own.
+//! A channel of messages to a door that holds a conversation: a WebSocket, HTTP+SSE, a pair of pipes in this process, or those of
+//! a `trunkline bridge stdio` of its own.
 
 use bridges::{front::Endpoint, stdio};
 use futures::{SinkExt as _, StreamExt as _};
@@ -14,7 +14,7 @@ use tokio::{
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
 use tokio_util::sync::CancellationToken;
 
-use crate::{platform::Platform, program::Program, within};
+use crate::{platform::Platform, program::Program, stream::Stream, within};
 
 /// How many bytes wait in a pipe within this process.
 const PIPE_BYTES: usize = 64 * 1024;
@@ -23,6 +23,13 @@ const PIPE_BYTES: usize = 64 * 1024;
 pub enum Channel {
     /// To the WebSocket door.
     Socket(Box<WebSocketStream<MaybeTlsStream<TcpStream>>>),
+    /// To the HTTP+SSE door.
+    Events {
+        /// Where messages are posted to.
+        post: String,
+        /// Where they come.
+        stream: Box<Stream>,
+    },
     /// To a stdio door in this process.
     Pipe {
         /// What the door reads.
@@ -45,6 +52,20 @@ impl Channel {
             .await
             .expect("connects");
         Self::Socket(Box::new(socket))
+    }
+
+    /// Opens an event stream of HTTP+SSE, and learns where to post to.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn events(platform: &Platform, path: &str) -> Self {
+        let response = reqwest::get(platform.url(path));
+        let mut stream = Stream::of(within("the stream", response).await.expect("an answer"));
+        let first = stream.event().await.and_then(|event| event.data);
+        Self::Events {
+            post: platform.url(&first.expect("where to post")),
+            stream: Box::new(stream),
+        }
     }
 
     /// Opens a stdio door in this process.
@@ -88,6 +109,14 @@ impl Channel {
                 .send(Message::text(message.to_string()))
                 .await
                 .expect("sent"),
+            Self::Events { post, .. } => {
+                let request = reqwest::Client::new()
+                    .post(post.as_str())
+                    .header("content-type", "application/json")
+                    .body(line);
+                let taken = within("an answer", request.send()).await.expect("an answer");
+                assert_eq!(taken.status(), 202, "{taken:?}");
+            }
             Self::Pipe { input, .. } => input.write_all(line.as_bytes()).await.expect("sent"),
             Self::Child(program) => {
                 let input = program.input.as_mut().expect("its side is open");
@@ -118,6 +147,10 @@ impl Channel {
                         _ => {}
                     }
                 },
+                Self::Events { stream, .. } => {
+                    let next = stream.event().await?;
+                    next.data
+                }
                 Self::Pipe { output, .. } => output.next_line().await.expect("readable"),
                 Self::Child(program) => program.output.next_line().await.expect("readable"),
             }
@@ -133,6 +166,8 @@ impl Channel {
     pub async fn close(&mut self) {
         match self {
             Self::Socket(socket) => socket.close().await.expect("closed"),
+            // A client leaves by dropping its stream.
+            Self::Events { .. } => {}
             Self::Pipe { input, .. } => input.shutdown().await.expect("closed"),
             Self::Child(program) => drop(program.input.take().expect("its side is open")),
         }
@@ -144,6 +179,9 @@ impl Channel {
     /// When it does not.
     pub async fn end(&mut self) {
         self.close().await;
+        if matches!(self, Self::Events { .. }) {
+            return;
+        }
         while self.next().await.is_some() {}
         if let Self::Child(program) = self {
             within("the end of the bridge", program.child.wait())

@@ -16,6 +16,7 @@ PAGE = ROOT / "docs/support-matrix.md"
 # In the order of the page.
 DOORS = {
     "HTTP": "Streamable HTTP, at `/servers/<id>/mcp`.",
+    "HTTP+SSE": "The deprecated transport of 2024-11-05, at `/servers/<id>/sse`.",
     "WebSocket": "One message a text frame, at `/servers/<id>/ws`.",
     "stdio": "`trunkline bridge stdio --server <id>` as the client's child process.",
 }
@@ -31,6 +32,18 @@ A feature that a version of the protocol does not have is told by a clear error,
 
 A client that can be asked has a process of its own at a child of the legacy era, as such a server hears once what its client can be asked
 for. What changes there is told to all who listen, as what changes in the process that the others share.
+"""
+
+TAIL = """
+## What does not pass
+
+- Requests of a server to its client that the protocol does not know (`com.example/ask`): the server is answered with -32601 at once. It is
+  the same for a client of 2026-07-28, where servers make no requests at all. Custom requests of clients, and custom notifications of both
+  sides, pass in every pair of eras.
+- Tasks at the endpoint of all servers: a client uses them at `/servers/<id>/mcp`. Their progress is asked for with `tasks/get`;
+  `subscriptions/listen` does not tell of it.
+- What a server declares under `extensions`, at the endpoint of all servers: it is shown at the server's own endpoint.
+- What a slow reader does not take: its newest progress and the answer wait for it, older progress and log lines do not.
 """
 
 
@@ -63,7 +76,8 @@ def render():
                 if of_kind := [one for one in of_server if ("SDK" in one["client"]) == is_sdk]:
                     out.append("")
                     out.extend(table(of_kind))
-    return "\n".join(out) + "\n"
+    out.append(TAIL)
+    return "\n".join(out)
 
 
 def main():

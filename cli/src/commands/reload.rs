@@ -20,7 +20,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Follows the file for as long as it is polled.
 pub(super) async fn keep(node: &mut Node, mut config: Config, adds: Adds) -> Infallible {
-    let mut seen = fs::read(config.file()).await.ok();
+    // Whatever was written since the start began is a change as well.
+    let mut seen = config.text().map(|text| text.as_bytes().to_vec());
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {

@@ -140,13 +140,9 @@ async fn say(bucket: &Bucket, instance: &str, revision: Option<u64>) -> Result<u
     let alive = Alive {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
-    let value = serde_json::to_vec(&alive).expect("it is always JSON").into();
     let revision = match revision {
         Some(revision) => Some(revision),
         None => bucket.get(instance).await?.map(|record| record.revision),
     };
-    match revision {
-        Some(revision) => bucket.update(instance, value, revision).await,
-        None => bucket.create(instance, value).await,
-    }
+    bucket.write(instance, &alive, revision).await
 }

@@ -64,20 +64,6 @@ impl Owners {
     pub(super) fn changes(&self) -> watch::Receiver<Arc<Picture<Owner>>> {
         self.mirror.changes()
     }
-
-    /// Writes a record over a revision, or where none was; gives the new revision.
-    pub(super) async fn write(
-        &self,
-        place: &str,
-        owner: &Owner,
-        over: Option<u64>,
-    ) -> Result<u64, StoreError> {
-        let value = serde_json::to_vec(owner).expect("an owner is always JSON").into();
-        match over {
-            Some(revision) => self.bucket.update(place, value, revision).await,
-            None => self.bucket.create(place, value).await,
-        }
-    }
 }
 
 /// The key of one place of a server.

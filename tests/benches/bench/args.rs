@@ -62,6 +62,10 @@ pub(crate) enum What {
     ListBytes,
     /// A call with 100 progress notifications through the bridge
     Progress,
+    /// 500 clients through the bridge
+    Crowd,
+    /// The same beside 500 clients that never read their streams
+    BesideDeaf,
     /// How much memory many calls leave behind
     Memory,
 }

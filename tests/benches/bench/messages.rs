@@ -14,6 +14,8 @@ pub(crate) const NOTIFICATIONS: u32 = 100;
 pub(crate) const ECHO: &str = "echo";
 /// The tool that reports progress.
 pub(crate) const PROGRESS: &str = "progress";
+/// The tool that says much.
+pub(crate) const CHATTER: &str = "chatter";
 /// The id of the server with the tools that are called.
 pub(crate) const CALLED: &str = "fixture";
 
@@ -36,6 +38,12 @@ impl Message {
     pub(crate) fn progress(name: &str) -> Self {
         let token = json!({ meta::PROGRESS_TOKEN: "p" });
         Self::tool(name, &json!({ "n": NOTIFICATIONS }), &token)
+    }
+
+    /// A call that says more than anybody reads.
+    pub(crate) fn chatter(name: &str, messages: u32, bytes: u32) -> Self {
+        let token = json!({ meta::PROGRESS_TOKEN: "p" });
+        Self::tool(name, &json!({ "n": messages, "bytes": bytes }), &token)
     }
 
     /// A list of tools.

@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::{
     args::{EndpointChoice, Options, What},
     child::Served,
-    load::{Extent, Order, Target, post_once},
+    load::{Deaf, Extent, Order, Target, post_once},
     messages::{self, CALLED, ECHO, Message},
     role::{Role, Route, TOOLS},
 };
@@ -28,9 +28,7 @@ pub(crate) struct Platform {
     bridge: Served,
     axum: Served,
     responder: Served,
-    call: Message,
-    call_path: String,
-    progress: Message,
+    calls: Calls,
     folder: TempDir,
 }
 
@@ -53,8 +51,9 @@ impl Platform {
             folder: at("bridge"),
         };
         let bridge = Served::start(&bridge).await?;
-        let (call_path, call, progress) = requests(options.endpoint)?;
-        let (answer, list) = answers(&bridge.ready.at, &call.http(&bridge.ready.at, &call_path)).await?;
+        let calls = Calls::at(options.endpoint)?;
+        let call = calls.echo.http(&bridge.ready.at, &calls.path);
+        let (answer, list) = answers(&bridge.ready.at, &call).await?;
         let list_file: PathBuf = at("list.json");
         std::fs::write(&list_file, list)?;
         let axum = Role::Axum {
@@ -70,9 +69,7 @@ impl Platform {
             bridge,
             axum,
             responder,
-            call,
-            call_path,
-            progress,
+            calls,
             folder,
         })
     }
@@ -98,7 +95,7 @@ impl Platform {
             What::Raw => {
                 let target = Target::Raw {
                     nats: self.nats.ready.at.clone(),
-                    request: self.call.body.clone(),
+                    request: self.calls.echo.body.clone(),
                 };
                 let responder = ("responder", Some(self.responder.ready.pid));
                 (target, named(&[nats, responder, ("requester", None)]))
@@ -110,22 +107,43 @@ impl Platform {
                 let host = ("host", Some(self.host.ready.pid));
                 (target, named(&[nats, host, ("caller", None)]))
             }
-            What::Http | What::Memory => (self.bridged(&self.call, &self.call_path, None), through_bridge()),
-            What::List => (self.bridged(&Message::list(), ALL, None), through_bridge()),
-            What::Progress => {
-                let target = self.bridged(&self.progress, &self.call_path, Some(messages::NOTIFICATIONS));
+            What::Http | What::Crowd | What::BesideDeaf | What::Memory => {
+                let target = self.bridged(&self.calls.echo, &self.calls.path, None);
                 (target, through_bridge())
             }
+            What::List => (self.bridged(&Message::list(), ALL, None), through_bridge()),
+            What::Progress => {
+                let (progress, path) = (&self.calls.progress, &self.calls.path);
+                (
+                    self.bridged(progress, path, Some(messages::NOTIFICATIONS)),
+                    through_bridge(),
+                )
+            }
             What::Rmcp => (self.bare(&Message::call(ECHO), Route::Rmcp), bare()),
-            What::Bytes => (self.bare(&self.call, Route::Call), bare()),
+            What::Bytes => (self.bare(&self.calls.echo, Route::Call), bare()),
             What::ListBytes => (self.bare(&Message::list(), Route::List), bare()),
         };
         Order {
             target,
             callers,
+            beside: self.beside(what),
             extent,
             processes,
         }
+    }
+
+    /// Who is connected beside those that are measured.
+    fn beside(&self, what: What) -> Vec<Deaf> {
+        if what != What::BesideDeaf {
+            return Vec::new();
+        }
+        let address = &self.bridge.ready.at;
+        let deaf = |(clients, call): &(usize, Message)| Deaf {
+            clients: *clients,
+            request: call.http(address, &self.calls.path),
+            address: address.clone(),
+        };
+        self.calls.deaf.iter().map(deaf).collect()
     }
 
     /// The processes of the platform itself.
@@ -164,22 +182,35 @@ impl Platform {
     }
 }
 
-/// The path of the endpoint, and the two calls as they are written there.
-fn requests(endpoint: EndpointChoice) -> anyhow::Result<(String, Message, Message)> {
-    let server: ServerId = CALLED.parse()?;
-    let (path, echo, progress) = match endpoint {
-        EndpointChoice::All => (
-            ALL.to_owned(),
-            server.prefixed(ECHO),
-            server.prefixed(messages::PROGRESS),
-        ),
-        EndpointChoice::Server => (
-            format!("/servers/{server}/mcp"),
-            ECHO.to_owned(),
-            messages::PROGRESS.to_owned(),
-        ),
-    };
-    Ok((path, Message::call(&echo), Message::progress(&progress)))
+/// The calls that are made of the bridge.
+struct Calls {
+    path: String,
+    echo: Message,
+    progress: Message,
+    /// So many clients make this one, and do not read what comes.
+    deaf: [(usize, Message); 2],
+}
+
+impl Calls {
+    /// As they are written at an endpoint.
+    fn at(endpoint: EndpointChoice) -> anyhow::Result<Self> {
+        let server: ServerId = CALLED.parse()?;
+        let (path, name): (_, &dyn Fn(&str) -> String) = match endpoint {
+            EndpointChoice::All => (ALL.to_owned(), &|tool| server.prefixed(tool)),
+            EndpointChoice::Server => (format!("/servers/{server}/mcp"), &|tool| tool.to_owned()),
+        };
+        let chatter = name(messages::CHATTER);
+        Ok(Self {
+            path,
+            echo: Message::call(&name(ECHO)),
+            progress: Message::progress(&name(messages::PROGRESS)),
+            deaf: [
+                (450, Message::chatter(&chatter, 100, 256)),
+                // These are told 6 MiB each, of which the system's own buffers take some 3.
+                (50, Message::chatter(&chatter, 100, 64 * 1024)),
+            ],
+        })
+    }
 }
 
 /// The bridge's answers to a call and to a list, as soon as it sees all servers.

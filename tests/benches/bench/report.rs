@@ -80,6 +80,18 @@ impl Results {
         }
     }
 
+    /// The median over the rounds of the p99 beside clients that never read, in terms of that without them.
+    fn p99_beside_the_deaf(&self) -> Option<f64> {
+        let of = |what| self.cells.iter().find(|(measured, _, _)| *measured == what);
+        let ((_, _, alone), (_, _, beside)) = (of(What::Crowd)?, of(What::BesideDeaf)?);
+        median(
+            beside
+                .iter()
+                .zip(alone)
+                .map(|(beside, alone)| beside.p99_us / alone.p99_us),
+        )
+    }
+
     fn samples(&self, what: What, callers: usize) -> &[Sample] {
         let found = self.cells.iter().find(|(w, c, _)| *w == what && *c == callers);
         found.map_or(&[], |(_, _, samples)| samples)
@@ -178,6 +190,8 @@ fn name(what: What) -> String {
         What::List => format!("list of {TOOLS} tools, HTTP bridge"),
         What::ListBytes => "same list's bytes, bare axum".to_owned(),
         What::Progress => format!("{NOTIFICATIONS} notifications, HTTP bridge"),
+        What::Crowd => "tool through the HTTP bridge".to_owned(),
+        What::BesideDeaf => "the same beside 500 that never read".to_owned(),
         What::Memory => "memory".to_owned(),
     }
 }
@@ -213,6 +227,12 @@ fn write_ratios(out: &mut String, results: &Results) -> fmt::Result {
                 "A list of {TOOLS} tools costs {ratio:.2} of bare axum (aim: at most {LIST_AIM})."
             )?;
         }
+    }
+    if let Some(ratio) = results.p99_beside_the_deaf() {
+        writeln!(
+            out,
+            "Beside 500 clients that never read, the p99 of 500 that do is {ratio:.2} of what it is without them."
+        )?;
     }
     if results.cells.iter().any(|(what, _, _)| *what == What::Progress) {
         writeln!(

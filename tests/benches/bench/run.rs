@@ -22,6 +22,9 @@ const CALLS: [What; 5] = [What::Raw, What::Bus, What::Http, What::Rmcp, What::By
 /// What is measured at one number of callers.
 const OTHERS: [What; 3] = [What::List, What::ListBytes, What::Progress];
 const OTHERS_CALLERS: usize = 16;
+/// What is measured with as many callers as there are clients that never read.
+const CROWDS: [What; 2] = [What::Crowd, What::BesideDeaf];
+const CROWD_CALLERS: usize = 500;
 /// How long a load runs before it is measured, in seconds.
 const WARM_UP: f64 = 0.25;
 /// How long a load may take beyond its time.
@@ -60,6 +63,7 @@ async fn measure(platform: &Platform, options: &Options) -> anyhow::Result<Resul
         .map(|callers| (*callers, CALLS.to_vec()))
         .collect();
     groups.push((OTHERS_CALLERS, OTHERS.to_vec()));
+    groups.push((CROWD_CALLERS, CROWDS.to_vec()));
     for (callers, group) in groups {
         for round in 0..options.rounds {
             for what in group.iter().copied().filter(|what| options.wants(*what)) {

@@ -81,6 +81,7 @@ impl Place {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
     Http,
+    HttpSse,
     WebSocket,
     Stdio,
 }
@@ -89,6 +90,7 @@ impl Door {
     fn name(self) -> &'static str {
         match self {
             Self::Http => "HTTP",
+            Self::HttpSse => "HTTP+SSE",
             Self::WebSocket => "WebSocket",
             Self::Stdio => "stdio",
         }
@@ -216,6 +218,7 @@ impl Stand {
         let server = place.id();
         let channel = match door {
             Door::Http => return Dialogue::open(self.platform.client(server), version, capabilities).await,
+            Door::HttpSse => Channel::events(&self.platform, &format!("/servers/{server}/sse")).await,
             Door::WebSocket => Channel::socket(&self.platform, &format!("/servers/{server}/ws")).await,
             Door::Stdio => Channel::child(&self.platform, server),
         };
@@ -427,6 +430,7 @@ cells! {
     a_2025_06_18_client_uses_a_legacy_remote_server: V2025_06_18 by Http to [Place::RemoteLegacy];
     a_2025_11_25_client_uses_a_legacy_remote_server: V2025_11_25 by Http to [Place::RemoteLegacy];
     a_2026_07_28_client_uses_a_legacy_remote_server: V2026_07_28 by Http to [Place::RemoteLegacy];
+    a_2024_11_05_client_uses_servers_of_both_eras_over_http_and_sse: V2024_11_05 by HttpSse to BOTH_ERAS;
     a_2024_11_05_client_uses_servers_of_both_eras_over_a_websocket: V2024_11_05 by WebSocket to BOTH_ERAS;
     a_2025_03_26_client_uses_servers_of_both_eras_over_a_websocket: V2025_03_26 by WebSocket to BOTH_ERAS;
     a_2025_06_18_client_uses_servers_of_both_eras_over_a_websocket: V2025_06_18 by WebSocket to BOTH_ERAS;

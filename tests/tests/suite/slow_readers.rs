@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use bridges::front::Endpoint;
 use serde_json::{Value, json};
 use tests::{
+    channel::Channel,
     fixture::{self, Probe},
-    http::{events, text},
+    http::{events, modern_body, text},
     platform::Platform,
     raw::{self, Raw},
     session::Session,
@@ -30,17 +32,9 @@ async fn with_fixture() -> (Platform, runtime::Host, Arc<Probe>) {
 }
 
 /// Checks what a client finds that comes back to its stream late: less than all, in order, the newest progress, and the answer.
-fn check_late_stream(stream: &str) {
-    assert!(
-        stream.len() < 8 * MIB,
-        "{} bytes had waited for the client",
-        stream.len()
-    );
-    let messages: Vec<Value> = stream
-        .lines()
-        .filter_map(|line| line.strip_prefix("data: "))
-        .map(|data| serde_json::from_str(data).expect("JSON"))
-        .collect();
+fn check_late(messages: &[Value]) {
+    let bytes: usize = messages.iter().map(|message| message.to_string().len()).sum();
+    assert!(bytes < 8 * MIB, "{bytes} bytes had waited for the client");
     let (answer, parts) = messages.split_last().expect("messages");
     assert_eq!(text(answer), "done");
     let progress: Vec<u64> = parts
@@ -82,7 +76,47 @@ async fn a_client_that_never_reads_holds_up_nobody_and_little_waits_for_it() {
         .await
         .expect("open")
         .forget();
-    check_late_stream(&deaf.read_to_end().await);
+    let late: Vec<Value> = deaf
+        .read_to_end()
+        .await
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|data| serde_json::from_str(data).expect("JSON"))
+        .collect();
+    check_late(&late);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_a_channel_too_a_client_that_never_reads_holds_up_nobody_and_little_waits_for_it() {
+    let (mut platform, _host, probe) = with_fixture().await;
+    let endpoint = Endpoint::Server("fixture".parse().expect("an id"));
+    let path = "/servers/fixture/ws";
+    let deaf = [
+        Channel::socket(&platform, path).await,
+        Channel::pipe(&mut platform, endpoint).await,
+    ];
+    let mut reading = Channel::socket(&platform, path).await;
+    let echo = modern_body(
+        "tools/call",
+        json!({ "name": "echo", "arguments": { "text": "hi" } }),
+    );
+    for mut deaf in deaf {
+        deaf.send(&modern_body("tools/call", chatter())).await;
+        within("the end of the call", probe.chattered.0.acquire())
+            .await
+            .expect("open")
+            .forget();
+        // Somebody else is served meanwhile.
+        assert_eq!(text(&reading.ask(&echo).await), "hi");
+        let mut late = Vec::new();
+        while late
+            .last()
+            .is_none_or(|message: &Value| message.get("id").is_none())
+        {
+            late.push(deaf.receive().await);
+        }
+        check_late(&late);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! Makes calls without a pause from many callers at once, and measures them and the processes that serve them.
 
 mod bus;
+mod deaf;
 mod http;
 mod raw;
 mod window;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use crate::proc;
 use window::Window;
 
+pub(crate) use deaf::Deaf;
 pub(crate) use http::post_once;
 pub(crate) use raw::RAW_SUBJECT;
 
@@ -29,6 +31,8 @@ pub(crate) struct Order {
     pub(crate) target: Target,
     /// How many calls are under way at once.
     pub(crate) callers: usize,
+    /// Who is connected beside them.
+    pub(crate) beside: Vec<Deaf>,
     /// For how long.
     pub(crate) extent: Extent,
     /// The processes that serve the calls, by name. The name of this one stands among them if it is not mere load.
@@ -111,6 +115,7 @@ pub(crate) async fn run(order: Order) -> anyhow::Result<()> {
         Extent::Seconds { .. } => Window::shut(),
         Extent::Calls(calls) => Window::of_calls(calls),
     });
+    let _deaf = deaf::connect(&order.beside).await?;
     let mut callers = match order.target {
         Target::Raw { nats, request } => raw::start(&window, order.callers, &nats, request).await?,
         Target::Bus { nats } => bus::start(&window, order.callers, &nats).await?,

@@ -1,6 +1,7 @@
 // The TypeScript SDK v1 at every door, with the transports that it brings.
 
 import { Client } from '@modelcontextprotocol/sdk/client/index.js';
+import { SSEClientTransport } from '@modelcontextprotocol/sdk/client/sse.js';
 import { StdioClientTransport } from '@modelcontextprotocol/sdk/client/stdio.js';
 import { StreamableHTTPClientTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { WebSocketClientTransport } from '@modelcontextprotocol/sdk/client/websocket.js';
@@ -31,8 +32,9 @@ const NOTICES = {
 
 let version;
 
-function transportOf({ http, ws, command }) {
+function transportOf({ http, sse, ws, command }) {
     if (http) return new StreamableHTTPClientTransport(new URL(http));
+    if (sse) return new SSEClientTransport(new URL(sse));
     if (ws) return new WebSocketClientTransport(new URL(ws));
     const [program, ...args] = command;
     return new StdioClientTransport({ command: program, args });

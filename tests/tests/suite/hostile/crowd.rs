@@ -14,11 +14,11 @@ const KIB: usize = 1024;
 const READING: usize = 500;
 /// Clients that never read what is soon said: 100 messages of some 400 bytes.
 const DEAF: usize = 450;
-/// Clients that never read much: 10 MiB each, of which the system's own buffers take some 3.
+/// Clients that never read much: 6 MiB each, of which the system's own buffers take some 3.
 const DEAF_AND_LOUD: usize = 50;
 /// What the door may hold: 64 MiB for the program itself; 64 KiB for each connection with its call and its tasks; 40 KiB for what the
 /// deaf are told; and for each loud one 1 MiB in its outbox, one write of up to 128 KiB and the 128 KiB that hyper keeps. Without a
-/// bound the loud ones alone would have 350 MiB waiting.
+/// bound the loud ones alone would have 150 MiB waiting.
 const BOUND: usize = 64 * MIB
     + (READING + DEAF + DEAF_AND_LOUD) * 64 * KIB
     + DEAF * 40 * KIB
@@ -54,7 +54,7 @@ async fn of_a_thousand_clients_those_that_read_are_served_and_memory_is_bounded(
     allow_many_files();
     let target = Target::start().await;
     let quiet = deaf(&target, DEAF, 100, 256).await;
-    let loud = deaf(&target, DEAF_AND_LOUD, 160, 64 * KIB).await;
+    let loud = deaf(&target, DEAF_AND_LOUD, 100, 64 * KIB).await;
     let progress = json!({ "name": "progress", "arguments": { "n": 20 }, "_meta": { "progressToken": 1 } });
     let request = raw::modern(MCP, "tools/call", "progress", progress);
     let request = request.replacen("host:", "connection: close\r\nhost:", 1);
