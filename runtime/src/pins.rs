@@ -312,7 +312,7 @@ impl PinStore {
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
     pub async fn read(&self, tenant: &str, server: &ServerId) -> Result<Option<(Pins, u64)>, StoreError> {
-        let record = self.read_record(&key(tenant, server)).await?;
+        let record = self.bucket.read(&key(tenant, server)).await?;
         Ok(record.map(|(record, revision)| match record {
             Record::Pins(pins) => (pins, revision),
             Record::Policies(_) => (Pins::default(), revision),
@@ -330,7 +330,8 @@ impl PinStore {
         pins: Pins,
         over: Option<u64>,
     ) -> Result<u64, StoreError> {
-        self.write_record(&key(tenant, server), &Record::Pins(pins), over)
+        self.bucket
+            .write(&key(tenant, server), &Record::Pins(pins), over)
             .await
     }
 
@@ -339,13 +340,13 @@ impl PinStore {
     /// # Errors
     /// [`StoreError`] when somebody else has written in between, or the broker does not answer.
     pub async fn set_policies(&self, policies: &Policies) -> Result<(), StoreError> {
-        let known = self.read_record(POLICIES).await?;
+        let known = self.bucket.read::<Record>(POLICIES).await?;
         let wanted = Record::Policies(policies.clone());
         if known.as_ref().is_some_and(|(known, _)| *known == wanted) {
             return Ok(());
         }
         let over = known.map(|(_, revision)| revision);
-        self.write_record(POLICIES, &wanted, over).await.map(drop)
+        self.bucket.write(POLICIES, &wanted, over).await.map(drop)
     }
 
     /// Keeps a definition, so that it can be shown later.
@@ -393,24 +394,6 @@ impl PinStore {
         self.definitions
             .get_or_try_init(|| Bucket::open(&self.bus, DEFINITIONS))
             .await
-    }
-
-    async fn read_record(&self, key: &str) -> Result<Option<(Record, u64)>, StoreError> {
-        let Some(record) = self.bucket.get(key).await? else {
-            return Ok(None);
-        };
-        let read = serde_json::from_slice(&record.value).map_err(|error| StoreError::Broker(error.into()))?;
-        Ok(Some((read, record.revision)))
-    }
-
-    async fn write_record(&self, key: &str, record: &Record, over: Option<u64>) -> Result<u64, StoreError> {
-        let value = serde_json::to_vec(record)
-            .expect("a record is always JSON")
-            .into();
-        match over {
-            Some(revision) => self.bucket.update(key, value, revision).await,
-            None => self.bucket.create(key, value).await,
-        }
     }
 }
 
