@@ -3,11 +3,15 @@
 //! It is an actor without a state of its own: any number of them share the wishes, and every write is fenced by the revision that was
 //! read. It is on no call's way; what it keeps, every process has its own picture of.
 
+mod pinning;
+
 use std::sync::Arc;
 
 use bus_schema::{
     Request, RpcError, ServerId,
+    integrity::{self, Decide, Decided, Decision, Policies, Undecided},
     mcp::error,
+    principal::DEFAULT_TENANT,
     registry::{self, Declaration, Entry, Over, Put, Refusal, Remove, Was, Written},
     rpc::Message,
 };
@@ -18,7 +22,11 @@ use runtime::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tracing::info;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use pinning::Pinning;
 
 /// How often a write is tried again that may replace anything and met another one.
 const ATTEMPTS: usize = 8;
@@ -30,29 +38,59 @@ pub struct RegistryServer {
     registry: Registry,
     owners: Owners,
     directory: Directory,
+    pinning: Pinning,
+}
+
+/// A registry at work.
+pub struct RunningRegistry {
+    host: Host,
+    stop: CancellationToken,
+    looking: JoinHandle<()>,
+}
+
+impl RunningRegistry {
+    /// Takes it off the bus: what was begun is finished.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        let _ = self.looking.await;
+        self.host.stop().await;
+    }
 }
 
 impl RegistryServer {
-    /// A registry over what is kept and who is there.
+    /// A registry over what is kept and who is there. The policies become those of the platform, if there are any.
     #[must_use]
-    pub const fn new(registry: Registry, owners: Owners, directory: Directory) -> Self {
+    pub fn new(
+        bus: Bus,
+        registry: Registry,
+        owners: Owners,
+        directory: Directory,
+        policies: Option<Policies>,
+    ) -> Self {
         Self {
             registry,
             owners,
+            pinning: Pinning::new(bus, directory.clone(), DEFAULT_TENANT.to_owned(), policies),
             directory,
         }
     }
 
-    /// Puts it on the bus, where only those find it who know its name.
+    /// Puts it on the bus, where only those find it who know its name, and begins to look at the tools of servers.
     ///
     /// # Errors
     /// [`HostError`] when the bus refuses.
-    pub async fn host(self, bus: Bus) -> Result<Host, HostError> {
+    pub async fn start(self, bus: Bus) -> Result<RunningRegistry, HostError> {
         let options = HostOptions {
             visibility: Visibility::Hidden,
             ..HostOptions::new(ServerId::registry())
         };
-        Host::start(bus, Arc::new(self), options).await
+        let (stop, pinning) = (CancellationToken::new(), self.pinning.clone());
+        let host = Host::start(bus, Arc::new(self), options).await?;
+        Ok(RunningRegistry {
+            host,
+            looking: tokio::spawn(pinning.run(stop.clone())),
+            stop,
+        })
     }
 
     async fn answer(&self, request: &Request) -> Result<serde_json::Value, RpcError> {
@@ -60,11 +98,29 @@ impl RegistryServer {
         match request.method.as_str() {
             registry::PUT => to_json(&self.put(&by.tenant, &by.subject, read(request)?).await?),
             registry::REMOVE => to_json(&self.remove(&by.tenant, &read::<Remove>(request)?).await?),
+            integrity::APPROVE => to_json(&self.decide(request, Decision::Approve).await?),
+            integrity::REJECT => to_json(&self.decide(request, Decision::Reject).await?),
             other => Err(RpcError::new(
                 error::METHOD_NOT_FOUND,
                 format!("the registry has no method `{other}`"),
             )),
         }
+    }
+
+    async fn decide(&self, request: &Request, decision: Decision) -> Result<Decided, RpcError> {
+        let (wish, by) = (read::<Decide>(request)?, &request.principal);
+        let decided = self
+            .pinning
+            .decide(&wish, decision, &by.tenant, &by.subject)
+            .await;
+        decided.map_err(unavailable)?.map_err(|undecided| {
+            let refusal = match undecided {
+                Undecided::Unknown => Refusal::Unknown,
+                Undecided::Otherwise | Undecided::NothingPending => Refusal::Changed,
+            };
+            let tool = wish.tool.as_deref().unwrap_or("its tools");
+            refused(format!("server `{}`, {tool}: {undecided}", wish.server), &refusal)
+        })
     }
 
     async fn put(&self, tenant: &str, by: &str, put: Put) -> Result<Written, RpcError> {
@@ -106,6 +162,10 @@ impl RegistryServer {
             match written {
                 Ok(revision) => {
                     info!(server.id = %declaration.id, by, revision, "registered a server");
+                    let hidden = declaration.hidden();
+                    if !hidden.is_empty() {
+                        warn!(server.id = %declaration.id, places = ?hidden, "a declaration has characters that nobody sees");
+                    }
                     let was = if known.is_some() { Was::Changed } else { Was::New };
                     return Ok(Written { entry, revision, was });
                 }

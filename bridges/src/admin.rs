@@ -5,6 +5,7 @@ mod fleet;
 mod naming;
 mod openapi;
 mod servers;
+mod tools;
 mod virtuals;
 
 use std::{io, net::SocketAddr, time::SystemTime};
@@ -30,6 +31,7 @@ use crate::{
 
 pub use fleet::{Fleet, Private};
 pub use naming::{BadNaming, Naming};
+pub use tools::{ApprovedState, Flag, NotKnown, ServerTools, ToolState};
 
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
@@ -50,6 +52,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
 /// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
 pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     servers::routes(fleet.clone())
+        .merge(tools::routes(fleet.clone()))
         .merge(virtuals::routes(fleet))
         .with_state(())
 }

@@ -121,6 +121,9 @@ pub struct ServerCard {
     /// What stands in each of its lists, as digests: a list has changed when its digest has.
     #[serde(default)]
     pub lists: ListDigests,
+    /// A digest of all tools that its server offers, also of those that are withheld until somebody approves them; empty without tools.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub offered: String,
     /// How many tools it has.
     #[serde(default)]
     pub tools: u32,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ServerId,
+    integrity::{self, Hidden},
     upstream::{BreakerKnob, EraKnob, TransportKnob},
 };
 
@@ -235,6 +236,15 @@ const fn default_replicas() -> u32 {
 }
 
 impl Declaration {
+    /// Where its texts have characters that nobody sees.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<Hidden> {
+        let node = serde_json::to_string(self)
+            .ok()
+            .and_then(|text| integrity::read(&text));
+        node.map(|node| integrity::hidden(&node)).unwrap_or_default()
+    }
+
     /// A declaration of a server at a URL, with all else as usual.
     #[must_use]
     pub fn new(id: ServerId, url: impl Into<String>) -> Self {

@@ -102,10 +102,12 @@ pub enum EventKind {
     Left,
     /// A call has ended; published only while somebody watches.
     Call,
+    /// A tool has changed, or somebody has decided over one; the payload is an [`Event`](crate::integrity::Event).
+    Tool,
 }
 
 impl EventKind {
-    const ALL: [Self; 4] = [Self::Up, Self::Down, Self::Left, Self::Call];
+    const ALL: [Self; 5] = [Self::Up, Self::Down, Self::Left, Self::Call, Self::Tool];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -113,6 +115,7 @@ impl EventKind {
             Self::Down => "replica.down",
             Self::Left => "replica.left",
             Self::Call => "call",
+            Self::Tool => "tool",
         }
     }
 }
@@ -393,6 +396,12 @@ pub fn all_instance_words(server: &Token, instance: &Token) -> String {
 #[must_use]
 pub fn all_call_events(tenant: &Token) -> String {
     format!("{EVENT}.{tenant}.*.{}", EventKind::Call.as_str())
+}
+
+/// What becomes of the tools of a tenant's servers.
+#[must_use]
+pub fn all_tool_events(tenant: &Token) -> String {
+    format!("{EVENT}.{tenant}.*.{}", EventKind::Tool.as_str())
 }
 
 /// The comings and goings of replicas, of every tenant. One subscription for all of them: what a replica says comes in the order

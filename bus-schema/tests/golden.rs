@@ -157,6 +157,7 @@ fn card() -> ServerCard {
             tools: "7f83b1657ff1fc53".to_owned(),
             ..ListDigests::default()
         },
+        offered: "5891b5b522d5df08".to_owned(),
         tools: 7,
         prompts: 2,
         resources: 2,
@@ -171,6 +172,7 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     let (tenant, server, instance) = (t("default"), t("products"), t("0192f0c1a2b3"));
     let mut lines: Vec<String> = built_subjects(&tenant, &server, &instance);
     lines.push(subject::all_call_events(&tenant));
+    lines.push(subject::all_tool_events(&tenant));
     for class in [CallerClass::Bridge, CallerClass::Cli] {
         lines.push(subject::all_answers(class, &instance));
         lines.push(subject::library_inbox_prefix(class, &instance));
@@ -236,6 +238,7 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         event(EventKind::Down),
         event(EventKind::Left),
         event(EventKind::Call),
+        event(EventKind::Tool),
         Subject::Watch { tenant: tenant() },
         inbox(CallerClass::Bridge),
         inbox(CallerClass::Cli),

@@ -78,7 +78,7 @@ pub enum Command {
     /// Show the servers of the platform; register, import, show and remove remote ones
     #[command(after_help = SERVERS_EXAMPLES)]
     Servers(Servers),
-    /// Show the tools on the bus
+    /// Show the tools on the bus; approve or reject those that are not as they were approved
     #[command(after_help = TOOLS_EXAMPLES)]
     Tools(Tools),
     /// Endpoints of chosen tools, prompts and resources of several servers
@@ -103,7 +103,10 @@ Examples:
   trunkline tools
   trunkline tools --tag catalogue
   trunkline tools --search 'find a product' --limit 5
-  trunkline tools --server products --json";
+  trunkline tools --server products --json
+  trunkline tools pending
+  trunkline tools approve weather.forecast
+  trunkline tools approve --all weather";
 
 const VIRTUAL_EXAMPLES: &str = "\
 Examples:
@@ -318,7 +321,11 @@ pub struct NamedServer {
 
 /// `trunkline tools`
 #[derive(Clone, Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Tools {
+    /// What to do; without it they are listed.
+    #[command(subcommand)]
+    pub what: Option<ToolsCommand>,
     /// Show this server's only
     #[arg(long, value_name = "SERVER")]
     pub server: Option<String>,
@@ -331,6 +338,34 @@ pub struct Tools {
     /// Show so many at most [default: 20 of a search, else all]
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// What is done with tools.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ToolsCommand {
+    /// Show the tools that are not as they were approved, and what has changed
+    Pending(Ask),
+    /// Approve tools as they are now
+    Approve(DecideTools),
+    /// Reject tools as they are now; they are not called until they change or are approved
+    Reject(DecideTools),
+}
+
+/// Which tools are decided over.
+#[derive(Clone, Debug, Args)]
+pub struct DecideTools {
+    /// `<server>.<tool>`
+    #[arg(value_name = "SERVER.TOOL", required_unless_present = "all")]
+    pub tool: Option<String>,
+    /// All tools of this server that wait for a decision
+    #[arg(long, value_name = "SERVER", conflicts_with = "tool")]
+    pub all: Option<String>,
+    /// The digest that was looked at; a tool that has changed since is left as it is
+    #[arg(long, value_name = "DIGEST", conflicts_with = "all")]
+    pub digest: Option<String>,
     /// How the answer is printed.
     #[command(flatten)]
     pub ask: Ask,

@@ -20,7 +20,9 @@ use bridges::{
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
     upstream::remote::HEALTH_EVERY,
 };
-use bus_schema::{ServerId, policy::ScopeTable, registry::SECRET_PREFIX, virtual_server::VirtualServer};
+use bus_schema::{
+    ServerId, integrity::Policies, policy::ScopeTable, registry::SECRET_PREFIX, virtual_server::VirtualServer,
+};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -64,6 +66,8 @@ pub struct Config {
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
     pub health_every: Duration,
+    /// What is done about tools that are not as they were approved; `None` leaves the platform's policies as they are.
+    pub integrity: Option<Policies>,
     /// How servers are named to clients of the catalogue.
     pub naming: Naming,
     /// What is shown where no server is named.
@@ -103,6 +107,7 @@ struct File {
     products: Products,
     #[serde(default)]
     registry: RegistryTable,
+    integrity: Option<Policies>,
     #[serde(default)]
     endpoint: EndpointTable,
     #[serde(default, rename = "virtual")]
@@ -195,6 +200,7 @@ impl Config {
                 .registry
                 .health_every_secs
                 .map_or(HEALTH_EVERY, Duration::from_secs),
+            integrity: file.integrity,
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
             endpoint: match file.endpoint.mode {
                 Mode::All => Endpoint::All,
@@ -354,6 +360,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use bridges::upstream::EraKnob;
+    use bus_schema::integrity::Policy;
 
     use super::*;
 
@@ -469,6 +476,27 @@ mod tests {
             (
                 "[tool_timeouts_ms]\n\"a.b\" = 0",
                 ["tool_timeouts_ms", "a.b", "1 or more"],
+            ),
+        ] {
+            expect_refusal(text, words);
+        }
+    }
+
+    #[test]
+    fn policies_for_changed_tools_are_read_and_a_bad_one_is_named() {
+        let text = "[integrity]\npolicy = \"quarantine\"\n[integrity.servers]\nproducts = \"off\"";
+        let policies = load(text).expect("loads").integrity.expect("policies");
+        assert_eq!(policies.of(&"a".parse().expect("id")), Policy::Quarantine);
+        assert_eq!(policies.of(&"products".parse().expect("id")), Policy::Off);
+        assert!(load("").expect("loads").integrity.is_none());
+        for (text, words) in [
+            (
+                "[integrity]\npolicy = \"block\"",
+                ["line 2", "block", "quarantine"],
+            ),
+            (
+                "[integrity.servers]\n\"Bad Id\" = \"off\"",
+                ["line 2", "Bad Id", "lower-case"],
             ),
         ] {
             expect_refusal(text, words);

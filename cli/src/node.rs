@@ -298,6 +298,7 @@ impl Node {
                 directory: self.front(config).await?.directory().clone(),
                 bus,
                 declared,
+                policies: config.integrity.clone(),
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),

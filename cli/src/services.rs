@@ -7,7 +7,7 @@ use bridges::{
     admin::Private,
     upstream::{Upstream, remote::RemoteOptions},
 };
-use bus_schema::registry::Entry;
+use bus_schema::{integrity::Policies, registry::Entry};
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
     Bus, Directory,
@@ -44,6 +44,8 @@ pub struct RegistryPart {
     pub directory: Directory,
     /// What is declared.
     pub declared: Declared,
+    /// What is done about changed tools, if this process's settings say so.
+    pub policies: Option<Policies>,
 }
 
 impl Part for RegistryPart {
@@ -54,9 +56,20 @@ impl Part for RegistryPart {
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
         async move {
             let (registry, owners) = self.declared.open(&self.bus).await?.clone();
-            let server = RegistryServer::new(registry, owners, self.directory.clone());
-            let host = server.host(self.bus.clone()).await?;
-            Ok(host.serve_until(stop))
+            let server = RegistryServer::new(
+                self.bus.clone(),
+                registry,
+                owners,
+                self.directory.clone(),
+                self.policies.clone(),
+            );
+            let running_registry = server.start(self.bus.clone()).await?;
+            let running = async move {
+                stop.cancelled().await;
+                running_registry.stop().await;
+                Ok(())
+            };
+            Ok(running.boxed() as RunningPart)
         }
         .boxed()
     }

@@ -5,7 +5,7 @@ mod presence;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, telemetry::Metrics};
+use crate::{inbox::Inbox, pins::Pinned, telemetry::Metrics};
 
 pub(crate) use connect::is_new_enough;
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, without_password};
@@ -123,6 +123,8 @@ struct Inner {
     reconnected_at_ms: AtomicU64,
     /// Which replicas come and go, in order.
     presence: broadcast::Sender<Presence>,
+    /// What was approved of tools, once somebody has asked.
+    pinned: OnceLock<Pinned>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -165,6 +167,7 @@ impl Bus {
             started: Instant::now(),
             reconnected_at_ms: AtomicU64::new(0),
             presence: broadcast::channel(PRESENCE_AHEAD).0,
+            pinned: OnceLock::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -250,6 +253,10 @@ impl Bus {
 
     pub(crate) fn presence(&self) -> broadcast::Receiver<Presence> {
         self.0.presence.subscribe()
+    }
+
+    pub(crate) fn pinned(&self) -> &OnceLock<Pinned> {
+        &self.0.pinned
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {

@@ -16,6 +16,7 @@ mod inbox;
 pub mod load;
 pub mod nats_server;
 mod own_request;
+pub mod pins;
 pub mod placement;
 pub mod public;
 pub mod registry;

@@ -3,6 +3,8 @@
 use bus_schema::{Principal, ProtocolVersion, Request, mcp::meta};
 use serde_json::{Map, Value, json};
 
+/// The door that the platform's own requests name; no door of clients has it.
+pub(crate) const PLATFORM: &str = "platform";
 /// How long the platform waits for an answer.
 const TIMEOUT_MS: u64 = 30_000;
 
@@ -32,7 +34,7 @@ pub(crate) fn own_request(
         name: None,
         principal,
         protocol_version: version.to_owned(),
-        door: "platform".to_owned(),
+        door: PLATFORM.to_owned(),
         timeout_ms: TIMEOUT_MS,
         trace: None,
         chunked_bytes: 0,

@@ -9,7 +9,7 @@ use bus_schema::{
     registry::{self, Entry, Put, Refusal, Remove, Written},
     rpc::Message,
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
@@ -133,13 +133,13 @@ impl Bus {
             .await
     }
 
-    async fn ask_registry(
+    pub(crate) async fn ask_registry<T: DeserializeOwned>(
         &self,
         principal: &Principal,
         method: &str,
         params: &impl Serialize,
         retry: Retry,
-    ) -> Result<Written, RegistryError> {
+    ) -> Result<T, RegistryError> {
         let Ok(Value::Object(params)) = serde_json::to_value(params) else {
             return Err(RegistryError::Answer);
         };
@@ -151,17 +151,22 @@ impl Bus {
             principal.clone(),
         );
         let (_, body) = self.ask(request, retry).await.map_err(RegistryError::Call)?;
-        let message = Message::parse(&body).map_err(|_| RegistryError::Answer)?;
-        if let Some(error) = message.error {
-            let error: RpcError = serde_json::from_str(error.get()).map_err(|_| RegistryError::Answer)?;
-            return Err(RegistryError::Refused {
-                message: error.message,
-                refusal: error.data.and_then(|data| serde_json::from_value(data).ok()),
-            });
-        }
-        let result = message.result.ok_or(RegistryError::Answer)?;
-        serde_json::from_str(result.get()).map_err(|_| RegistryError::Answer)
+        answer_of(&body)
     }
+}
+
+/// The result of an answer, or the error that it is.
+pub(crate) fn answer_of<T: DeserializeOwned>(body: &[u8]) -> Result<T, RegistryError> {
+    let message = Message::parse(body).map_err(|_| RegistryError::Answer)?;
+    if let Some(error) = message.error {
+        let error: RpcError = serde_json::from_str(error.get()).map_err(|_| RegistryError::Answer)?;
+        return Err(RegistryError::Refused {
+            message: error.message,
+            refusal: error.data.and_then(|data| serde_json::from_value(data).ok()),
+        });
+    }
+    let result = message.result.ok_or(RegistryError::Answer)?;
+    serde_json::from_str(result.get()).map_err(|_| RegistryError::Answer)
 }
 
 fn key(tenant: &str, id: &ServerId) -> String {

@@ -18,6 +18,12 @@ use tokio::sync::{broadcast, watch};
 pub struct Changing {
     tools: AtomicU32,
     prompts: AtomicU32,
+    /// What the definition of the first tool has beside its name. Held only to read or replace it.
+    first: Mutex<Value>,
+    /// What it answers when it is asked for its tools, instead of them. Held only to read or replace it.
+    spelled: Mutex<Option<String>>,
+    /// Calls of tools that it has answered.
+    calls: AtomicU32,
     lists: watch::Sender<u64>,
     updates: broadcast::Sender<Arc<str>>,
     /// Held only to add or read.
@@ -31,6 +37,9 @@ impl Default for Changing {
         Self {
             tools: AtomicU32::new(1),
             prompts: AtomicU32::new(1),
+            first: Mutex::new(json!({ "inputSchema": { "type": "object" } })),
+            spelled: Mutex::default(),
+            calls: AtomicU32::new(0),
             lists: watch::Sender::new(0),
             updates: broadcast::Sender::new(16),
             watched: Mutex::default(),
@@ -55,6 +64,28 @@ impl Changing {
     pub fn add_tool(&self) {
         self.tools.fetch_add(1, Ordering::SeqCst);
         self.lists.send_modify(|count| *count += 1);
+    }
+
+    /// Defines the first tool otherwise, and says that the list has changed.
+    pub fn redefine(&self, definition: Value) {
+        self.redefine_silently(definition);
+        self.lists.send_modify(|count| *count += 1);
+    }
+
+    /// Defines the first tool otherwise, and says nothing.
+    pub fn redefine_silently(&self, definition: Value) {
+        *self.first.lock().unwrap_or_else(PoisonError::into_inner) = definition;
+    }
+
+    /// Answers in these words when it is asked for its tools, and says nothing of that.
+    pub fn spell_tools(&self, result: &str) {
+        *self.spelled.lock().unwrap_or_else(PoisonError::into_inner) = Some(result.to_owned());
+    }
+
+    /// How many calls of tools it has answered.
+    #[must_use]
+    pub fn calls(&self) -> u32 {
+        self.calls.load(Ordering::SeqCst)
     }
 
     /// Adds a prompt.
@@ -93,6 +124,14 @@ impl Changing {
             notified.push(request.method.clone());
             return Outcome::taken();
         };
+        let spelled = self
+            .spelled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        if let Some(spelled) = spelled.filter(|_| request.method == method::TOOLS_LIST) {
+            return Outcome::result(id.get(), spelled.as_bytes());
+        }
         let named = |count: &AtomicU32, more: Value| {
             let mut items = Vec::new();
             for n in 0..count.load(Ordering::SeqCst) {
@@ -111,7 +150,15 @@ impl Changing {
                 },
             }),
             method::TOOLS_LIST => {
-                json!({ "tools": named(&self.tools, json!({ "inputSchema": { "type": "object" } })) })
+                let mut tools = named(&self.tools, json!({ "inputSchema": { "type": "object" } }));
+                let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                first["name"] = json!("n0");
+                tools[0] = first;
+                json!({ "tools": tools })
+            }
+            method::TOOLS_CALL => {
+                self.calls.fetch_add(1, Ordering::SeqCst);
+                json!({ "resultType": "complete", "content": [{ "type": "text", "text": "done" }] })
             }
             method::PROMPTS_LIST => json!({ "prompts": named(&self.prompts, json!({})) }),
             method::RESOURCES_LIST => {

@@ -3,12 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Naming, rfc3339};
-use crate::{
-    front::{Endpoint, Front},
-    upstream::canonical,
-};
+use crate::front::{Endpoint, Front};
 use bus_schema::{
     ProtocolVersion, ServerCard, ServerId,
+    integrity::Tool,
     mcp::Era,
     principal::DEFAULT_TENANT,
     registry::{Auth, Entry},
@@ -22,7 +20,6 @@ use runtime::{
     virtuals::Virtual,
 };
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 /// Everything that is asked about servers.
 #[derive(Clone)]
@@ -248,11 +245,8 @@ impl Fleet {
         let (loads, tools) = tokio::join!(loads, tools);
         details.insert("replicas".to_owned(), server.replicas(&loads.unwrap_or_default()));
         if let Ok(tools) = tools {
-            let tools = tools.items.iter().map(|tool| {
-                let digest = Sha256::digest(canonical(&tool.json));
-                let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-                json!({ "name": tool.key, "digest": format!("sha256:{digest}") })
-            });
+            let tools = tools.items.iter().filter_map(|tool| Tool::read(&tool.json));
+            let tools = tools.map(|tool| json!({ "name": tool.name, "digest": tool.digest }));
             details.insert("tools".to_owned(), tools.collect());
         }
         details

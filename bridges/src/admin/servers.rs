@@ -16,7 +16,10 @@ use runtime::registry::RegistryError;
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
-use super::fleet::{Fleet, Private, Server, Status};
+use super::{
+    fleet::{Fleet, Private, Server, Status},
+    tools::Flag,
+};
 use crate::{auth::Admitted, upstream::remote::RemoteOptions};
 
 /// How many servers a page of the list has unless somebody asks for fewer.
@@ -234,11 +237,17 @@ async fn write(
     let written = bus
         .register(&operator.principal, &Put { declaration, over })
         .await?;
+    let mut told = told(&written);
+    let hidden = written.entry.declaration.hidden();
+    let hidden: Vec<_> = hidden.into_iter().map(Flag::HiddenCharacters).collect();
+    if !hidden.is_empty() {
+        told.insert("warnings".to_owned(), json!(hidden));
+    }
     let status = match written.was {
         Was::New => StatusCode::CREATED,
         Was::Changed | Was::Same => StatusCode::OK,
     };
-    let mut response = (status, axum::Json(told(&written))).into_response();
+    let mut response = (status, axum::Json(told)).into_response();
     let location = format!("/servers/{}", written.entry.declaration.id);
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);

@@ -218,6 +218,7 @@ impl Faces {
             resources: 0,
             max_in_flight: 0,
             trouble: None,
+            offered: String::new(),
         }
     }
 }

@@ -11,7 +11,6 @@ mod ask;
 mod asks;
 mod call;
 mod canonical;
-pub(crate) use canonical::canonical;
 mod capabilities;
 mod child;
 mod connection;

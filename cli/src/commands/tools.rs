@@ -1,9 +1,11 @@
 //! `trunkline tools`: the tools on the bus, all of them or those that fit some words.
 
+mod decide;
+
 use std::process::ExitCode;
 
 use anyhow::bail;
-use bus_schema::{ServerId, subject::CallerClass};
+use bus_schema::{ServerId, integrity::Decision, subject::CallerClass};
 use runtime::{
     Discovery,
     catalogue::Item,
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use crate::{
-    args,
+    args::{self, ToolsCommand},
     config::Config,
     node::{NatsChoice, Node},
 };
@@ -23,10 +25,17 @@ const BEST: usize = 20;
 
 pub(crate) async fn run(config: Config, tools: args::Tools) -> anyhow::Result<ExitCode> {
     let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
-    let found = find(&mut node, &config, &tools).await;
+    let done = match &tools.what {
+        None => match find(&mut node, &config, &tools).await {
+            Ok(found) => print(&found, &tools),
+            Err(error) => Err(error),
+        },
+        Some(ToolsCommand::Pending(ask)) => decide::pending(&mut node, &config, *ask).await,
+        Some(ToolsCommand::Approve(wish)) => decide::run(&mut node, &config, Decision::Approve, wish).await,
+        Some(ToolsCommand::Reject(wish)) => decide::run(&mut node, &config, Decision::Reject, wish).await,
+    };
     node.stop().await;
-    print(&found?, &tools)?;
-    Ok(ExitCode::SUCCESS)
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 async fn find(node: &mut Node, config: &Config, tools: &args::Tools) -> anyhow::Result<Tools> {

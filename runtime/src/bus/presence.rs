@@ -73,7 +73,7 @@ impl Bus {
                 left.entry(instance).or_default().insert(server);
                 return;
             }
-            EventKind::Call => return,
+            EventKind::Call | EventKind::Tool => return,
         };
         // Nobody may be listening.
         let _ = self.0.presence.send(presence);

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::Message;
 use bus_schema::{
     Request, RpcError, Token,
-    envelope::MAX_BODY_BYTES,
+    envelope::{FrameKind, MAX_BODY_BYTES},
     mcp::method,
     rpc,
     subject::{InstanceVerb, Subject},
@@ -25,6 +25,8 @@ use tracing::{debug, warn};
 
 use super::{
     breaker::{Admitted, Went},
+    frames::Frames,
+    guard,
     health::{HostHealth, Source},
     run::Shared,
     server::{Outcome, Verdict},
@@ -136,7 +138,7 @@ pub(super) fn admit(
         return Some(Admission::Free);
     };
     // Those the host answers itself.
-    if request.method == method::LISTEN {
+    if request.method == method::LISTEN || guard::is_own(request) {
         return Some(Admission::Free);
     }
     let refused = match breaker.admit() {
@@ -163,6 +165,18 @@ pub(super) fn admit(
         "retryAfterMs": millis,
     }));
     Some(Admission::Refused(error))
+}
+
+/// Says that there is no room for a call.
+pub(super) fn answer_busy(shared: &Arc<Shared>, request: Request, frames: Frames) {
+    shared.bus.metrics().busy(shared.options.id.as_str());
+    let shared = Arc::clone(shared);
+    shared.running.clone().spawn(async move {
+        debug!(server.id = %shared.options.id, mcp.method.name = %request.method, "answered busy");
+        if let Err(error) = frames.signal(FrameKind::Busy, 0).await {
+            debug!(%error, "could not answer busy");
+        }
+    });
 }
 
 /// Hands a call to another replica. It was not begun here, so it may be any call.

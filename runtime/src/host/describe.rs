@@ -9,9 +9,11 @@ use std::{
 use bus_schema::{
     Principal, Request, ServerCard,
     card::ListDigests,
+    integrity::{Offered, Tool},
     mcp::{meta, method},
     rpc,
 };
+use bytes::Bytes;
 use serde_json::{Map, Value, value::RawValue};
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -33,10 +35,62 @@ const TIMEOUT_KEY: &str = "io.trunkline/timeoutMs";
 /// What a server says of itself.
 pub(super) struct Description {
     pub(super) card: ServerCard,
+    /// The digests of the lists as all see them.
+    lists: ListDigests,
+    /// How often each list has changed for some callers only.
+    private_changes: [u64; 3],
     /// How long calls of single tools may take, where they say so.
     pub(super) tool_timeouts: HashMap<String, Duration>,
     /// The tools that are marked as deprecated.
     pub(super) deprecated: HashSet<String>,
+    /// All tools that the server offers, also those that are withheld.
+    pub(super) offered: Arc<Offered>,
+}
+
+impl Description {
+    /// That of a server which nobody has asked anything.
+    pub(super) fn bare(bus: &Bus, options: &HostOptions) -> Self {
+        Self {
+            card: bare_card(bus, options),
+            lists: ListDigests::default(),
+            private_changes: [0; 3],
+            tool_timeouts: options.tool_timeouts.clone(),
+            deprecated: HashSet::new(),
+            offered: Arc::default(),
+        }
+    }
+
+    /// Makes the card tell of what is shown.
+    pub(super) fn show(&mut self, withheld: impl Fn(&Tool) -> bool) {
+        if self.card.offered.is_empty() {
+            return;
+        }
+        let mut digest = Sha256::new();
+        self.card.tools = 0;
+        for tool in self.offered.tools.iter().filter(|tool| !withheld(tool)) {
+            digest.update(&tool.digest);
+            self.card.tools += 1;
+        }
+        self.lists.tools = short_digest(digest);
+        tell(&mut self.card, &self.lists, self.private_changes);
+    }
+}
+
+/// Makes a card tell of lists. What has changed for some callers only is told to all who listen; it makes no other revision of what
+/// all see.
+fn tell(card: &mut ServerCard, lists: &ListDigests, private_changes: [u64; 3]) {
+    let mut digest = Sha256::new();
+    digest.update(serde_json::to_vec(&card.capabilities).unwrap_or_default());
+    digest.update(serde_json::to_vec(lists).unwrap_or_default());
+    card.revision = short_digest(digest);
+    card.lists = lists.clone();
+    let lists = &mut card.lists;
+    let counted = [&mut lists.tools, &mut lists.prompts, &mut lists.resources];
+    for (digest, changes) in counted.into_iter().zip(private_changes) {
+        if changes > 0 && !digest.is_empty() {
+            *digest += &format!("-{changes}");
+        }
+    }
 }
 
 /// Asks a server to describe itself, through the same requests that any client makes.
@@ -45,7 +99,7 @@ pub(super) async fn describe(
     server: &Arc<dyn McpServer>,
     options: &HostOptions,
 ) -> Result<Description, HostError> {
-    let discovered = ask(bus, server, options, method::DISCOVER, None).await?;
+    let (discovered, _) = ask(bus, server, options, method::DISCOVER, None).await?;
     let capabilities = discovered
         .get("capabilities")
         .and_then(Value::as_object)
@@ -58,19 +112,8 @@ pub(super) async fn describe(
             .map(str::to_owned)
     };
     let lists = Lists::ask(bus, server, options, &capabilities).await?;
-    let mut digest = Sha256::new();
-    digest.update(serde_json::to_vec(&capabilities).unwrap_or_default());
-    digest.update(serde_json::to_vec(&lists.digests).unwrap_or_default());
-    // What has changed for some callers only is told to all who listen; it makes no other revision of what all see.
-    let mut digests = lists.digests;
-    let counted = [&mut digests.tools, &mut digests.prompts, &mut digests.resources];
-    for (digest, changes) in counted.into_iter().zip(server.private_changes()) {
-        if changes > 0 && !digest.is_empty() {
-            *digest += &format!("-{changes}");
-        }
-    }
-    let card = ServerCard {
-        lists: digests,
+    let mut card = ServerCard {
+        offered: lists.offered_digest,
         title: text("title")
             .or_else(|| text("name"))
             .unwrap_or_else(|| options.id.to_string()),
@@ -81,19 +124,23 @@ pub(super) async fn describe(
             .map(str::to_owned),
         protocol_version: server.protocol_version(),
         capabilities,
-        revision: short_digest(digest),
         tools: lists.counts[0],
         prompts: lists.counts[1],
         resources: lists.counts[2] + lists.counts[3],
         ..bare_card(bus, options)
     };
+    let private_changes = server.private_changes();
+    tell(&mut card, &lists.digests, private_changes);
     let mut tool_timeouts = lists.tool_timeouts;
     // What an operator says wins over what the tool says.
     tool_timeouts.extend(options.tool_timeouts.clone());
     Ok(Description {
         card,
+        lists: lists.digests,
+        private_changes,
         tool_timeouts,
         deprecated: lists.deprecated,
+        offered: Arc::new(lists.offered),
     })
 }
 
@@ -104,6 +151,8 @@ struct Lists {
     counts: [u32; 4],
     tool_timeouts: HashMap<String, Duration>,
     deprecated: HashSet<String>,
+    offered: Offered,
+    offered_digest: String,
 }
 
 impl Lists {
@@ -117,16 +166,24 @@ impl Lists {
         let mut digests: [String; 4] = Default::default();
         let mut tool_timeouts = HashMap::new();
         let mut marked = HashSet::new();
+        let mut offered = Offered::default();
+        let mut offered_digest = String::new();
         for (at, list) in Listed::ALL.into_iter().enumerate() {
             if !capabilities.contains_key(list.capability()) {
                 continue;
             }
-            let items = ask_list(bus, server, options, list).await?;
+            let Asked { items, tools } = ask_list(bus, server, options, list).await?;
             counts[at] = u32::try_from(items.len()).unwrap_or(u32::MAX);
             let mut digest = Sha256::new();
             digest.update(serde_json::to_vec(&items).unwrap_or_default());
             digests[at] = short_digest(digest);
             if list == Listed::Tools {
+                let mut digest = Sha256::new();
+                for tool in &tools {
+                    digest.update(&tool.digest);
+                }
+                offered_digest = short_digest(digest);
+                offered = Offered { tools };
                 tool_timeouts.extend(items.iter().filter_map(own_timeout));
                 marked = deprecated::names(&items);
             }
@@ -143,6 +200,8 @@ impl Lists {
             counts,
             tool_timeouts,
             deprecated: marked,
+            offered,
+            offered_digest,
         })
     }
 }
@@ -154,7 +213,7 @@ fn own_timeout(tool: &Value) -> Option<(String, Duration)> {
 }
 
 /// The card of a server that nobody has asked anything.
-pub(super) fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
+fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
     ServerCard {
         id: options.id.clone(),
         instance: bus.instance().to_owned(),
@@ -167,6 +226,7 @@ pub(super) fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
         capabilities: serde_json::Map::new(),
         revision: String::new(),
         lists: ListDigests::default(),
+        offered: String::new(),
         tools: 0,
         prompts: 0,
         resources: 0,
@@ -182,24 +242,37 @@ fn short_digest(digest: Sha256) -> String {
         .collect()
 }
 
+/// What a list has in it.
+#[derive(Default)]
+struct Asked {
+    items: Vec<Value>,
+    /// The same as definitions, of a list of tools.
+    tools: Vec<Tool>,
+}
+
 /// All pages of one list.
 async fn ask_list(
     bus: &Bus,
     server: &Arc<dyn McpServer>,
     options: &HostOptions,
     list: Listed,
-) -> Result<Vec<Value>, HostError> {
-    let mut all = Vec::new();
+) -> Result<Asked, HostError> {
+    let mut all = Asked::default();
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
         // A server may offer resources and know no templates.
-        let mut page = match ask(bus, server, options, list.method(), cursor.as_deref()).await {
+        let (mut page, body) = match ask(bus, server, options, list.method(), cursor.as_deref()).await {
             Ok(page) => page,
             Err(_) if list == Listed::Templates => break,
             Err(error) => return Err(error),
         };
+        if list == Listed::Tools {
+            let (_, tools) = tool_list::read(&body).unzip();
+            all.tools
+                .extend(tools.into_iter().flatten().filter_map(Tool::read));
+        }
         if let Some(items) = page.get_mut(list.key()).and_then(Value::as_array_mut) {
-            all.append(items);
+            all.items.append(items);
         }
         cursor = page.get("nextCursor").and_then(Value::as_str).map(str::to_owned);
         if cursor.is_none() {
@@ -215,7 +288,7 @@ async fn ask(
     options: &HostOptions,
     called: &'static str,
     cursor: Option<&str>,
-) -> Result<Value, HostError> {
+) -> Result<(Value, Bytes), HostError> {
     let wrong = |why: String| HostError::Description { method: called, why };
     let principal = Principal::new("host", &options.tenant);
     let question = Question {
@@ -244,7 +317,10 @@ async fn ask(
     };
     let message = rpc::Message::parse(&outcome.body).map_err(|error| wrong(error.message))?;
     match (message.result, message.error) {
-        (Some(result), _) => serde_json::from_str(result.get()).map_err(|error| wrong(error.to_string())),
+        (Some(result), _) => {
+            let result = serde_json::from_str(result.get()).map_err(|error| wrong(error.to_string()))?;
+            Ok((result, outcome.body))
+        }
         (None, error) => Err(wrong(error.map_or("it is no response", RawValue::get).to_owned())),
     }
 }

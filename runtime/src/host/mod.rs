@@ -10,6 +10,7 @@ mod breaker;
 mod deprecated;
 mod describe;
 mod frames;
+mod guard;
 mod health;
 mod listen;
 mod run;

@@ -1,7 +1,7 @@
 //! The host's loop: takes calls, words about calls and questions from the bus, and stops in order.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -27,7 +27,8 @@ use super::{
     Breaker, HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
     admission::Via,
     deprecated,
-    describe::{Description, bare_card, describe},
+    describe::{Description, describe},
+    guard::{self, Guard},
     health::{HostHealth, Source, Troubles},
     listen::Listeners,
     services::{self, Questions},
@@ -67,6 +68,8 @@ pub(super) struct Shared {
     deprecated_calls: deprecated::Calls,
     /// Who wants to hear of changed resources.
     pub(super) listeners: Listeners,
+    /// What may be shown and called; `None` for a server that only the platform finds.
+    pub(super) guard: Option<Guard>,
     /// Cancelled when the host takes no more calls.
     pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
@@ -90,13 +93,15 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let description = match options.visibility {
-            Visibility::Announced => describe(&bus, &server, &options).await?,
-            Visibility::Hidden => Description {
-                card: bare_card(&bus, &options),
-                tool_timeouts: options.tool_timeouts.clone(),
-                deprecated: HashSet::new(),
-            },
+        let (description, guard) = match options.visibility {
+            Visibility::Announced => {
+                let (guard, description) =
+                    tokio::join!(Guard::new(&bus, &options), describe(&bus, &server, &options));
+                let mut description = description?;
+                guard.show(&mut description);
+                (description, Some(guard))
+            }
+            Visibility::Hidden => (Description::bare(&bus, &options), None),
         };
         let subscriptions = subscribe(&bus, &options).await?;
         let mut troubles = Troubles::default();
@@ -112,6 +117,7 @@ impl Host {
             troubles: Mutex::new(troubles),
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
+            guard,
             draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
             bus,
@@ -122,7 +128,9 @@ impl Host {
         info!(server.id = %shared.options.id, tools = shared.card().tools, "server is on the bus");
         let (finished_in, finished) = watch::channel(false);
         let stop = CancellationToken::new();
-        shared.bus.spawn(Arc::clone(&shared).keep_described(stop.clone()));
+        shared
+            .bus
+            .spawn(guard::keep_described(Arc::clone(&shared), stop.clone()));
         shared.bus.spawn(Arc::clone(&shared).keep_breaker(stop.clone()));
         let (task, stop_task) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
@@ -181,7 +189,7 @@ impl Shared {
         card
     }
 
-    fn description(&self) -> std::sync::MutexGuard<'_, Description> {
+    pub(super) fn description(&self) -> std::sync::MutexGuard<'_, Description> {
         self.description.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -358,29 +366,6 @@ impl Shared {
                     early_cancels.pop_front();
                 }
                 early_cancels.push_back(key);
-            }
-        }
-    }
-
-    /// Describes the server anew whenever its lists have changed, one time after the other.
-    async fn keep_described(self: Arc<Self>, stop: CancellationToken) {
-        let Some(mut changes) = self.server.list_changes() else {
-            return;
-        };
-        loop {
-            tokio::select! {
-                changed = changes.changed() => if changed.is_err() { return },
-                () = stop.cancelled() => return,
-            }
-            match describe(&self.bus, &self.server, &self.options).await {
-                Ok(_) if self.draining.is_cancelled() => return,
-                Ok(description) => {
-                    *self.description() = description;
-                    self.announce(EventKind::Up).await;
-                }
-                Err(error) => {
-                    warn!(%error, server.id = %self.options.id, "could not describe the server again")
-                }
             }
         }
     }

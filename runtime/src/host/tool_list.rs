@@ -36,6 +36,14 @@ struct Tool<'a> {
     meta: Option<&'a RawValue>,
 }
 
+/// The list in an answer to `tools/list`, as it is spelled, and the tools in it; `None` when there is none that can be read.
+pub(super) fn read(body: &[u8]) -> Option<(&RawValue, Vec<&RawValue>)> {
+    let message = Message::parse(body).ok()?;
+    let listed: Listed<'_> = serde_json::from_str(message.result?.get()).ok()?;
+    let list = listed.tools?;
+    Some((list, serde_json::from_str(list.get()).ok()?))
+}
+
 /// Edits the answer to `tools/list`. `left_out` hears of each tool that is left out, and why.
 pub(crate) fn edit(outcome: Outcome, left_out: impl FnMut(&str, &BadAnnotation)) -> Outcome {
     let worth_a_look = WORTH_A_LOOK
@@ -55,10 +63,7 @@ pub(crate) fn edit(outcome: Outcome, left_out: impl FnMut(&str, &BadAnnotation))
 
 /// The whole body with another list; `None` when nothing is to be changed, or the body is no list.
 fn edited(body: &[u8], mut left_out: impl FnMut(&str, &BadAnnotation)) -> Option<Vec<u8>> {
-    let message = Message::parse(body).ok()?;
-    let listed: Listed<'_> = serde_json::from_str(message.result?.get()).ok()?;
-    let list = listed.tools?;
-    let tools: Vec<&RawValue> = serde_json::from_str(list.get()).ok()?;
+    let (list, tools) = read(body)?;
     let mut changed = false;
     let mut kept = Vec::with_capacity(tools.len());
     for raw in tools {

@@ -21,7 +21,7 @@ use super::{
     ACCEPT_AFTER, HEARTBEAT,
     admission::{self, Admission, Limit, Permits, Via},
     frames::{Credit, Frames, Pulse},
-    listen,
+    guard, listen,
     run::Shared,
     server::{Outcome, Parts, Verdict},
     tool_list,
@@ -87,7 +87,7 @@ impl Work {
         };
         let frames = Frames::new(Arc::clone(shared), key.clone(), reply, codec);
         let Some(permits) = Permits::take(shared, &request) else {
-            return answer_busy(shared, request, frames);
+            return admission::answer_busy(shared, request, frames);
         };
         let (chunks, body) = match request.chunked_bytes {
             0 => (None, None),
@@ -130,17 +130,6 @@ impl Work {
             self.cancel.cancel();
         }
     }
-}
-
-fn answer_busy(shared: &Arc<Shared>, request: Request, frames: Frames) {
-    shared.bus.metrics().busy(shared.options.id.as_str());
-    let shared = Arc::clone(shared);
-    shared.running.clone().spawn(async move {
-        debug!(server.id = %shared.options.id, mcp.method.name = %request.method, "answered busy");
-        if let Err(error) = frames.signal(FrameKind::Busy, 0).await {
-            debug!(%error, "could not answer busy");
-        }
-    });
 }
 
 struct Running {
@@ -282,6 +271,9 @@ impl Running {
             .name
             .clone()
             .filter(|_| request.method == method::TOOLS_CALL);
+        if let Some(outcome) = guard::answer(&self.shared, &request) {
+            return End::Answered(outcome.saying(Verdict::Unasked));
+        }
         if let Some(tool) = &self.tool {
             self.shared.count_deprecated(tool);
         }
@@ -328,7 +320,8 @@ impl Running {
         });
         if lists_tools {
             // What is left out was told when the server described itself.
-            return End::Answered(tool_list::edit(outcome, |_, _| {}));
+            let outcome = tool_list::edit(outcome, |_, _| {});
+            return End::Answered(guard::shown(&self.shared, &body, outcome));
         }
         End::Answered(outcome)
     }

@@ -20,6 +20,7 @@ mod hostile;
 mod identity;
 mod importing;
 mod in_process;
+mod integrity;
 mod isolation;
 mod legacy_tasks;
 mod listening;

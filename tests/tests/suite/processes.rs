@@ -1,5 +1,6 @@
 //! The program as processes of its own: started, asked, stopped and killed, as an operator would.
 
+mod approving;
 mod commands;
 mod fleet;
 mod losses;

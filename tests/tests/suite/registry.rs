@@ -448,8 +448,8 @@ async fn two_registries_that_are_asked_at_once_lose_nothing_and_let_one_win() {
             Registry::open(&bus).await.expect("opens"),
             Owners::open(&bus).await.expect("opens"),
         );
-        let server = actors::registry::RegistryServer::new(registry, owners, directory);
-        hosts.push(server.host(bus).await.expect("hosts"));
+        let server = actors::registry::RegistryServer::new(bus.clone(), registry, owners, directory, None);
+        hosts.push(server.start(bus).await.expect("starts"));
     }
     let principal = Principal::developer();
     let put = |owner: String, over| {

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, process::Stdio};
 
 use serde_json::Value;
 use tests::{
+    eventually,
     parts::{printed, python, script},
     platform::Platform,
     root, within,
@@ -65,6 +66,7 @@ async fn every_described_method_is_answered_and_others_are_refused() {
         let url = platform.url(
             &path
                 .replace("{id}", "nobody")
+                .replace("{tool}", "nothing")
                 .replace("{name}", "a%2Fb")
                 .replace("{version}", "latest"),
         );
@@ -169,6 +171,15 @@ async fn docs_rest_examples_answer_as_the_page_says() {
     let page = std::fs::read_to_string(root().join("docs/rest.md")).expect("the page is there");
     let examples = examples(&page);
     let platform = Platform::start("", &SERVED).await;
+    eventually("the tools on the page are approved", async || {
+        let known = platform
+            .node
+            .bus()
+            .pins()
+            .of("default", &"products".parse().expect("an id"));
+        known.pins().is_some_and(|pins| pins.tools.contains_key("search"))
+    })
+    .await;
     let body = platform.folder().join("body");
     let base = platform.url("");
     let mut asked = BTreeSet::new();
@@ -207,6 +218,9 @@ fn asked_route(command: &str) -> String {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
         ["servers", _] => "/servers/{id}".to_owned(),
+        ["servers", _, "tools"] => "/servers/{id}/tools".to_owned(),
+        ["servers", _, "tools", decision] => format!("/servers/{{id}}/tools/{decision}"),
+        ["servers", _, "tools", _, decision] => format!("/servers/{{id}}/tools/{{tool}}/{decision}"),
         ["virtual-servers", _] => "/virtual-servers/{id}".to_owned(),
         [version, "servers", _, "versions"] => format!("/{version}/servers/{{name}}/versions"),
         [version, "servers", _, "versions", _] => format!("/{version}/servers/{{name}}/versions/{{version}}"),

@@ -55,6 +55,13 @@ pub(in crate::commands) async fn register(
         .register(&Principal::developer(), &Put { declaration, over })
         .await;
     let written = written.with_context(|| format!("server `{id}` was not registered"))?;
+    for place in written.entry.declaration.hidden() {
+        output::warn(&format!(
+            "server `{id}` has {} at {} that nobody sees",
+            place.characters.join(" "),
+            place.path.escape_debug()
+        ));
+    }
     Ok(written.was)
 }
 

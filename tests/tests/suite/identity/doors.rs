@@ -324,7 +324,7 @@ async fn the_servers_of_the_platform_are_shown_to_operators_and_changed_by_them_
         (nobody.with_token(&stage.token("bob")), 403),
         (nobody.with_token(&operator), 200),
     ] {
-        for path in ["/servers", "/servers/whoami", "/status"] {
+        for path in ["/servers", "/servers/whoami", "/servers/whoami/tools", "/status"] {
             let own = Client::new(stage.platform.url(path)).with_token_of(&client);
             let status = send(own.request(reqwest::Method::GET)).await.status();
             assert_eq!(status, expected, "GET {path}");
@@ -335,6 +335,12 @@ async fn the_servers_of_the_platform_are_shown_to_operators_and_changed_by_them_
             let one = Client::new(stage.platform.url("/servers/whoami")).with_token_of(&client);
             for method in [reqwest::Method::PUT, reqwest::Method::DELETE] {
                 assert_eq!(send(one.request(method)).await.status(), expected);
+            }
+            for decision in ["approve", "reject", "whoami/approve", "whoami/reject"] {
+                let url = stage.platform.url(&format!("/servers/whoami/tools/{decision}"));
+                let decided = Client::new(url).with_token_of(&client);
+                let status = send(decided.request(reqwest::Method::POST)).await.status();
+                assert_eq!(status, expected, "{decision}");
             }
         }
     }
