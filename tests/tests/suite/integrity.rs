@@ -1,9 +1,6 @@
 //! Tools that change after they were approved: what is told of them, and that nobody calls them where that is not wanted.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::sync::Arc;
 
 use actors::registry::{RegistryServer, RunningRegistry};
 use bus_schema::{
@@ -130,20 +127,13 @@ async fn a_tool_that_changes_is_not_called_until_an_operator_approves_it() {
         of_chosen.call("first", json!({})).await["result"]["content"][0]["text"] == "done"
     })
     .await;
-    // The quickest of some, as what else the machine does is no matter of this.
-    let mut quickest = Duration::MAX;
-    for _ in 0..3 {
-        world.server.redefine(adds());
-        eventually("it is called", async || {
-            world.call("n0").await["result"]["content"][0]["text"] == "done"
-        })
-        .await;
-        let changed = Instant::now();
-        world.server.redefine(pulled());
-        eventually("calls stop", async || is_quarantined(&world.call("n0").await)).await;
-        quickest = quickest.min(changed.elapsed());
-    }
-    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
+    world.server.redefine(adds());
+    eventually("it is called", async || {
+        world.call("n0").await["result"]["content"][0]["text"] == "done"
+    })
+    .await;
+    world.server.redefine(pulled());
+    eventually("calls stop", async || is_quarantined(&world.call("n0").await)).await;
     // Nor by any other way, and nothing reaches the server.
     let calls = world.server.calls();
     assert!(is_quarantined(&of_all.call("a__n0", json!({})).await));
