@@ -8,6 +8,7 @@ calls of these tools:
 
     confirm   the user, once
     twice     the user, and then the user again
+    own       the client what no revision of the protocol defines, `com.example/choose`
     page      the user to open a page, by the error of 2025-11-25, whenever the call before was not of this tool
     odd       nobody; its result is of a kind that nobody knows
     noisy     nobody; it writes a line of each log level
@@ -20,7 +21,7 @@ import json
 import os
 import sys
 
-NAMES = ["confirm", "twice", "page", "odd", "noisy", "hold", "touch", "crash"]
+NAMES = ["confirm", "twice", "own", "page", "odd", "noisy", "hold", "touch", "crash"]
 LEVELS = ["debug", "info", "notice", "warning", "error", "critical", "alert", "emergency"]
 
 before = None
@@ -79,6 +80,8 @@ def use(call, params):
     if name in ("confirm", "twice"):
         answers = [elicit(f"{name}-{at}") for at in range(1 if name == "confirm" else 2)]
         text(call, json.dumps(answers))
+    elif name == "own":
+        text(call, json.dumps(ask("own", "com.example/choose", {"of": [1.0, {"x": None}]})))
     elif name == "page" and last != name:
         page = {"mode": "url", "url": "https://example.com/sign-in", "message": "Sign in.", "elicitationId": "e"}
         refuse(call, -32042, "open the page", {"elicitations": [page]})
@@ -101,8 +104,12 @@ def use(call, params):
 def elicit(number):
     """Asks the user, and waits for what comes of it."""
     schema = {"type": "object", "properties": {"colour": {"type": "string"}}}
-    params = {"message": f"Which colour ({number})?", "requestedSchema": schema}
-    send({"id": number, "method": "elicitation/create", "params": params})
+    return ask(number, "elicitation/create", {"message": f"Which colour ({number})?", "requestedSchema": schema})
+
+
+def ask(number, method, params):
+    """Makes a request of the client, and waits for what comes of it."""
+    send({"id": number, "method": method, "params": params})
     while (message := hear()) is not None:
         if message.get("id") == number and "method" not in message:
             return message.get("result", message.get("error"))

@@ -37,9 +37,10 @@ for. What changes there is told to all who listen, as what changes in the proces
 TAIL = """
 ## What does not pass
 
-- Requests of a server to its client that the protocol does not know (`com.example/ask`): the server is answered with -32601 at once. It is
-  the same for a client of 2026-07-28, where servers make no requests at all. Custom requests of clients, and custom notifications of both
-  sides, pass in every pair of eras.
+- Requests of a server to its client that the protocol does not know (`com.example/ask`), unless the client speaks of such: a legacy one by
+  `experimental` or an extension that is not the protocol's own, a modern one by the extension `io.trunkline/requests` (then they are entries of
+  `inputRequests`, and an answer is `{"result": …}` or `{"error": …}`). From other clients the server hears -32601 at once. They belong to a call
+  of a tool, prompt or resource. Custom requests of clients, and custom notifications of both sides, pass in every pair of eras.
 - Tasks at the endpoint of all servers: a client uses them at `/servers/<id>/mcp`. Their progress is asked for with `tasks/get`;
   `subscriptions/listen` does not tell of it.
 - What a server declares under `extensions`, at the endpoint of all servers: it is shown at the server's own endpoint.

@@ -167,6 +167,8 @@ pub fn client_request(
         method::ELICIT => version >= ProtocolVersion::V2025_06_18 && (askable.forms || askable.urls),
         method::SAMPLE => askable.sampling,
         method::ROOTS_LIST => askable.roots,
+        // Only who has declared it gets here with it, see `capabilities`.
+        _ if method::is_custom(asked) => return ClientRequest::Send(params.to_owned()),
         _ => return refuse(format!("`{asked}` is nothing that a client is asked")),
     };
     if !is_declared {
@@ -224,13 +226,15 @@ fn elicit(version: ProtocolVersion, askable: Askable, params: &str, id: &str) ->
 
 /// Makes of a client's answer what a modern server gets for it, as JSON.
 ///
-/// A user who turns a form down says so in a result. For the other questions a client has only errors to say no with, and the
-/// modern era has no form for them: the call ends.
+/// A user who turns a form down says so in a result. For the other questions of the protocol a client has only errors to say no with,
+/// and the modern era has no form for them: the call ends. The answer to a custom request crosses whole, whichever it is.
 ///
 /// # Errors
 /// The error that the call ends with.
 pub fn client_answer(asked: &str, answer: Result<&RawValue, &RpcError>) -> Result<String, RpcError> {
     match answer {
+        Ok(result) if method::is_custom(asked) => Ok(format!(r#"{{"result":{}}}"#, result.get())),
+        Err(error) if method::is_custom(asked) => Ok(json!({ "error": error }).to_string()),
         Ok(result) => match wrong_in(asked, result) {
             None => Ok(result.get().to_owned()),
             Some(why) => Err(RpcError::internal(format!(

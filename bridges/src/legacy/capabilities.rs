@@ -8,6 +8,8 @@ use crate::edit::{Members, Object, is_key};
 
 const EXTENSIONS: &str = "extensions";
 const TASKS: &str = "tasks";
+/// How the ids of the protocol's own extensions begin.
+const OF_THE_PROTOCOL: &str = "io.modelcontextprotocol/";
 
 /// What servers may ask of a client in the middle of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,23 @@ pub fn of_client(version: ProtocolVersion, declared: Option<&RawValue>, asks: As
             _ => modern.push(key.get(), value.get()),
         }
     }
+    if asks == Asks::Declared && members.as_ref().is_some_and(speaks_beyond) {
+        return with_extension(&modern.finish(), meta::REQUESTS_EXTENSION);
+    }
     modern.finish()
+}
+
+/// Whether a client has said that it speaks with servers of what the protocol does not know. Others are asked nothing of that kind.
+fn speaks_beyond(declared: &Members<'_>) -> bool {
+    let any = |name: &str, counts: fn(&str) -> bool| {
+        let members = declared.get(name).and_then(Members::of);
+        members.is_some_and(|members| {
+            members
+                .iter()
+                .any(|(key, _)| meta::as_text(key).is_some_and(|key| counts(&key)))
+        })
+    };
+    any("experimental", |_| true) || any(EXTENSIONS, |id| !id.starts_with(OF_THE_PROTOCOL))
 }
 
 fn push(object: &mut Object, key: &RawValue, value: Option<String>) {
@@ -79,6 +97,10 @@ fn without(value: &RawValue, names: &[&str]) -> Option<String> {
 /// Adds the tasks extension to modern client capabilities, for a call that the client wants as a task.
 #[must_use]
 pub fn with_tasks(modern: &str) -> String {
+    with_extension(modern, meta::TASKS_EXTENSION)
+}
+
+fn with_extension(modern: &str, extension: &str) -> String {
     let members = Members::read(modern);
     let mut all = Object::default();
     let mut extensions = Object::default();
@@ -86,12 +108,12 @@ pub fn with_tasks(modern: &str) -> String {
         if !is_key(key, EXTENSIONS) {
             all.push(key.get(), value.get());
         } else if let Some(known) = Members::of(value) {
-            for (id, settings) in known.iter().filter(|(id, _)| !is_key(id, meta::TASKS_EXTENSION)) {
+            for (id, settings) in known.iter().filter(|(id, _)| !is_key(id, extension)) {
                 extensions.push(id.get(), settings.get());
             }
         }
     }
-    extensions.push(&bus_schema::rpc::quote(meta::TASKS_EXTENSION), "{}");
+    extensions.push(&bus_schema::rpc::quote(extension), "{}");
     all.push("\"extensions\"", &extensions.finish());
     all.finish()
 }
@@ -154,7 +176,11 @@ mod tests {
     #[test]
     fn a_client_declares_what_its_version_has() {
         let all = r#"{"roots":{"listChanged":true,"x":1.0},"sampling":{"tools":{},"context":{},"y":{}},"elicitation":{"form":{"f":1.0},"url":{}},"tasks":{"list":{}},"extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]},"io.modelcontextprotocol/tasks":{}},"experimental":{"e":{}},"z":1e400}"#;
-        let rest = r#""extensions":{"io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}},"experimental":{"e":{}},"z":1e400}"#;
+        let ui = r#""io.modelcontextprotocol/ui":{"mimeTypes":["text/html;profile=mcp-app"]}"#;
+        let rest = format!(
+            r#""experimental":{{"e":{{}}}},"z":1e400,"extensions":{{{ui},"io.trunkline/requests":{{}}}}}}"#
+        );
+        let unasked = format!(r#"{{"extensions":{{{ui}}},"experimental":{{"e":{{}}}},"z":1e400}}"#);
         let roots = r#"{"roots":{"x":1.0},"#;
         for (version, expected) in [
             (
@@ -177,7 +203,7 @@ mod tests {
             ),
         ] {
             assert_eq!(declared(version, all, Asks::Declared), expected, "{version}");
-            assert_eq!(declared(version, all, Asks::Nothing), format!("{{{rest}"));
+            assert_eq!(declared(version, all, Asks::Nothing), unasked);
         }
     }
 

@@ -29,6 +29,8 @@ enum Kind {
     Elicit,
     Sample,
     Roots,
+    /// What the protocol does not know, between a server and clients that declare [`meta::REQUESTS_EXTENSION`].
+    Custom,
 }
 
 /// What only one of the eras has in the parameters of such a request.
@@ -40,6 +42,7 @@ impl Kind {
             method::ELICIT => Self::Elicit,
             method::SAMPLE => Self::Sample,
             method::ROOTS_LIST => Self::Roots,
+            _ if method::is_custom(called) => Self::Custom,
             _ => return None,
         })
     }
@@ -49,6 +52,7 @@ impl Kind {
             Self::Elicit => declared.asks.elicitation.is_some(),
             Self::Sample => declared.asks.sampling.is_some(),
             Self::Roots => declared.asks.roots,
+            Self::Custom => declared.takes_requests(),
         }
     }
 }
@@ -74,7 +78,7 @@ impl Ask {
             .filter(|kind| kind.is_declared(declared))
             .ok_or_else(|| RpcError::method_not_found(called))?;
         let params = match message.params {
-            None if kind == Kind::Roots => None,
+            None if matches!(kind, Kind::Roots | Kind::Custom) => None,
             None => return Err(RpcError::invalid_params(format!("`{called}` needs `params`"))),
             Some(raw) => {
                 Some(Members::of(raw).ok_or_else(|| RpcError::invalid_params("`params` must be an object"))?)
@@ -111,6 +115,11 @@ impl Ask {
         let members = Members::of(answer).ok_or("it is no object")?;
         let has = |name: &str| members.get(name).is_some();
         let fits = match self.kind {
+            Kind::Custom => match (members.get("result"), members.get("error")) {
+                (Some(_), None) => true,
+                (None, Some(error)) => serde_json::from_str::<RpcError>(error.get()).is_ok(),
+                _ => false,
+            },
             Kind::Elicit => action_of(answer).is_some(),
             Kind::Sample => has("role") && has("content") && has("model"),
             Kind::Roots => members.get("roots").is_some_and(|raw| raw.get().starts_with('[')),
@@ -119,8 +128,21 @@ impl Ask {
             Kind::Elicit => "its `action` must be \"accept\", \"decline\" or \"cancel\"",
             Kind::Sample => "it must have `role`, `content` and `model`",
             Kind::Roots => "its `roots` must be an array",
+            Kind::Custom => "it must have a `result`, or an `error` with `code` and `message`",
         };
         if fits { Ok(()) } else { Err(wanted) }
+    }
+
+    /// What the server gets for an answer that was checked, once for each id of the request.
+    pub(super) fn responses(&self, answer: &str) -> impl Iterator<Item = Vec<u8>> {
+        let members = Members::read(answer).filter(|_| self.kind == Kind::Custom);
+        let part = |name| members.as_ref().and_then(|members| members.get(name));
+        let error = part("error").and_then(|raw| serde_json::from_str::<RpcError>(raw.get()).ok());
+        let result = part("result").map_or(answer, RawValue::get);
+        self.ids.iter().map(move |id| match &error {
+            Some(error) => rpc::error_response(Some(id), error),
+            None => rpc::result_response(id, result.as_bytes()),
+        })
     }
 
     /// The server's answers when the caller gives none.
@@ -135,6 +157,9 @@ impl Ask {
                 Some(id),
                 &RpcError::internal("nobody has answered with a list of roots"),
             ),
+            Kind::Custom => {
+                rpc::error_response(Some(id), &RpcError::internal("nobody has answered the request"))
+            }
         })
     }
 }
@@ -172,7 +197,7 @@ fn check(kind: Kind, params: &Members<'_>, declared: &Declared) -> Result<(), Rp
                 return Err(RpcError::invalid_params("the client samples without tools"));
             }
         }
-        Kind::Roots => {}
+        Kind::Roots | Kind::Custom => {}
     }
     Ok(())
 }

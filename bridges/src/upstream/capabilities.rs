@@ -11,7 +11,9 @@ use super::{
 };
 
 /// Tasks of the legacy era mean something else than the extension of this name; neither crosses.
-pub(super) const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+pub(super) use bus_schema::mcp::meta::TASKS_EXTENSION;
+/// What a handshake does not declare: the legacy era has no word for it, or another one.
+const NOT_LEGACY: [&str; 2] = [TASKS_EXTENSION, meta::REQUESTS_EXTENSION];
 const EXTENSIONS: &str = "extensions";
 
 /// What one caller declares.
@@ -23,6 +25,8 @@ pub(super) struct Declared {
     pub(super) extensions: bool,
     /// The extension for tasks.
     pub(super) tasks: bool,
+    /// The extension for requests that the protocol does not know.
+    requests: bool,
     /// The members of the capabilities that a legacy handshake declares for it, in one spelling.
     members: String,
 }
@@ -40,18 +44,24 @@ impl Declared {
             asks: Askable::among(&members),
             extensions: extensions.as_ref().is_some_and(|all| all.iter().next().is_some()),
             tasks: names(TASKS_EXTENSION),
+            requests: names(meta::REQUESTS_EXTENSION),
             members: legacy_members(&members),
         }
     }
 
     /// Whether a server may ask this caller anything.
     pub(super) fn can_be_asked(&self) -> bool {
-        self.asks.anything()
+        self.asks.anything() || self.requests
     }
 
-    /// Whether a server cannot tell it from a caller that declares nothing.
+    /// Whether a server may ask it what the protocol does not know.
+    pub(super) fn takes_requests(&self) -> bool {
+        self.requests
+    }
+
+    /// Whether it needs no other connection than a caller that declares nothing.
     pub(super) fn is_plain(&self) -> bool {
-        self.members.is_empty()
+        self.members.is_empty() && !self.requests
     }
 
     /// The capabilities for a legacy handshake; the same text for callers that declare the same.
@@ -59,9 +69,10 @@ impl Declared {
         RawValue::from_string(format!("{{{}}}", self.members)).expect("JSON was put together from JSON")
     }
 
-    /// Tells callers apart that a server could tell apart.
-    pub(super) fn fingerprint(&self) -> &str {
-        &self.members
+    /// Tells callers apart that a server could tell apart, by what it hears of them or by what it may ask.
+    pub(super) fn fingerprint(&self) -> String {
+        let requests = if self.requests { "+requests" } else { "" };
+        format!("{}{requests}", self.members)
     }
 
     pub(super) fn takes_urls(&self) -> bool {
@@ -87,7 +98,7 @@ fn legacy_members(declared: &Members<'_>) -> String {
         let value = match name {
             // Changes of roots are not told in the modern era.
             "roots" => "{}".to_owned(),
-            EXTENSIONS => without_tasks(raw),
+            EXTENSIONS => as_legacy(raw),
             _ => canonical(raw),
         };
         let says_something = value != "{}" || matches!(name, "elicitation" | "roots" | "sampling");
@@ -98,12 +109,12 @@ fn legacy_members(declared: &Members<'_>) -> String {
     legacy.members().to_owned()
 }
 
-fn without_tasks(extensions: &RawValue) -> String {
+fn as_legacy(extensions: &RawValue) -> String {
     let members = Members::of(extensions);
     let mut kept: Vec<_> = members
         .iter()
         .flat_map(Members::iter)
-        .filter(|(key, _)| !is_key(key, TASKS_EXTENSION))
+        .filter(|(key, _)| !NOT_LEGACY.iter().any(|name| is_key(key, name)))
         .map(|(key, value)| (canonical(key), canonical(value)))
         .collect();
     kept.sort();
@@ -138,6 +149,10 @@ mod tests {
                 r#"{"extensions":{"a/y":{},"b/x":{"n":1.0}}}"#,
             ),
             (r#"{"extensions":{"io.modelcontextprotocol/tasks":{}}}"#, "{}"),
+            (
+                r#"{"experimental":{"x":{}},"extensions":{"io.trunkline/requests":{}}}"#,
+                r#"{"experimental":{"x":{}}}"#,
+            ),
             (r#"{"experimental":{},"roots":null}"#, "{}"),
         ] {
             let declared = declared(text);

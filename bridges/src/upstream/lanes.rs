@@ -88,7 +88,7 @@ impl Wanted {
         Self {
             key: Key {
                 owner,
-                fingerprint: declared.fingerprint().to_owned(),
+                fingerprint: declared.fingerprint(),
             },
             opening: Opening::lane(shared.version, declared.clone()),
             manner,

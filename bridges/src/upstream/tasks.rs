@@ -20,7 +20,7 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use bus_schema::{
     Request, RoutedState, RpcError,
     mcp::{method, task as names},
-    rpc::{self, Message},
+    rpc::Message,
 };
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
@@ -372,8 +372,7 @@ impl Link {
     /// The error for a caller whose server is gone or does not read.
     pub(super) async fn answer_asks(&self, answers: Vec<Answered>) -> Result<(), RpcError> {
         for (ask, answer) in answers {
-            for id in &ask.ids {
-                let response = rpc::result_response(id, answer.as_bytes());
+            for response in ask.responses(&answer) {
                 self.send(end_line(response)).await?;
             }
         }

@@ -21,6 +21,9 @@ pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 pub const REFUSED: &str = "io.trunkline/refused";
 /// The extension for durable tasks, among capabilities.
 pub const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
+/// The platform's own extension, which a client declares to be asked what the protocol does not know: an entry of `inputRequests` may have any
+/// custom method then, and its answer is `{"result": …}` or `{"error": …}`.
+pub const REQUESTS_EXTENSION: &str = "io.trunkline/requests";
 /// What all keys of a request that the protocol itself defines begin with.
 pub const RESERVED_PREFIX: &str = "io.modelcontextprotocol/";
 /// The token by which progress is reported.

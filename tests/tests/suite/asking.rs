@@ -10,6 +10,7 @@ use futures::{SinkExt as _, StreamExt as _};
 use runtime::Retry;
 use serde_json::{Value, json};
 use tests::{
+    channel::Channel,
     children::{asking, everything},
     dialogue::Dialogue,
     eventually,
@@ -600,6 +601,84 @@ async fn messages_that_no_revision_defines_pass_both_ways() {
         eventually("the server hears it", async || !setting.messages(told).is_empty()).await;
         assert_eq!(setting.messages(told)[0]["params"]["x"], 1);
     }
+    setting.platform.stop().await;
+}
+
+/// Opens a legacy session on a WebSocket, with these capabilities.
+async fn session(platform: &Platform, capabilities: Value) -> Channel {
+    let mut channel = Channel::socket(platform, "/servers/asking/ws").await;
+    let hello = json!({
+        "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": {
+            "protocolVersion": "2025-11-25", "capabilities": capabilities, "clientInfo": { "name": "t", "version": "1" },
+        },
+    });
+    assert!(channel.ask(&hello).await["result"].is_object());
+    let initialized = json!({ "jsonrpc": "2.0", "method": method::INITIALIZED });
+    channel.send(&initialized).await;
+    channel
+}
+
+#[tokio::test]
+async fn a_request_that_no_revision_defines_reaches_the_clients_that_speak_of_such() {
+    let setting = Setting::start("").await;
+    let own = json!({ "name": "own", "arguments": {} });
+    let call =
+        |id: u32| json!({ "jsonrpc": "2.0", "id": id, "method": method::TOOLS_CALL, "params": own.clone() });
+    let told = |answer: &Value| -> Value { serde_json::from_str(text(answer)).expect("JSON") };
+    let mut speaks = session(
+        &setting.platform,
+        json!({ "experimental": { "com.example/choose": {} } }),
+    )
+    .await;
+    for (id, given) in [
+        (1, json!({ "result": { "chosen": 1.5 } })),
+        (2, json!({ "error": { "code": 7, "message": "not today" } })),
+    ] {
+        let asked = speaks.ask(&call(id)).await;
+        assert_eq!(asked["method"], "com.example/choose", "{asked}");
+        assert_eq!(asked["params"], json!({ "of": [1.0, { "x": null }] }));
+        let mut response = given.clone();
+        response["jsonrpc"] = json!("2.0");
+        response["id"] = asked["id"].clone();
+        let answer = speaks.ask(&response).await;
+        assert_eq!(answer["id"], id);
+        let expected = given.as_object().expect("an object").values().next();
+        assert_eq!(Some(&told(&answer)), expected);
+    }
+    // One that says nothing of the kind is not asked, and its server hears that at once.
+    let mut quiet = session(&setting.platform, json!({ "elicitation": {} })).await;
+    assert_eq!(told(&quiet.ask(&call(1)).await)["code"], error::METHOD_NOT_FOUND);
+
+    let client = setting.platform.client("asking");
+    let modern = async |more: Value| {
+        let mut params = own.clone();
+        params["_meta"] =
+            json!({ meta::CLIENT_CAPABILITIES: { "extensions": { meta::REQUESTS_EXTENSION: {} } } });
+        for (key, value) in more.as_object().expect("an object") {
+            params[key] = value.clone();
+        }
+        let answer = within("an answer", client.modern(method::TOOLS_CALL, params).send());
+        answer
+            .await
+            .expect("an answer")
+            .json::<Value>()
+            .await
+            .expect("JSON")
+    };
+    let asked = modern(json!({})).await;
+    let (key, request) = asked["result"]["inputRequests"]
+        .as_object()
+        .and_then(|requests| requests.iter().next())
+        .expect("a question");
+    assert_eq!(request["method"], "com.example/choose");
+    let state = &asked["result"]["requestState"];
+    let answers = json!({ key: { "result": { "chosen": [] } } });
+    let answer = modern(json!({ "inputResponses": answers, "requestState": state })).await;
+    assert_eq!(told(&answer), json!({ "chosen": [] }));
+    assert_eq!(
+        told(&client.call("own", json!({})).await)["code"],
+        error::METHOD_NOT_FOUND
+    );
     setting.platform.stop().await;
 }
 
