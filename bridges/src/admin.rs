@@ -2,6 +2,7 @@
 
 mod catalogue;
 mod fleet;
+mod kept;
 mod naming;
 mod openapi;
 mod servers;

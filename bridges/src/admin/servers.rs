@@ -2,15 +2,15 @@
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Extension, Path, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use bus_schema::{
     ServerId,
-    registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Was, Written},
+    registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Written},
 };
 use runtime::registry::RegistryError;
 use serde_json::{Map, Value, json};
@@ -18,6 +18,7 @@ use url::form_urlencoded;
 
 use super::{
     fleet::{Fleet, Private, Server, Status},
+    kept::{Refused, if_match, members, over, read_id, read_named, taken, with_etag},
     tools::Flag,
 };
 use crate::{auth::Admitted, upstream::remote::RemoteOptions};
@@ -32,47 +33,6 @@ pub(super) fn routes(fleet: Fleet) -> Router {
         .route("/servers/{id}", get(show).put(replace).delete(remove))
         .route("/status", get(status))
         .with_state(fleet)
-}
-
-/// Why a request is not granted.
-#[derive(Debug)]
-pub(super) struct Refused {
-    status: StatusCode,
-    code: &'static str,
-    message: String,
-    field: Option<String>,
-}
-
-impl Refused {
-    pub(super) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            status,
-            code,
-            message: message.into(),
-            field: None,
-        }
-    }
-
-    pub(super) fn bad_request(message: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
-    }
-
-    pub(super) fn unusable(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            field: Some(field.into()),
-            ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
-        }
-    }
-}
-
-impl axum::response::IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let mut error = json!({ "code": self.code, "message": self.message });
-        if let Some(field) = self.field {
-            error["field"] = field.into();
-        }
-        (self.status, axum::Json(json!({ "error": error }))).into_response()
-    }
 }
 
 impl From<RegistryError> for Refused {
@@ -192,7 +152,7 @@ async fn create(
     Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let declaration = read_declaration(request.into_body(), None).await?;
+    let declaration = read(request.into_body(), None).await?;
     write(&fleet, &operator, declaration, Over::Nothing).await
 }
 
@@ -202,14 +162,9 @@ async fn replace(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let id: ServerId = id
-        .parse()
-        .map_err(|error| Refused::bad_request(format!("{error}")))?;
-    let over = match if_match(request.headers())? {
-        Some(revision) => Over::Revision(revision),
-        None => Over::Anything,
-    };
-    let declaration = read_declaration(request.into_body(), Some(&id)).await?;
+    let id = read_id(&id)?;
+    let over = over(request.headers())?;
+    let declaration = read(request.into_body(), Some(&id)).await?;
     write(&fleet, &operator, declaration, over).await
 }
 
@@ -243,16 +198,8 @@ async fn write(
     if !hidden.is_empty() {
         told.insert("warnings".to_owned(), json!(hidden));
     }
-    let status = match written.was {
-        Was::New => StatusCode::CREATED,
-        Was::Changed | Was::Same => StatusCode::OK,
-    };
-    let mut response = (status, axum::Json(told)).into_response();
     let location = format!("/servers/{}", written.entry.declaration.id);
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(with_etag(response, Some(written.revision)))
+    Ok(taken(&location, told, written.was, written.revision))
 }
 
 async fn remove(
@@ -282,10 +229,7 @@ async fn remove(
 
 /// What is said of a declaration that was taken: how it stands in the registry.
 fn told(written: &Written) -> Map<String, Value> {
-    let mut told = match serde_json::to_value(&written.entry.declaration) {
-        Ok(Value::Object(told)) => told,
-        _ => Map::new(),
-    };
+    let mut told = members(&written.entry.declaration);
     for (key, value) in [
         ("registeredAt", json!(written.entry.registered_at)),
         ("updatedAt", json!(written.entry.updated_at)),
@@ -297,55 +241,8 @@ fn told(written: &Written) -> Map<String, Value> {
     told
 }
 
-async fn read_declaration(body: Body, id: Option<&ServerId>) -> Result<Declaration, Refused> {
-    let body = to_bytes(body, MAX_DECLARATION_BYTES).await.map_err(|_| {
-        let message = format!("the body is larger than {MAX_DECLARATION_BYTES} bytes, or did not come whole");
-        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-    })?;
-    let mut text: Value = serde_json::from_slice(&body)
-        .map_err(|error| Refused::bad_request(format!("the body is no JSON: {error}")))?;
-    if let (Some(id), Some(members)) = (id, text.as_object_mut()) {
-        let named = members.entry("id").or_insert_with(|| json!(id));
-        if *named != json!(id) {
-            return Err(Refused::unusable(
-                "id",
-                format!("the path names `{id}`, and the body {named}; write one of them"),
-            ));
-        }
-    }
-    serde_json::from_value(text).map_err(|error| {
-        Refused::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "unusable",
-            format!("the body is no declaration of a server: {error}"),
-        )
-    })
-}
-
-/// The revision that a change is meant for.
-pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
-    let Some(value) = headers.get(header::IF_MATCH) else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default().trim();
-    if text == "*" {
-        return Ok(None);
-    }
-    let revision = text.trim_matches('"').parse().ok();
-    let wrong = || {
-        Refused::bad_request(format!(
-            "If-Match is `{text}`; send the ETag of the server as it was read"
-        ))
-    };
-    revision.map(Some).ok_or_else(wrong)
-}
-
-pub(super) fn with_etag(mut response: Response, revision: Option<u64>) -> Response {
-    let etag = revision.and_then(|revision| HeaderValue::from_str(&format!("\"{revision}\"")).ok());
-    if let Some(etag) = etag {
-        response.headers_mut().insert(header::ETAG, etag);
-    }
-    response
+async fn read(body: Body, id: Option<&ServerId>) -> Result<Declaration, Refused> {
+    read_named(body, MAX_DECLARATION_BYTES, id, "declaration of a server").await
 }
 
 async fn status(State(fleet): State<Fleet>) -> Response {

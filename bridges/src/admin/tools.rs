@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use axum::{
     Router,
-    body::to_bytes,
     extract::{Extension, Path, Request, State},
     http::StatusCode,
     response::{IntoResponse as _, Response},
@@ -19,7 +18,10 @@ use runtime::{catalogue::Listed, pins::Pinned, registry::RegistryError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{fleet::Fleet, servers::Refused};
+use super::{
+    fleet::Fleet,
+    kept::{self, Refused, read_whole},
+};
 use crate::auth::Admitted;
 
 /// How many bytes a decision may have.
@@ -313,13 +315,7 @@ async fn read_digest(request: Request, tool: Option<&str>) -> Result<Option<Stri
     struct Wish {
         digest: Option<String>,
     }
-    let body = to_bytes(request.into_body(), MAX_DECISION_BYTES)
-        .await
-        .map_err(|_| {
-            let message =
-                format!("the body is larger than {MAX_DECISION_BYTES} bytes, or did not come whole");
-            Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-        })?;
+    let body = read_whole(request.into_body(), MAX_DECISION_BYTES).await?;
     if body.is_empty() {
         return Ok(None);
     }
@@ -336,9 +332,7 @@ async fn read_digest(request: Request, tool: Option<&str>) -> Result<Option<Stri
 }
 
 fn read_id(fleet: &Fleet, id: &str) -> Result<ServerId, Refused> {
-    let id: ServerId = id
-        .parse()
-        .map_err(|error| Refused::bad_request(format!("{error}")))?;
+    let id = kept::read_id(id)?;
     if fleet.front.virtuals().get(&id).is_some() {
         let message = format!(
             "server `{id}` is a virtual one, and its tools are those of others; `/virtual-servers/{id}` says whose"

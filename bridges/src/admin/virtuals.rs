@@ -2,15 +2,15 @@
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Extension, Path, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use bus_schema::{
     ServerId,
-    registry::{Over, Was},
+    registry::Over,
     virtual_server::{Defined, MAX_DEFINITION_BYTES, VirtualServer},
 };
 use runtime::virtuals::Virtual;
@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     fleet::Fleet,
-    servers::{Refused, if_match, with_etag},
+    kept::{Refused, if_match, members, over, read_id, read_named, taken, with_etag},
 };
 use crate::{auth::Admitted, front::DefineError};
 
@@ -83,13 +83,8 @@ async fn replace(
     Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
-    let id: ServerId = id
-        .parse()
-        .map_err(|error| Refused::bad_request(format!("{error}")))?;
-    let over = match if_match(request.headers())? {
-        Some(revision) => Over::Revision(revision),
-        None => Over::Anything,
-    };
+    let id = read_id(&id)?;
+    let over = over(request.headers())?;
     let definition = read(request.into_body(), Some(&id)).await?;
     write(&fleet, &operator, definition, over).await
 }
@@ -105,20 +100,12 @@ async fn write(
         return Err(Refused::new(StatusCode::CONFLICT, "exists", message));
     }
     let (defined, revision, was) = fleet.front.define(&operator.principal, &definition, over).await?;
-    let status = match was {
-        Was::New => StatusCode::CREATED,
-        Was::Changed | Was::Same => StatusCode::OK,
-    };
     let location = format!("/virtual-servers/{}", definition.id);
     let known = Virtual {
         definition,
         kept: Some((defined, revision)),
     };
-    let mut response = (status, axum::Json(told(&known))).into_response();
-    if let Ok(location) = HeaderValue::from_str(&location) {
-        response.headers_mut().insert(header::LOCATION, location);
-    }
-    Ok(with_etag(response, Some(revision)))
+    Ok(taken(&location, told(&known), was, revision))
 }
 
 async fn remove(
@@ -127,8 +114,7 @@ async fn remove(
     Extension(operator): Extension<Admitted>,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
-    let parsed = id.parse::<ServerId>();
-    let id = parsed.map_err(|error| Refused::bad_request(format!("{error}")))?;
+    let id = read_id(&id)?;
     fleet
         .front
         .undefine(&operator.principal, &id, if_match(&headers)?)
@@ -138,10 +124,7 @@ async fn remove(
 
 /// A definition with how it is kept.
 fn told(known: &Virtual) -> Map<String, Value> {
-    let mut told = match serde_json::to_value(&known.definition) {
-        Ok(Value::Object(told)) => told,
-        _ => Map::new(),
-    };
+    let mut told = members(&known.definition);
     let id = &known.definition.id;
     let source = if known.kept.is_some() {
         "registry"
@@ -166,21 +149,5 @@ fn told(known: &Virtual) -> Map<String, Value> {
 }
 
 async fn read(body: Body, id: Option<&ServerId>) -> Result<VirtualServer, Refused> {
-    let body = to_bytes(body, MAX_DEFINITION_BYTES).await.map_err(|_| {
-        let message = format!("the body is larger than {MAX_DEFINITION_BYTES} bytes, or did not come whole");
-        Refused::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
-    })?;
-    let mut text: Value = serde_json::from_slice(&body)
-        .map_err(|error| Refused::bad_request(format!("the body is no JSON: {error}")))?;
-    if let (Some(id), Some(members)) = (id, text.as_object_mut()) {
-        let named = members.entry("id").or_insert_with(|| json!(id));
-        if *named != json!(id) {
-            let message = format!("the path names `{id}`, and the body {named}; write one of them");
-            return Err(Refused::unusable("id", message));
-        }
-    }
-    serde_json::from_value(text).map_err(|error| {
-        let message = format!("the body is no definition of a virtual server: {error}");
-        Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
-    })
+    read_named(body, MAX_DEFINITION_BYTES, id, "definition of a virtual server").await
 }
