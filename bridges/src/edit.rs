@@ -5,9 +5,9 @@
 
 use std::{fmt, ops::Range};
 
-use bus_schema::mcp::meta;
+pub(crate) use bus_schema::members::{Members, is_key};
 use serde::{
-    Deserialize, Deserializer,
+    Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
@@ -71,7 +71,7 @@ impl<'a> Edits<'a> {
         let Some((key, _)) = object.slots.iter().find(|(_, value)| value.is_none()) else {
             return false;
         };
-        let last = object.items.last().map(|last| last.text_in(self.whole));
+        let last = object.items.last().map(|last| text_in(last, self.whole));
         if let Some(Some(last)) = last {
             self.insert_after(last, format!(",{item}"));
             return true;
@@ -151,72 +151,13 @@ fn is_empty_object(object: &str) -> bool {
     object[1..].trim_start().starts_with('}')
 }
 
-/// Whether a key, as spelled, is this name.
-pub(crate) fn is_key(key: &RawValue, name: &str) -> bool {
-    let spelled = key.get();
-    if spelled.contains('\\') {
-        return meta::as_text(key).is_some_and(|text| text == name);
-    }
-    spelled.get(1..spelled.len() - 1) == Some(name)
-}
-
-/// The members of a JSON object in their order, keys and values as spelled.
-#[derive(Default)]
-pub(crate) struct Members<'a>(Vec<(&'a RawValue, &'a RawValue)>);
-
-impl<'a> Members<'a> {
-    /// `None` when the value is no object.
-    pub(crate) fn of(raw: &'a RawValue) -> Option<Self> {
-        Self::read(raw.get())
-    }
-
-    /// `None` when the text is no JSON object.
-    pub(crate) fn read(text: &'a str) -> Option<Self> {
-        serde_json::from_str(text).ok()
-    }
-
-    /// The value of the first member of that name.
-    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
-        self.0
-            .iter()
-            .find(|(key, _)| is_key(key, name))
-            .map(|(_, value)| *value)
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a RawValue, &'a RawValue)> {
-        self.0.iter().copied()
-    }
-
-    /// The object's own text, with its braces. `whole` must be the text it was read from; `None` when the object is empty.
-    pub(crate) fn text_in<'w>(&self, whole: &'w [u8]) -> Option<&'w str> {
-        let (first, last) = (self.0.first()?.0, self.0.last()?.1);
-        let (first, last) = (range_in(whole, first.get()), range_in(whole, last.get()));
-        let start = whole[..first.start].iter().rposition(|byte| *byte == b'{')?;
-        let end = last.end + whole[last.end..].iter().position(|byte| *byte == b'}')?;
-        std::str::from_utf8(&whole[start..=end]).ok()
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(Members(members))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
-    }
+/// An object's own text, with its braces. `whole` must be the text it was read from; `None` when the object is empty.
+fn text_in<'w>(object: &Members<'_>, whole: &'w [u8]) -> Option<&'w str> {
+    let (first, last) = (object.iter().next()?.0, object.iter().last()?.1);
+    let (first, last) = (range_in(whole, first.get()), range_in(whole, last.get()));
+    let start = whole[..first.start].iter().rposition(|byte| *byte == b'{')?;
+    let end = last.end + whole[last.end..].iter().position(|byte| *byte == b'}')?;
+    std::str::from_utf8(&whole[start..=end]).ok()
 }
 
 /// A member's key, and its value unless that was opened.
@@ -411,7 +352,7 @@ mod tests {
         let texts: Vec<_> = opened
             .items
             .iter()
-            .map(|item| item.text_in(text.as_bytes()))
+            .map(|item| text_in(item, text.as_bytes()))
             .collect();
         assert_eq!(texts, [Some(r#"{"a":"}"}"#), None, Some(r#"{ "b":[{}] }"#)]);
         assert_eq!(opened.get("y").unwrap().get(), r#""\ud800""#);

@@ -5,13 +5,9 @@
 
 use std::fmt;
 
-use serde::{
-    Deserialize, Deserializer,
-    de::{MapAccess, Visitor},
-};
 use serde_json::value::RawValue;
 
-use crate::{mcp::meta, rpc};
+use crate::{mcp::meta, members::Members, rpc};
 
 /// What lies deeper is compared as it is spelled, so that no text can exhaust the stack.
 const MAX_DEPTH: usize = 64;
@@ -61,9 +57,9 @@ impl Node {
     fn read_at(raw: &RawValue, numbers: Numbers, depth: usize) -> Self {
         let as_it_is = || Self::Plain(raw.get().to_owned());
         match raw.get().as_bytes()[0] {
-            b'{' if depth < MAX_DEPTH => match serde_json::from_str::<InOrder<'_>>(raw.get()) {
-                Ok(members) => Self::object_at(members.0.into_iter(), numbers, depth),
-                Err(_) => as_it_is(),
+            b'{' if depth < MAX_DEPTH => match Members::of(raw) {
+                Some(members) => Self::object_at(members.iter(), numbers, depth),
+                None => as_it_is(),
             },
             b'[' if depth < MAX_DEPTH => match serde_json::from_str::<Vec<&RawValue>>(raw.get()) {
                 Ok(items) => Self::Array(
@@ -112,31 +108,6 @@ impl fmt::Display for Node {
                 f.write_str("}")
             }
         }
-    }
-}
-
-/// The members of an object, as they are spelled and in their order.
-struct InOrder<'a>(Vec<(&'a RawValue, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for InOrder<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
-        impl<'de> Visitor<'de> for Members {
-            type Value = InOrder<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut members = Vec::new();
-                while let Some(member) = map.next_entry()? {
-                    members.push(member);
-                }
-                Ok(InOrder(members))
-            }
-        }
-        deserializer.deserialize_map(Members)
     }
 }
 

@@ -11,6 +11,7 @@ pub mod envelope;
 pub mod header;
 pub mod integrity;
 pub mod mcp;
+pub mod members;
 pub mod policy;
 pub mod principal;
 pub mod registry;
