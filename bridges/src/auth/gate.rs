@@ -22,10 +22,15 @@ use super::{
     resource::{self, Resources},
     token::Signed,
 };
-use crate::upstream::remote::fetch::Fetcher;
+use crate::upstream::remote::fetch::{Expected, Fetcher};
 
 /// The longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// The keys of an issuer, and what it says of tokens.
+const EXPECTED: Expected = Expected {
+    max_bytes: 256 * 1024,
+    accept: HeaderValue::from_static("application/json, application/jwk-set+json"),
+};
 /// The role of those who operate the platform, unless somebody says otherwise.
 const OPERATOR: &str = "operator";
 /// What carries a token in a URL, where it would be logged on its way.
@@ -266,7 +271,8 @@ impl Issuer {
         if options.algorithms.is_empty() {
             return Err(AuthError::NoAlgorithms(options.issuer.clone()));
         }
-        let fetcher = Fetcher::new(options.ca_file.as_deref(), options.allow_private).map_err(failed)?;
+        let fetcher =
+            Fetcher::new(options.ca_file.as_deref(), options.allow_private, EXPECTED).map_err(failed)?;
         let fetched = [
             Some(options.jwks_url.as_ref().unwrap_or(&options.issuer)),
             options

@@ -9,7 +9,6 @@ use std::{
 };
 
 use axum::http::HeaderValue;
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::Value;
 use tokio::time::Instant;
 use tracing::warn;
@@ -21,7 +20,7 @@ use super::{
     claims::{self, Claims},
     options::{AuthError, IntrospectionOptions, IssuerOptions},
 };
-use crate::upstream::remote::fetch::Fetcher;
+use crate::upstream::remote::fetch::{Fetcher, basic};
 
 /// How many answers are remembered; beyond, those that are over make room, and then all of them.
 const MAX_ANSWERS: usize = 10_000;
@@ -48,13 +47,8 @@ impl Introspection {
         options: &IntrospectionOptions,
         fetcher: Arc<Fetcher>,
     ) -> Result<Self, AuthError> {
-        let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let secret = options.client_secret.expose();
-        // RFC 6749, section 2.3.1: both are encoded as in a form before they are put together.
-        let pair = format!("{}:{}", encoded(&options.client_id), encoded(secret));
-        let mut authorization = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
+        let authorization = basic(&options.client_id, &options.client_secret)
             .map_err(|_| AuthError::Credentials(issuer.to_owned()))?;
-        authorization.set_sensitive(true);
         Ok(Self {
             issuer: issuer.to_owned(),
             url: options.url.clone(),

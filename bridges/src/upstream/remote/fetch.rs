@@ -1,16 +1,18 @@
-//! Short documents from elsewhere, such as the keys of an issuer: one request, one JSON answer, within bounds.
+//! Documents from elsewhere, such as the keys of an issuer or the list of a registry: one request, one JSON answer, within bounds.
 //!
 //! It goes the way of every connection to a remote server, so it meets the same guard.
 
 use std::{path::Path, time::Duration};
 
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header as http};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header as http, header::InvalidHeaderValue};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::{sync::Semaphore, time::timeout};
+use url::form_urlencoded;
 
 use super::{
-    Bearer, RemoteError,
+    Bearer, RemoteError, Secret,
     client::Client,
     credentials::Credentials,
     dial::Dialer,
@@ -23,17 +25,37 @@ use super::{
 
 /// How long a document may take, from the name's lookup to its last byte.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long it may be.
-const MAX_BYTES: usize = 256 * 1024;
 /// How many may be under way at once.
 const MAX_UNDER_WAY: usize = 32;
-const JSON: HeaderValue = HeaderValue::from_static("application/json, application/jwk-set+json");
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
+
+/// What a client shows of itself in a header (RFC 6749, section 2.3.1: both are encoded as in a form before they are put together).
+/// It is not shown in logs.
+///
+/// # Errors
+/// When no header can have it.
+pub(crate) fn basic(id: &str, secret: &Secret) -> Result<HeaderValue, InvalidHeaderValue> {
+    let encoded = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
+    let pair = format!("{}:{}", encoded(id), encoded(secret.expose()));
+    let mut shown = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))?;
+    shown.set_sensitive(true);
+    Ok(shown)
+}
+
+/// What documents are expected.
+#[derive(Clone, Debug)]
+pub(crate) struct Expected {
+    /// How long one may be, in bytes.
+    pub(crate) max_bytes: usize,
+    /// Their types.
+    pub(crate) accept: HeaderValue,
+}
 
 /// Fetches documents.
 pub(crate) struct Fetcher {
     client: Client,
     reach: Reach,
+    expected: Expected,
     turns: Semaphore,
 }
 
@@ -43,13 +65,18 @@ impl Fetcher {
     ///
     /// # Errors
     /// [`RemoteError`] when the certificates cannot be used.
-    pub(crate) fn new(ca_file: Option<&Path>, allow_private: bool) -> Result<Self, RemoteError> {
+    pub(crate) fn new(
+        ca_file: Option<&Path>,
+        allow_private: bool,
+        expected: Expected,
+    ) -> Result<Self, RemoteError> {
         let reach = Reach::of(allow_private);
         let dialer = Dialer::new(reach, tls::connector(ca_file)?);
         let credentials = Credentials::new(&Bearer::None, None)?;
         Ok(Self {
             client: Client::new(dialer, HeaderMap::new(), credentials),
             reach,
+            expected,
             turns: Semaphore::new(MAX_UNDER_WAY),
         })
     }
@@ -94,14 +121,19 @@ impl Fetcher {
         body: Bytes,
     ) -> Result<Bytes, RemoteError> {
         let uri = to_uri(&judged(url, self.reach)?)?;
-        headers.insert(http::ACCEPT, JSON);
+        headers.insert(http::ACCEPT, self.expected.accept.clone());
         let asking = async {
             let _turn = self.turns.acquire().await;
             let answer = self.client.send(method, &uri, &headers, body).await?;
             let (head, body) = answer.into_parts();
-            let document = Limited::new(body, MAX_BYTES).collect().await;
+            let document = Limited::new(body, self.expected.max_bytes).collect().await;
             let document = document
-                .map_err(|error| RemoteError::Lost(chain(&*error)))?
+                .map_err(|error| {
+                    if error.is::<LengthLimitError>() {
+                        return RemoteError::TooLong(self.expected.max_bytes as u64);
+                    }
+                    RemoteError::Lost(chain(&*error))
+                })?
                 .to_bytes();
             match head.status {
                 // The type is not looked at: issuers give their keys several.

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::http::{HeaderValue, Method, Request, Uri, header as http};
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{client::legacy, rt::TokioExecutor};
@@ -15,6 +14,7 @@ use super::{
     client::{USER_AGENT, cause},
     dial::Dialer,
     error::{RemoteError, chain},
+    fetch::basic,
     options::{ClientCredentials, Secret},
 };
 
@@ -48,15 +48,8 @@ impl Issuer {
         resource: &Url,
         dialer: Dialer,
     ) -> Result<Self, RemoteError> {
-        let encode = |text: &str| form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let (id, secret) = (
-            encode(&credentials.client_id),
-            encode(credentials.client_secret.expose()),
-        );
-        let basic = format!("Basic {}", STANDARD.encode(format!("{id}:{secret}")));
-        let mut authorization = HeaderValue::from_str(&basic)
+        let authorization = basic(&credentials.client_id, &credentials.client_secret)
             .map_err(|_| RemoteError::NoToken("its client id cannot be sent".to_owned()))?;
-        authorization.set_sensitive(true);
         let mut form = form_urlencoded::Serializer::new(String::new());
         form.append_pair("grant_type", "client_credentials");
         form.append_pair("resource", resource.as_str());
