@@ -20,6 +20,8 @@ use runtime::{Bus, Host, HostOptions, rmcp_host::RmcpServer};
 use serde::Deserialize;
 use tokio::sync::{Notify, Semaphore};
 
+use crate::within;
+
 /// What a test sees of a fixture from outside its calls.
 #[derive(Default)]
 pub struct Probe {
@@ -34,24 +36,40 @@ pub struct Probe {
 }
 
 /// Calls that have begun to hold, and calls that were dropped while they held.
+#[derive(Default)]
 pub struct Held {
-    /// One permit for each that has begun.
-    pub begun: Semaphore,
-    /// One permit for each that was dropped before it was let go.
-    pub dropped: Semaphore,
+    /// Those that have begun.
+    pub begun: Counted,
+    /// Those that were dropped before they were let go.
+    pub dropped: Counted,
 }
 
-impl Default for Held {
-    fn default() -> Self {
-        Self {
-            begun: Semaphore::new(0),
-            dropped: Semaphore::new(0),
-        }
+/// What has happened so often, and a test waits for; one permit for each time.
+pub struct Counted(pub Semaphore);
+
+impl Counted {
+    /// It has happened once more.
+    pub fn note(&self) {
+        self.0.add_permits(1);
+    }
+
+    /// Waits until it has happened once more.
+    ///
+    /// # Panics
+    /// When it does not, as [`within`].
+    pub async fn next(&self, what: &str) {
+        self.many(what, 1).await;
+    }
+
+    /// Waits until it has happened so often.
+    ///
+    /// # Panics
+    /// When it does not, as [`within`].
+    pub async fn many(&self, what: &str, times: u32) {
+        let permits = within(what, self.0.acquire_many(times)).await;
+        permits.expect("it is never closed").forget();
     }
 }
-
-/// Permits that a test waits for.
-pub struct Counted(pub Semaphore);
 
 impl Default for Counted {
     fn default() -> Self {
@@ -65,7 +83,7 @@ struct Holding(Arc<Probe>, bool);
 impl Drop for Holding {
     fn drop(&mut self) {
         if !self.1 {
-            self.0.held.dropped.add_permits(1);
+            self.0.held.dropped.note();
         }
     }
 }
@@ -171,7 +189,7 @@ impl Fixture {
                 let _ = context.peer.notify_progress(param).await;
             }
         }
-        self.probe.chattered.0.add_permits(1);
+        self.probe.chattered.note();
         Ok(CallToolResult::success(vec![ContentBlock::text("done")]))
     }
 
@@ -196,7 +214,7 @@ impl Fixture {
     async fn wait(&self) -> Result<CallToolResult, ErrorData> {
         let mut holding = Holding(Arc::clone(&self.probe), false);
         let released = self.probe.release.notified();
-        self.probe.held.begun.add_permits(1);
+        self.probe.held.begun.note();
         released.await;
         holding.1 = true;
         Ok(CallToolResult::success(vec![ContentBlock::text("released")]))

@@ -126,13 +126,10 @@ async fn a_dropped_call_drops_its_handler() {
         let mut call = calling.call(request("hold", json!({}), LONG), Retry::Never);
         tokio::select! {
             _ = call.next() => panic!("nobody let it go"),
-            begun = within("the call", probe.held.begun.acquire()) => begun.expect("open").forget(),
+            () = probe.held.begun.next("the call") => {}
         }
         drop(call);
-        within("the drop of the handler", probe.held.dropped.acquire())
-            .await
-            .expect("open")
-            .forget();
+        probe.held.dropped.next("the drop of the handler").await;
     }
 }
 
@@ -150,10 +147,7 @@ async fn a_tool_has_a_limit_of_its_own_and_its_work_is_stopped_there() {
     let body = String::from_utf8_lossy(&body).into_owned();
     assert_eq!(code, Some(-32603));
     assert!(body.contains("`hold`") && body.contains("50 ms"), "{body}");
-    within("the end of the work", probe.held.dropped.acquire())
-        .await
-        .expect("the handler was dropped")
-        .forget();
+    probe.held.dropped.next("the end of the work").await;
     let asked = calling.ask(request("echo", json!({ "text": "x" }), LONG), Retry::Safe);
     assert_eq!(within("another tool", asked).await.expect("an answer").0, None);
 }
@@ -176,10 +170,7 @@ async fn a_deadline_ends_the_call_and_its_handler() {
         Ok((Some(-32603), _)) => {}
         other => panic!("{other:?}"),
     }
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
 }
 
 #[tokio::test]
@@ -194,10 +185,7 @@ async fn beyond_its_slots_a_host_says_busy_and_loses_nothing() {
             tokio::spawn(async move { ask(&calling, "hold", json!({})).await })
         })
         .collect();
-    within("both calls", probe.held.begun.acquire_many(2))
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.many("both calls", 2).await;
     let asked = within("the error", ask(&calling, "echo", json!({ "text": "x" }))).await;
     assert!(matches!(asked, Err(CallError::Busy { .. })), "{asked:?}");
     probe.release.notify_waiters();
@@ -245,10 +233,7 @@ async fn a_stopped_host_finishes_what_it_has_and_takes_no_more() {
         let calling = calling.clone();
         async move { ask(&calling, "hold", json!({})).await }
     });
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     let stopping = tokio::spawn(host.stop());
     tests::eventually("no more calls", async || {
         matches!(
@@ -278,19 +263,13 @@ async fn a_lost_host_is_named_within_a_second_and_a_safe_call_goes_elsewhere() {
     };
     let safe_call = calling.ask(request("hold_safe", json!({}), LONG), Retry::Safe);
     let lose = async {
-        within("both calls", probe.held.begun.acquire_many(2))
-            .await
-            .expect("open")
-            .forget();
+        probe.held.begun.many("both calls", 2).await;
         let there = nats.bus().await;
         let other = fixture::serve(&there, Arc::clone(&probe), |_| {}).await;
         // What the broker sees of a killed process is its connection ending.
         let at = tokio::time::Instant::now();
         cable.cut();
-        within("the call at the other replica", probe.held.begun.acquire())
-            .await
-            .expect("open")
-            .forget();
+        probe.held.begun.next("the call at the other replica").await;
         probe.release.notify_waiters();
         (other, at)
     };
@@ -394,15 +373,9 @@ async fn a_caller_that_is_gone_stops_its_handler() {
     let probe = Arc::<Probe>::default();
     let _host = fixture::serve(&serving, Arc::clone(&probe), |_| {}).await;
     let waiting = tokio::spawn(async move { ask(&calling, "hold", json!({})).await });
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     cable.cut();
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
     waiting.abort();
 }
 

@@ -110,15 +110,9 @@ async fn a_cancelled_call_stops_and_is_not_answered() {
         let mut hold = modern_body("tools/call", json!({ "name": "fixture__hold" }));
         hold["id"] = json!("h");
         channel.send(&hold).await;
-        within("the call", probe.held.begun.acquire())
-            .await
-            .expect("open")
-            .forget();
+        probe.held.begun.next("the call").await;
         channel.send(&json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "h" } })).await;
-        within("the drop of the handler", probe.held.dropped.acquire())
-            .await
-            .expect("open")
-            .forget();
+        probe.held.dropped.next("the drop of the handler").await;
         let next = channel.ask(&modern_body("server/discover", json!({}))).await;
         assert_eq!(
             next["result"]["supportedVersions"],
@@ -157,10 +151,7 @@ async fn a_request_under_the_id_of_a_running_one_is_refused_in_both_eras() {
             call
         };
         channel.send(&call("hold")).await;
-        within("the call", probe.held.begun.acquire())
-            .await
-            .expect("open")
-            .forget();
+        probe.held.begun.next("the call").await;
         let refused = channel.ask(&call("echo")).await;
         assert_eq!(refused["error"]["code"], -32600, "{refused}");
         assert_eq!(refused["id"], "h");
@@ -169,13 +160,10 @@ async fn a_request_under_the_id_of_a_running_one_is_refused_in_both_eras() {
             assert_eq!(refused[0]["error"]["code"], -32600, "{refused}");
         }
         // The one that runs is not harmed, and can be cancelled.
-        assert_eq!(probe.held.dropped.available_permits(), 0);
+        assert_eq!(probe.held.dropped.0.available_permits(), 0);
         let cancel = json!({ "jsonrpc": "2.0", "method": method::CANCELLED, "params": { "requestId": "h" } });
         channel.send(&cancel).await;
-        within("the drop of the handler", probe.held.dropped.acquire())
-            .await
-            .expect("open")
-            .forget();
+        probe.held.dropped.next("the drop of the handler").await;
         eventually("the id is free", async || {
             tests::http::text(&channel.ask(&call("echo")).await) == "hi"
         })
@@ -191,15 +179,9 @@ async fn a_closed_channel_cancels_its_calls() {
     channel
         .send(&modern_body("tools/call", json!({ "name": "fixture__hold" })))
         .await;
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     drop(channel);
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
 }
 
 #[tokio::test]
@@ -396,10 +378,7 @@ impl Busy {
         let mut hold = modern_body("tools/call", json!({ "name": "fixture__hold" }));
         hold["id"] = json!("h");
         channel.send(&hold).await;
-        within("the call", self.probe.held.begun.acquire())
-            .await
-            .expect("open")
-            .forget();
+        self.probe.held.begun.next("the call").await;
     }
 }
 

@@ -315,15 +315,9 @@ async fn a_modern_client_that_goes_away_cancels_its_call() {
         .client("fixture")
         .modern("tools/call", json!({ "name": "hold" }));
     let waiting = tokio::spawn(request.send());
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     waiting.abort();
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
 }
 
 #[tokio::test]
@@ -622,10 +616,7 @@ async fn legacy_progress_comes_as_events_and_cancellation_by_message() {
             .all(|event| event["params"]["progressToken"] == 9)
     );
     let waiting = tokio::spawn(legacy(&client, &session, "tools/call", json!({ "name": "hold" })).send());
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     let cancel =
         json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": 5 } });
     assert_eq!(
@@ -638,10 +629,7 @@ async fn legacy_progress_comes_as_events_and_cancellation_by_message() {
         .0,
         202
     );
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
     within("the end of the request", waiting)
         .await
         .expect("no panic")
@@ -673,10 +661,7 @@ async fn a_legacy_session_runs_256_calls_and_no_more_until_one_ends() {
     for ids in [0..100, 100..200, 200..256] {
         waiting.spawn(calls(ids, "hold").send());
     }
-    within("the calls", probe.held.begun.acquire_many(256))
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.many("the calls", 256).await;
     let echo = || {
         legacy(
             &client,

@@ -297,15 +297,9 @@ async fn numbers_progress_and_the_end_of_a_call_pass_through_call_tool() {
     assert_eq!(text(parts.last().expect("an answer")), "done");
     // A client that goes ends the call at its server.
     let held = tokio::spawn(call("fixture__hold", json!({})).send());
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     held.abort();
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
 }
 
 #[tokio::test]

@@ -116,15 +116,9 @@ async fn progress_comes_and_a_client_that_goes_drops_its_calls() {
     assert_eq!(user.progress.load(Ordering::SeqCst), 5);
     let holding = client.peer().clone();
     let held = tokio::spawn(async move { holding.call_tool(CallToolRequestParams::new("hold")).await });
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     within("the end", client.cancel()).await.expect("it ends");
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
     assert!(
         within("the end of the call", held)
             .await

@@ -72,10 +72,7 @@ async fn a_client_that_never_reads_holds_up_nobody_and_little_waits_for_it() {
             .eq((1..=10_000).map(|n| Some(f64::from(n)))),
         "a client that reads misses nothing"
     );
-    within("the end of both calls", probe.chattered.0.acquire_many(2))
-        .await
-        .expect("open")
-        .forget();
+    probe.chattered.many("the end of both calls", 2).await;
     let late: Vec<Value> = deaf
         .read_to_end()
         .await
@@ -102,10 +99,7 @@ async fn on_a_channel_too_a_client_that_never_reads_holds_up_nobody_and_little_w
     );
     for mut deaf in deaf {
         deaf.send(&modern_body("tools/call", chatter())).await;
-        within("the end of the call", probe.chattered.0.acquire())
-            .await
-            .expect("open")
-            .forget();
+        probe.chattered.next("the end of the call").await;
         // Somebody else is served meanwhile.
         assert_eq!(text(&reading.ask(&echo).await), "hi");
         let mut late = Vec::new();
@@ -126,10 +120,7 @@ async fn a_legacy_client_that_never_reads_is_answered_all_the_same() {
     let response = within("the head", session.request("tools/call", &chatter()).send())
         .await
         .expect("an answer");
-    within("the end of the call", probe.chattered.0.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.chattered.next("the end of the call").await;
     let stream = within("the stream", response.text()).await.expect("text");
     assert!(stream.contains(r#""progress":10000"#) && stream.contains(r#""text":"done""#));
 }

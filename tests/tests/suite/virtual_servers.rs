@@ -206,15 +206,9 @@ async fn progress_questions_and_the_end_of_a_call_pass_through() {
     }
     let hold = desk.modern(method::TOOLS_CALL, json!({ "name": "fx-hold", "arguments": {} }));
     let held = tokio::spawn(hold.send());
-    within("the call", probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.begun.next("the call").await;
     held.abort();
-    within("the drop of the handler", probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    probe.held.dropped.next("the drop of the handler").await;
 }
 
 #[tokio::test]

@@ -3,10 +3,7 @@
 use futures::future::join_all;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
-use tests::{
-    raw::{self, Raw},
-    within,
-};
+use tests::raw::{self, Raw};
 
 use super::{MCP, MIB, Target};
 
@@ -68,10 +65,7 @@ async fn of_a_thousand_clients_those_that_read_are_served_and_memory_is_bounded(
     });
     join_all(reading).await;
     for _ in 0..DEAF + DEAF_AND_LOUD {
-        within("the end of one more call", target.probe.chattered.0.acquire())
-            .await
-            .expect("open")
-            .forget();
+        target.probe.chattered.next("the end of one more call").await;
     }
     let resident = target.resident();
     assert!(

@@ -190,14 +190,8 @@ async fn changes_and_progress_come_on_the_stream_and_its_end_ends_its_calls() {
     }
     assert_eq!(text(&channel.message().await), "done");
     channel.send(b, &call(2, "hold", json!({}))).await;
-    within("the call", stage.probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    stage.probe.held.begun.next("the call").await;
     drop(channel);
-    within("the drop of the call", stage.probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    stage.probe.held.dropped.next("the drop of the call").await;
     stage.end().await;
 }

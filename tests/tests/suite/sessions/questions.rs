@@ -102,8 +102,7 @@ async fn a_bridge_that_stops_ends_calls_that_wait_for_their_client_at_once_and_f
     assert_eq!(question["method"], method::ELICIT);
     let hold = working.call(&stage.a, "hold", &json!({}));
     let work = tokio::spawn(async move { working.answer(hold).await });
-    let begun = within("the call begins", stage.probe.held.begun.acquire()).await;
-    begun.expect("open").forget();
+    stage.probe.held.begun.next("the call begins").await;
     stage.a.program.signal(Signal::TERM);
     // Nobody lets the other call go before this one was ended.
     let ended = waiting.message().await;

@@ -2,17 +2,14 @@
 
 use bus_schema::mcp::method;
 use serde_json::{Value, json};
-use tests::{http::text, stream::Stream, within};
+use tests::{http::text, stream::Stream};
 
 use super::{Bridge, Opened, Stage, sent, stream};
 
 /// Begins a call that is held, and reads its stream up to the event that makes it one that can be taken up again.
 async fn held(stage: &Stage, session: &Opened, at: &Bridge) -> (Stream, String) {
     let mut events = stream(session.call(at, "hold", &json!({}))).await;
-    within("the call", stage.probe.held.begun.acquire())
-        .await
-        .expect("open")
-        .forget();
+    stage.probe.held.begun.next("the call").await;
     let first = events.event().await.expect("an event");
     assert_eq!(
         first.data.as_deref(),
@@ -35,7 +32,7 @@ async fn a_lost_connection_is_no_cancellation_and_the_answer_is_there_at_both_br
         assert_eq!((&answer["id"], text(&answer)), (&json!(5), "released"));
         assert!(again.event().await.is_none(), "the stream ends with the answer");
         assert!(
-            stage.probe.held.dropped.try_acquire().is_err(),
+            stage.probe.held.dropped.0.try_acquire().is_err(),
             "nobody cancelled it"
         );
         // The answer may have been lost on its way.
@@ -158,20 +155,19 @@ async fn a_call_is_cancelled_at_the_bridge_that_does_not_run_it() {
     let (mut others, _) = held(&stage, &foreign, &stage.a).await;
     assert_eq!(foreign.answer(foreign.post(&stage.b, &cancel)).await.0, 202);
     assert!(others.event().await.is_none());
-    within("the drop of the foreign call", stage.probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
-    assert!(stage.probe.held.dropped.try_acquire().is_err(), "mine goes on");
+    stage
+        .probe
+        .held
+        .dropped
+        .next("the drop of the foreign call")
+        .await;
+    assert!(stage.probe.held.dropped.0.try_acquire().is_err(), "mine goes on");
     assert_eq!(session.answer(session.post(&stage.b, &cancel)).await.0, 202);
     assert!(
         events.event().await.is_none(),
         "a cancelled call is answered nothing"
     );
-    within("the drop of the call", stage.probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    stage.probe.held.dropped.next("the drop of the call").await;
     stage.end().await;
 }
 
@@ -182,10 +178,7 @@ async fn the_end_of_a_session_ends_its_calls_and_streams() {
     let (mut events, id) = held(&stage, &session, &stage.a).await;
     let mut notices = stream(session.get(&stage.a, None)).await;
     assert_eq!(sent(session.delete(&stage.b)).await.status(), 204);
-    within("the drop of the call", stage.probe.held.dropped.acquire())
-        .await
-        .expect("open")
-        .forget();
+    stage.probe.held.dropped.next("the drop of the call").await;
     assert!(events.event().await.is_none());
     while notices.event().await.is_some() {}
     assert_eq!(sent(session.get(&stage.b, Some(&id))).await.status(), 404);

@@ -105,8 +105,7 @@ async fn run(stage: &Stage, balancer: &Balancer, settings: Value) -> (Value, boo
     let mut first = line(&mut lines).await;
     let is_held = first == "holding";
     if is_held {
-        let begun = stage.probe.held.begun.acquire();
-        within("the call", begun).await.expect("open").forget();
+        stage.probe.held.begun.next("the call").await;
         balancer.cut();
         stage.probe.release.notify_waiters();
         first = line(&mut lines).await;
