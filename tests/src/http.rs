@@ -92,12 +92,32 @@ impl Client {
     /// When the answer is no JSON.
     pub async fn call(&self, tool: &str, arguments: Value) -> Value {
         let params = json!({ "name": tool, "arguments": arguments });
-        let response = self
-            .modern(method::TOOLS_CALL, params)
-            .send()
-            .await
-            .expect("an answer");
-        response.json().await.expect("JSON")
+        self.ask(method::TOOLS_CALL, params).await
+    }
+
+    /// Asks for the list of tools and gives the answer, which may be an error.
+    ///
+    /// # Panics
+    /// When the answer is no JSON.
+    pub async fn list_tools(&self) -> Value {
+        self.ask(method::TOOLS_LIST, json!({})).await
+    }
+
+    /// The names of the tools that are shown.
+    ///
+    /// # Panics
+    /// When the answer is no list.
+    pub async fn tool_names(&self) -> Vec<String> {
+        let answer = self.list_tools().await;
+        let tools = answer["result"]["tools"].as_array().expect("a list");
+        let names = tools.iter().map(|tool| tool["name"].as_str().expect("a name"));
+        names.map(str::to_owned).collect()
+    }
+
+    /// Makes a request that is answered as JSON, and gives the answer, which may be an error.
+    async fn ask(&self, called: &str, params: Value) -> Value {
+        let response = self.modern(called, params).send().await;
+        response.expect("an answer").json().await.expect("JSON")
     }
 }
 

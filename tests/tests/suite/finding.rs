@@ -18,7 +18,6 @@ use tests::{
     http::{Client, text},
     platform::Platform,
     session::{Session, messages},
-    within,
 };
 
 use crate::processes::up::Up;
@@ -43,11 +42,6 @@ fn names(list: &Value) -> Vec<&str> {
         .iter()
         .map(|tool| tool["name"].as_str().expect("a name"))
         .collect()
-}
-
-async fn listed(client: &Client) -> Value {
-    let answer = within("a list", client.modern(method::TOOLS_LIST, json!({})).send()).await;
-    answer.expect("an answer").json().await.expect("JSON")
 }
 
 fn arguments(value: &Value) -> Map<String, Value> {
@@ -152,7 +146,7 @@ async fn a_name_that_several_have_lists_them_and_one_that_nobody_has_the_nearest
 async fn the_search_endpoint_shows_two_tools_and_its_finds_are_called_as_they_are() {
     let (platform, _host) = platform("", &Arc::default()).await;
     let client = search(&platform);
-    let list = listed(&client).await;
+    let list = client.list_tools().await;
     assert_eq!(names(&list["result"]), ["search_tools", "call_tool"]);
     let found = client
         .call(
@@ -164,7 +158,7 @@ async fn the_search_endpoint_shows_two_tools_and_its_finds_are_called_as_they_ar
     assert_eq!(names(result).len(), 2, "{found}");
     assert!(names(result).contains(&"products__search"), "{found}");
     // A tool is told as its server wrote it, and clients that know only text read the same.
-    let own = listed(&platform.client("products")).await;
+    let own = platform.client("products").list_tools().await;
     for tool in result["tools"].as_array().expect("tools") {
         let own = own["result"]["tools"]
             .as_array()
@@ -325,9 +319,9 @@ async fn a_tool_behind_call_tool_asks_the_user_in_the_way_of_each_version() {
 #[tokio::test]
 async fn the_mode_of_the_shared_endpoint_is_configured_and_both_are_always_there() {
     let (mut platform, _host) = platform("[endpoint]\nmode = \"search\"\n", &Arc::default()).await;
-    let shared = listed(&platform.client_of_all()).await;
+    let shared = platform.client_of_all().list_tools().await;
     assert_eq!(names(&shared["result"]), ["search_tools", "call_tool"]);
-    let all = listed(&Client::new(platform.url("/mcp/all"))).await;
+    let all = Client::new(platform.url("/mcp/all")).list_tools().await;
     assert!(names(&all["result"]).contains(&"fixture__echo"), "{all}");
     // Legacy sessions belong to the endpoint that they were opened on.
     for version in ["2024-11-05", "2025-11-25"] {

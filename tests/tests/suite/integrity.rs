@@ -87,10 +87,10 @@ impl World {
     }
 
     async fn listed(&self) -> Vec<Value> {
-        let request = self.platform.client("a").modern(method::TOOLS_LIST, json!({}));
-        let answer = within("an answer", request.send()).await.expect("an answer");
-        let answer: Value = answer.json().await.expect("JSON");
-        answer["result"]["tools"].as_array().cloned().expect("tools")
+        self.platform.client("a").list_tools().await["result"]["tools"]
+            .as_array()
+            .cloned()
+            .expect("tools")
     }
 }
 
@@ -144,13 +144,7 @@ async fn a_tool_that_changes_is_not_called_until_an_operator_approves_it() {
     assert_eq!(world.server.calls(), calls);
     // Its siblings go on, and it is not in the list.
     assert_eq!(text(&world.call("n1").await), "done");
-    let names: Vec<_> = world
-        .listed()
-        .await
-        .iter()
-        .map(|tool| tool["name"].clone())
-        .collect();
-    assert_eq!(names, ["n1"]);
+    assert_eq!(world.platform.client("a").tool_names().await, ["n1"]);
 
     world.is("n0", "changed").await;
     let state = world.state("n0").await;

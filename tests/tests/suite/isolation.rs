@@ -56,14 +56,7 @@ async fn told_of(platform: &Platform, server: &str) -> Value {
 
 /// Whether the list of all servers has tools of one; it says so when it has not.
 async fn is_listed(platform: &Platform, server: &str) -> bool {
-    let request = platform.client_of_all().modern(method::TOOLS_LIST, json!({}));
-    let answer: Value = request
-        .send()
-        .await
-        .expect("an answer")
-        .json()
-        .await
-        .expect("JSON");
+    let answer = platform.client_of_all().list_tools().await;
     let tools = answer["result"]["tools"].as_array().expect("a list");
     let prefix = format!("{server}__");
     let is_of_it = |tool: &Value| {

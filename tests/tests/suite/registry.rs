@@ -351,18 +351,8 @@ async fn a_server_whose_health_page_complains_leaves_the_list_of_all_and_comes_b
         StatusCode::CREATED
     );
     let is_listed = async || {
-        let answer = platform
-            .client_of_all()
-            .modern(method::TOOLS_LIST, json!({}))
-            .send()
-            .await
-            .expect("an answer");
-        let list: Value = answer.json().await.expect("JSON");
-        list["result"]["tools"]
-            .as_array()
-            .expect("tools")
-            .iter()
-            .any(|tool| tool["name"] == "sick__work")
+        let names = platform.client_of_all().tool_names().await;
+        names.contains(&"sick__work".to_owned())
     };
     eventually("it is listed", is_listed).await;
     well.store(false, Ordering::SeqCst);

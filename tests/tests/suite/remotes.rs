@@ -8,8 +8,7 @@ mod real;
 mod secure;
 
 use runtime::supervise::Status;
-use serde_json::{Value, json};
-use tests::{eventually, http::Client, platform::Platform};
+use tests::{eventually, platform::Platform};
 
 /// Servers that are still being connected to come when they are ready.
 async fn platform_that_knows(file: &str, servers: &[&str]) -> Platform {
@@ -38,21 +37,4 @@ async fn failure(platform: &Platform, server: &str) -> String {
     })
     .await;
     found
-}
-
-/// The tools that clients are shown.
-async fn tools(client: &Client) -> Vec<String> {
-    let answer: Value = client
-        .modern("tools/list", json!({}))
-        .send()
-        .await
-        .expect("an answer")
-        .json()
-        .await
-        .expect("JSON");
-    let tools = answer["result"]["tools"].as_array().expect("a list");
-    tools
-        .iter()
-        .map(|tool| tool["name"].as_str().expect("a name").to_owned())
-        .collect()
 }

@@ -291,9 +291,7 @@ async fn it_is_defined_changed_and_removed_over_rest_while_clients_listen() {
     assert_eq!(told["endpoint"], "/servers/both/mcp");
     let both = platform.client("both");
     eventually("the door serves it", async || {
-        let answer = both.modern(method::TOOLS_LIST, json!({})).send().await;
-        let answer: Value = answer.expect("an answer").json().await.expect("JSON");
-        answer["result"]["tools"]
+        both.list_tools().await["result"]["tools"]
             .as_array()
             .is_some_and(|tools| tools.len() == 1)
     })

@@ -2,13 +2,11 @@
 //!
 //! `cargo test --workspace --test suite a_thousand_tools -- --nocapture` prints the figures of `docs/performance.md`.
 
-use bus_schema::mcp::method;
 use serde_json::{Value, json};
 use tests::{
     http::Client,
     platform::Platform,
     scripted::{Scripted, status},
-    within,
 };
 
 use super::names;
@@ -139,9 +137,7 @@ fn tokens(bytes: usize) -> usize {
 }
 
 async fn tools(client: &Client) -> usize {
-    let answer = within("a list", client.modern(method::TOOLS_LIST, json!({})).send()).await;
-    let answer: Value = answer.expect("an answer").json().await.expect("JSON");
-    answer["result"]["tools"].to_string().len()
+    client.list_tools().await["result"]["tools"].to_string().len()
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use tests::{
 };
 use tokio::time::{Duration, Instant};
 
-use super::{platform_that_knows, tools};
+use super::platform_that_knows;
 
 /// Reading tools may be called twice, and others may not.
 fn two_tools() -> Value {
@@ -319,7 +319,7 @@ async fn the_servers_own_stream_is_read_answered_and_resumed() {
     .await;
     let platform = platform_that_knows(&local("there", &server.url(), LEGACY), &["there"]).await;
     let client = platform.client("there");
-    assert_eq!(tools(&client).await, ["first"]);
+    assert_eq!(client.tool_names().await, ["first"]);
     server.was_asked("GET", 1).await;
     let stream = |at: usize| streams.lock().expect("no panic")[at].clone();
     stream(0)
@@ -336,7 +336,7 @@ async fn the_servers_own_stream_is_read_answered_and_resumed() {
         .write(format!("id: e-1\nretry: 100\ndata: {changed}\n\n"))
         .await;
     eventually("the second tool is shown", async || {
-        tools(&client).await == ["first", "second"]
+        client.tool_names().await == ["first", "second"]
     })
     .await;
     // It is cut, and goes on after the last event that was seen.
@@ -350,7 +350,7 @@ async fn the_servers_own_stream_is_read_answered_and_resumed() {
     .await;
     stream(0).send(&changed).await;
     eventually("the third tool is shown", async || {
-        tools(&client).await.len() == 3
+        client.tool_names().await.len() == 3
     })
     .await;
     platform.stop().await;

@@ -15,7 +15,7 @@ use tests::{
     within,
 };
 
-use super::{platform_that_knows, tools};
+use super::platform_that_knows;
 
 fn plain_tool(name: &str) -> Value {
     json!({ "name": name, "inputSchema": { "type": "object" } })
@@ -117,7 +117,7 @@ async fn a_tool_with_a_wrong_header_annotation_is_not_shown_and_the_others_are()
     })
     .await;
     let platform = platform_that_knows(&local("there", &server.url(), ""), &["there"]).await;
-    assert_eq!(tools(&platform.client("there")).await, ["good", "plain"]);
+    assert_eq!(platform.client("there").tool_names().await, ["good", "plain"]);
     platform.stop().await;
 }
 
@@ -408,7 +408,7 @@ async fn changed_lists_are_told_on_a_stream_that_is_opened_again_when_it_is_cut(
     let platform = platform_that_knows(&local("there", &server.url(), ""), &["there"]).await;
     let client = platform.client("there");
     server.was_asked("subscriptions/listen", 1).await;
-    assert_eq!(tools(&client).await, ["first"]);
+    assert_eq!(client.tool_names().await, ["first"]);
     names.lock().expect("no panic").push("second");
     let (asked, events) = listening.lock().expect("no panic")[0].clone();
     let meta = json!({ "io.modelcontextprotocol/subscriptionId": asked.body["id"] });
@@ -416,7 +416,7 @@ async fn changed_lists_are_told_on_a_stream_that_is_opened_again_when_it_is_cut(
         .send(&json!({ "jsonrpc": "2.0", "method": method::TOOLS_CHANGED, "params": { "_meta": meta } }))
         .await;
     tests::eventually("the second tool is shown", async || {
-        tools(&client).await == ["first", "second"]
+        client.tool_names().await == ["first", "second"]
     })
     .await;
     // What changes while the stream is cut is seen when it is there again.
@@ -425,7 +425,7 @@ async fn changed_lists_are_told_on_a_stream_that_is_opened_again_when_it_is_cut(
     listening.lock().expect("no panic").clear();
     server.was_asked("subscriptions/listen", 2).await;
     tests::eventually("the third tool is shown", async || {
-        tools(&client).await == ["first", "second", "third"]
+        client.tool_names().await == ["first", "second", "third"]
     })
     .await;
     platform.stop().await;

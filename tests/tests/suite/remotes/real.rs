@@ -16,7 +16,7 @@ use tests::{
     within,
 };
 
-use super::{failure, platform_that_knows, status, tools};
+use super::{failure, platform_that_knows, status};
 
 /// A client of one endpoint, in either era.
 enum Caller {
@@ -277,7 +277,7 @@ async fn a_server_that_has_lost_its_sessions_gets_a_new_one_and_callers_see_noth
             text(&client.call("echo", json!({ "text": "still" })).await),
             "still"
         );
-        assert!(tools(&client).await.contains(&"echo".to_owned()));
+        assert!(client.tool_names().await.contains(&"echo".to_owned()));
     }
     // What may change something is not made twice, and the next one goes well.
     turn.store(0, Ordering::SeqCst);
