@@ -17,11 +17,10 @@ use bus_schema::{
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
-    Bus, Directory, Host, HostOptions, McpServer, Outcome, Parts, Visibility, host::HostError,
+    Bus, Directory, Host, HostOptions, McpServer, Outcome, Parts, Visibility, host::HostError, moment,
     placement::Owners, registry::Registry, store::StoreError,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -146,7 +145,7 @@ impl RegistryServer {
                 });
             }
             self.may_replace(tenant, &declaration, known.as_ref(), over)?;
-            let now = now();
+            let now = moment::now();
             let entry = Entry {
                 registered_at: known
                     .as_ref()
@@ -292,10 +291,4 @@ fn unavailable(error: StoreError) -> RpcError {
         format!("the registry cannot be read or written now: {error}"),
         &Refusal::Unavailable,
     )
-}
-
-fn now() -> String {
-    OffsetDateTime::now_utc()
-        .format(&Rfc3339)
-        .expect("the present has a date")
 }

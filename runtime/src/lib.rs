@@ -14,6 +14,7 @@ pub mod elicit;
 pub mod host;
 mod inbox;
 pub mod load;
+pub mod moment;
 pub mod nats_server;
 mod own_request;
 pub mod pins;

@@ -17,7 +17,7 @@ use bus_schema::{
 };
 use futures::{TryStreamExt as _, stream};
 use runtime::{
-    Bus, Directory,
+    Bus, Directory, moment,
     pins::{PinStore, Pinned},
     store::StoreError,
 };
@@ -25,7 +25,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{ATTEMPTS, now};
+use super::ATTEMPTS;
 
 /// How often what could not be done is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -153,7 +153,7 @@ impl Pinning {
                 None => (Known::No, Pins::default(), None),
             };
             let mut pins = before.clone();
-            let became = pins.take(is_known, &offered, policy, &now());
+            let became = pins.take(is_known, &offered, policy, &moment::now());
             if pins == before && revision.is_some() {
                 return Ok(());
             }
@@ -235,7 +235,7 @@ impl Pinning {
                 return Ok(Err(Undecided::Unknown));
             };
             let before = pins.clone();
-            let tools = match pins.decide(wish, decision, by, &now()) {
+            let tools = match pins.decide(wish, decision, by, &moment::now()) {
                 Ok(tools) => tools,
                 Err(undecided) => return Ok(Err(undecided)),
             };

@@ -137,16 +137,18 @@ impl Fleet {
     /// All servers of the tenant that the doors serve, by id.
     pub(crate) fn servers(&self) -> BTreeMap<ServerId, Server> {
         let snapshot = self.front.directory().snapshot();
-        let mut servers: BTreeMap<_, _> = snapshot
-            .servers()
-            .map(|(id, _)| (id.clone(), self.server_of(&snapshot, id, None)))
-            .collect();
+        let mut servers = BTreeMap::new();
         if let Some((registry, _)) = &self.declared {
             for entry in registry.all(DEFAULT_TENANT) {
                 let id = entry.value.declaration.id.clone();
                 let declared = Some((entry.value, entry.revision));
                 servers.insert(id.clone(), self.server_of(&snapshot, &id, declared));
             }
+        }
+        for (id, _) in snapshot.servers() {
+            servers
+                .entry(id.clone())
+                .or_insert_with(|| self.server_of(&snapshot, id, None));
         }
         for (id, known) in &self.front.virtuals().table().servers {
             servers.insert(id.clone(), self.virtual_server(&snapshot, known));

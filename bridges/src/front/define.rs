@@ -5,8 +5,7 @@ use bus_schema::{
     registry::{BadDeclaration, Over, Was},
     virtual_server::{Defined, VirtualServer},
 };
-use runtime::{catalogue::Listed, store::StoreError};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use runtime::{catalogue::Listed, moment, store::StoreError};
 use tracing::info;
 
 use super::{Front, faces::LeftOut};
@@ -77,7 +76,7 @@ impl Front {
                 (None, Over::Revision(_)) => return Err(DefineError::Unknown(id.clone())),
                 _ => {}
             }
-            let now = now();
+            let now = moment::now();
             let registered_at = known.as_ref().map(|(defined, _)| defined.registered_at.clone());
             let defined = Defined {
                 definition: definition.clone(),
@@ -149,8 +148,4 @@ impl Front {
             _ => Ok(()),
         }
     }
-}
-
-fn now() -> String {
-    OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default()
 }

@@ -10,12 +10,11 @@ use std::{future::Future, time::Duration};
 use bus_schema::{Principal, RpcError, rpc};
 use bytes::Bytes;
 use runtime::{
-    Bus,
+    Bus, moment,
     store::{Bucket, BucketOptions, StoreError},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{sync::Mutex, time::timeout};
 use tracing::warn;
 use uuid::Uuid;
@@ -115,10 +114,7 @@ impl Ledger {
         }
         let id = format!("{}{}", Uuid::now_v7().simple(), Uuid::now_v7().simple());
         let ttl_ms = wanted.ttl_ms.unwrap_or(LONGEST_TTL_MS).min(LONGEST_TTL_MS);
-        let now = OffsetDateTime::now_utc()
-            .format(&Rfc3339)
-            .expect("the present has a date");
-        let (quoted, now) = (rpc::quote(&id), rpc::quote(&now));
+        let (quoted, now) = (rpc::quote(&id), rpc::quote(&moment::now()));
         let task = format!(
             r#"{{"taskId":{quoted},"status":"completed","createdAt":{now},"lastUpdatedAt":{now},"ttlMs":{ttl_ms},"result":{result}}}"#
         );
