@@ -16,6 +16,7 @@ mod child;
 mod connection;
 mod environment;
 mod error;
+mod expiry;
 mod handshake;
 mod hearing;
 mod inbound;

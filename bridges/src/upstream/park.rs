@@ -12,10 +12,7 @@ use std::{
 
 use bus_schema::{RoutedState, RpcError, ServerId};
 use serde_json::value::RawValue;
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep_until},
-};
+use tokio::{sync::Notify, time::Instant};
 use tracing::debug;
 
 use super::{
@@ -23,6 +20,7 @@ use super::{
     asks::Answered,
     call::Call,
     edit::{Members, Object},
+    expiry::until_or_notified,
     lanes::Owner,
     link::Link,
     seal::{Binding, Sealer, Token},
@@ -219,16 +217,7 @@ impl Parks {
     pub(super) async fn sweep(&self) -> Infallible {
         loop {
             let next = self.table().parks.values().map(|park| park.expires).min();
-            let added = self.added.notified();
-            match next {
-                Some(expires) => {
-                    tokio::select! {
-                        () = sleep_until(expires) => {}
-                        () = added => {}
-                    }
-                }
-                None => added.await,
-            }
+            until_or_notified(next, &self.added).await;
             let now = Instant::now();
             let expired = self.remove(|park| park.expires <= now);
             if expired > 0 {

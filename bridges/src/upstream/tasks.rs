@@ -29,7 +29,7 @@ use runtime::Outcome;
 use serde_json::{json, value::RawValue};
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::debug;
 
@@ -38,6 +38,7 @@ use crate::{legacy::task::server, lines::end_line};
 use super::{
     asks::Answered,
     call::Call,
+    expiry::until_or_notified,
     lanes::Owner,
     link::{Link, own_request},
     pending::{Entry, Made},
@@ -128,16 +129,7 @@ impl Tasks {
     pub(super) async fn sweep(&self) -> Infallible {
         loop {
             let next = self.table().values().map(|held| held.expires()).min();
-            let added = self.added.notified();
-            match next {
-                Some(expires) => {
-                    tokio::select! {
-                        () = sleep_until(expires) => {}
-                        () = added => {}
-                    }
-                }
-                None => added.await,
-            }
+            until_or_notified(next, &self.added).await;
             let now = Instant::now();
             self.remove(|held| held.expires() <= now);
         }

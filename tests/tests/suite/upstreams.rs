@@ -4,62 +4,21 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bus_schema::mcp::method;
 use futures::future::join_all;
-use reqwest::RequestBuilder;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tests::{
+    caller::Caller,
     children::{everything, scripted, server, time},
     eventually,
     http::{Client, events, text},
     mark::Mark,
     platform::Platform,
-    session::{Session, messages},
     within,
 };
 use tokio::{task::JoinSet, time::Instant};
 
-const LEGACY: &str = "2025-11-25";
 /// The longest that a call may take which has to be quick, on a machine that has much else to do.
 const QUICK: Duration = Duration::from_secs(2);
-
-/// A client of one endpoint, in either era.
-enum Caller {
-    Modern(Client),
-    Legacy(Session),
-}
-
-impl Caller {
-    /// One of each era.
-    async fn both(client: Client) -> [Self; 2] {
-        let session = Session::open(&client, LEGACY).await;
-        [Self::Modern(client), Self::Legacy(session)]
-    }
-
-    fn request(&self, called: &str, params: Value) -> RequestBuilder {
-        match self {
-            Self::Modern(client) => client.modern(called, params),
-            Self::Legacy(session) => session.request(called, &params),
-        }
-    }
-
-    async fn messages(&self, called: &str, params: Value) -> Vec<Value> {
-        messages(self.request(called, params)).await
-    }
-
-    async fn result(&self, called: &str, params: Value) -> Value {
-        let answer = self.messages(called, params).await.pop().expect("a response");
-        assert!(answer["result"].is_object(), "{called}: {answer}");
-        answer["result"].clone()
-    }
-
-    async fn call(&self, tool: &str, arguments: Value) -> Value {
-        self.result(
-            method::TOOLS_CALL,
-            json!({ "name": tool, "arguments": arguments }),
-        )
-        .await
-    }
-}
 
 fn names(result: &Value, list: &str) -> BTreeSet<String> {
     let items = result[list].as_array().expect("a list");

@@ -3,73 +3,34 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bus_schema::mcp::method;
-use reqwest::RequestBuilder;
 use rmcp::transport::streamable_http_server::StreamableHttpServerConfig;
 use runtime::supervise::Status;
 use serde_json::{Value, json};
 use tests::{
+    caller::Caller,
     eventually,
     fixture::Probe,
-    http::{Client, text},
+    http::text,
     remote::{self, Process, Tls, local},
-    session::{Session, messages},
     within,
 };
 
 use super::{failure, platform_that_knows, status};
 
-/// A client of one endpoint, in either era.
-enum Caller {
-    Modern(Client),
-    Legacy(Session),
-}
-
-impl Caller {
-    async fn both(client: Client) -> [Self; 2] {
-        let session = Session::open(&client, "2025-11-25").await;
-        [Self::Modern(client), Self::Legacy(session)]
-    }
-
-    fn request(&self, called: &str, params: Value) -> RequestBuilder {
-        match self {
-            Self::Modern(client) => client.modern(called, params),
-            Self::Legacy(session) => session.request(called, &params),
-        }
-    }
-
-    async fn messages(&self, called: &str, params: Value) -> Vec<Value> {
-        messages(self.request(called, params)).await
-    }
-
-    async fn result(&self, called: &str, params: Value) -> Value {
-        let answer = self.messages(called, params).await.pop().expect("a response");
-        assert!(answer["result"].is_object(), "{called}: {answer}");
-        answer["result"].clone()
-    }
-
-    async fn call(&self, tool: &str, arguments: Value) -> Value {
-        self.result(
-            method::TOOLS_CALL,
-            json!({ "name": tool, "arguments": arguments }),
-        )
-        .await
-    }
-
-    /// Calls a tool that reports progress n times, and checks what is told before the answer.
-    async fn expect_progress(&self, tool: &str, arguments: Value, n: u64) {
-        let params = json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "mine" } });
-        let mut told = self.messages(method::TOOLS_CALL, params).await;
-        let answer = told.pop().expect("an answer");
-        assert!(answer["result"].is_object(), "{answer}");
-        let steps: Vec<_> = told
-            .iter()
-            .map(|part| {
-                assert_eq!(part["params"]["progressToken"], "mine", "{part}");
-                part["params"]["progress"].as_f64().expect("a number") as u64
-            })
-            .collect();
-        assert_eq!(steps, (1..=n).collect::<Vec<_>>());
-    }
+/// Calls a tool that reports progress n times, and checks what is told before the answer.
+async fn expect_progress(caller: &Caller, tool: &str, arguments: Value, n: u64) {
+    let params = json!({ "name": tool, "arguments": arguments, "_meta": { "progressToken": "mine" } });
+    let mut told = caller.messages(method::TOOLS_CALL, params).await;
+    let answer = told.pop().expect("an answer");
+    assert!(answer["result"].is_object(), "{answer}");
+    let steps: Vec<_> = told
+        .iter()
+        .map(|part| {
+            assert_eq!(part["params"]["progressToken"], "mine", "{part}");
+            part["params"]["progress"].as_f64().expect("a number") as u64
+        })
+        .collect();
+    assert_eq!(steps, (1..=n).collect::<Vec<_>>());
 }
 
 async fn use_everything(caller: &Caller) {
@@ -83,9 +44,7 @@ async fn use_everything(caller: &Caller) {
     let said = prompt["messages"][0]["content"]["text"].as_str();
     assert!(said.is_some_and(|text| text.contains("Oslo")), "{prompt}");
     let slow = json!({ "duration": 0.1, "steps": 4 });
-    caller
-        .expect_progress("trigger-long-running-operation", slow, 4)
-        .await;
+    expect_progress(caller, "trigger-long-running-operation", slow, 4).await;
     let refused = caller
         .messages(
             method::TOOLS_CALL,
@@ -126,7 +85,7 @@ async fn a_server_of_the_python_sdk_is_used_in_each_of_its_eras() {
         for caller in Caller::both(platform.client(server)).await {
             let sum = caller.call("add", json!({ "a": 2, "b": 40 })).await;
             assert_eq!(sum["structuredContent"]["result"], 42, "{sum}");
-            caller.expect_progress("count", json!({ "n": 5 }), 5).await;
+            expect_progress(&caller, "count", json!({ "n": 5 }), 5).await;
             let read = caller
                 .result(method::RESOURCES_READ, json!({ "uri": "note://a" }))
                 .await;
@@ -150,7 +109,7 @@ async fn a_server_of_the_rust_sdk_is_used_in_each_of_its_eras() {
         for caller in Caller::both(platform.client(server)).await {
             let said = caller.call("echo", json!({ "text": "größe" })).await;
             assert_eq!(said["content"][0]["text"], "größe");
-            caller.expect_progress("progress", json!({ "n": 20 }), 20).await;
+            expect_progress(&caller, "progress", json!({ "n": 20 }), 20).await;
             let large = caller.call("big", json!({ "n": 3_000_000 })).await;
             assert_eq!(
                 large["content"][0]["text"].as_str().map(str::len),
