@@ -7,6 +7,7 @@ mod naming;
 mod openapi;
 mod servers;
 mod tools;
+mod traffic;
 mod virtuals;
 
 use std::{io, net::SocketAddr, time::SystemTime};
@@ -54,6 +55,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
 pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     servers::routes(fleet.clone())
         .merge(tools::routes(fleet.clone()))
+        .merge(traffic::routes(fleet.clone()))
         .merge(virtuals::routes(fleet))
         .with_state(())
 }

@@ -10,16 +10,17 @@ use std::{
 
 use bus_schema::{
     Principal, ProtocolVersion, RpcError,
-    mcp::method,
+    mcp::{Era, method},
     rpc::{self, Kind},
 };
 use bytes::Bytes;
+use runtime::moment;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Step, says_nothing},
+    front::{Caller, Endpoint, Front, Staying, Step, says_nothing},
     legacy::{Ledger, Session, batch, calls, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
@@ -40,6 +41,8 @@ pub(crate) struct Conversation {
     out: mpsc::Sender<Bytes>,
     /// The legacy session, once its handshake was made.
     session: Option<Arc<Session>>,
+    /// What keeps a legacy session with the versions of servers that it has begun on.
+    staying: Staying,
     /// What the client was asked, and has yet to answer.
     questions: Arc<Questions>,
     ledger: Arc<Ledger>,
@@ -71,6 +74,7 @@ impl Conversation {
             door,
             out,
             session: None,
+            staying: Staying::here(moment::now_ms()),
             questions,
             ledger,
             notices: None,
@@ -219,6 +223,7 @@ impl Conversation {
             endpoint: self.endpoint.clone(),
             protocol_version,
             trace: None,
+            staying: (protocol_version.era() == Era::Legacy).then(|| self.staying.clone()),
             ending: self.ending.clone(),
         }
     }

@@ -18,6 +18,8 @@ mod route;
 mod search_first;
 mod task_owners;
 mod trace_ids;
+mod traffic_rules;
+mod versions;
 mod virtual_servers;
 
 use std::{
@@ -32,7 +34,7 @@ use bus_schema::{
     policy::ScopeTable,
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Discovery, Retry, virtuals::Virtuals};
+use runtime::{Bus, Catalogue, Directory, Discovery, Retry, traffic, virtuals::Virtuals};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -46,9 +48,13 @@ pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
 use entrance::Entrance;
 use listening::Listening;
-use route::Route;
+use route::{Route, Tie};
 use task_owners::TaskOwners;
 use trace_ids::Ids;
+pub use traffic_rules::RuleError;
+pub(crate) use versions::Stay;
+pub use versions::Staying;
+use versions::unversioned;
 
 /// What the platform calls itself.
 pub const IMPLEMENTATION: &str = "trunkline";
@@ -79,6 +85,8 @@ pub struct Caller {
     pub protocol_version: ProtocolVersion,
     /// The trace that came outside the message, such as in an HTTP header.
     pub trace: Option<TraceContext>,
+    /// What keeps a legacy session with the versions of servers that it has begun on.
+    pub staying: Option<Staying>,
     /// Cancelled when the door wants streams without an end to end.
     pub ending: CancellationToken,
 }
@@ -275,6 +283,7 @@ impl Front {
         };
         let owner = self.owner(&caller.principal, incoming, &route).await?;
         let remote = self.remote(caller, incoming, route, trace).await;
+        let owner = owner.filter(|owner| owner.is_told_apart() || remote.call.version().is_some());
         Ok(State::Remote(Box::new(Remote { owner, ..remote })))
     }
 
@@ -314,10 +323,23 @@ impl Front {
         &self,
         caller: &Caller,
         incoming: &Incoming,
-        route: Route,
+        mut route: Route,
         trace: &TraceContext,
     ) -> Remote {
-        let retry = match self.directory().snapshot().server(&route.server) {
+        let snapshot = self.directory().snapshot();
+        let mut state = None;
+        if let Some((version, body)) = unversioned(incoming, &route.body) {
+            (state, route.body) = (Some(version), body);
+        }
+        let tie = self.tie(incoming, &route.server);
+        let begun = match tie {
+            Tie::Free => {
+                self.version_begun(caller, &route, &snapshot, state.as_deref())
+                    .await
+            }
+            Tie::Parked(_) | Tie::Task(_) => None,
+        };
+        let retry = match snapshot.server(&route.server) {
             Some(_) => {
                 self.0
                     .catalogue
@@ -340,10 +362,10 @@ impl Front {
             chunked_bytes: 0,
             body: Body(route.body),
         };
-        let tie = self.tie(incoming, &route.server);
+        let bus = &self.0.bus;
         let call = match tie.instance() {
-            Some(instance) => self.0.bus.call_instance(request, instance),
-            None => self.0.bus.call(request, retry),
+            Some(instance) => bus.call_instance(request, instance),
+            None => traffic::call(bus, &snapshot, request, retry, begun.as_deref()),
         };
         Remote {
             owner: None,

@@ -182,6 +182,7 @@ impl Answers {
             endpoint,
             protocol_version: ProtocolVersion::MODERN,
             trace,
+            staying: None,
             ending: self.ending.clone(),
         };
         Ok((caller, incoming))

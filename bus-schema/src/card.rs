@@ -99,6 +99,9 @@ pub struct ServerCard {
     pub id: ServerId,
     /// Which process serves it.
     pub instance: String,
+    /// Where that process runs.
+    #[serde(default, skip_serializing_if = "Place::is_nowhere")]
+    pub place: Place,
     /// Whose it is.
     pub tenant: String,
     /// Its name for people.
@@ -138,6 +141,26 @@ pub struct ServerCard {
     /// Why it should not be used now, while that is so. It is there and answers, but is left out of what shows many servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// Where a process runs: what it is near to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Place {
+    /// The machine.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    /// The region, as its operator calls it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub region: String,
+}
+
+impl Place {
+    /// Whether nothing is known of it.
+    #[must_use]
+    pub fn is_nowhere(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// A digest for each list of a server, in hex; empty for a list that it does not have.

@@ -20,6 +20,7 @@ pub mod state;
 pub mod subject;
 pub mod token;
 pub mod trace;
+pub mod traffic;
 pub mod upstream;
 pub mod virtual_server;
 
@@ -28,6 +29,6 @@ pub use codec::ContentType;
 pub use envelope::{Body, Frame, FrameKind, Request};
 pub use mcp::{ProtocolVersion, RpcError};
 pub use principal::Principal;
-pub use state::RoutedState;
+pub use state::{RoutedState, VersionedState};
 pub use token::Token;
 pub use trace::TraceContext;

@@ -1,4 +1,7 @@
-//! The `requestState` of a call that an instance has parked: which instance, and what only that one can read.
+//! A `requestState` that says where it belongs.
+//!
+//! That of a call that an instance has parked has the instance, and what only that one can read. That of a server whose versions have
+//! shares has the version before the server's own state.
 //!
 //! The instance's id is a hint for routing and proves nothing: whoever changes it asks an instance that cannot open the rest.
 //! A state of any other form is a server's own, and passes untouched.
@@ -6,6 +9,7 @@
 use crate::Token;
 
 const PREFIX: &str = "tl1.";
+const VERSION_PREFIX: &str = "tlv1.";
 
 /// A `requestState` of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +34,30 @@ impl<'a> RoutedState<'a> {
 impl std::fmt::Display for RoutedState<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{PREFIX}{}.{}", self.instance, self.sealed)
+    }
+}
+
+/// A server's own state, and the version of the server that has made it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionedState<'a> {
+    /// The version as a token.
+    pub version: &'a str,
+    /// What the server has written.
+    pub state: &'a str,
+}
+
+impl<'a> VersionedState<'a> {
+    /// Reads a `requestState`; `None` for one of another form.
+    #[must_use]
+    pub fn parse(state: &'a str) -> Option<Self> {
+        let (version, state) = state.strip_prefix(VERSION_PREFIX)?.split_once('.')?;
+        Token::parse(version).is_ok().then_some(Self { version, state })
+    }
+}
+
+impl std::fmt::Display for VersionedState<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{VERSION_PREFIX}{}.{}", self.version, self.state)
     }
 }
 

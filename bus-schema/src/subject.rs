@@ -15,6 +15,7 @@ pub const QUEUE_GROUP: &str = "mcp";
 pub const DISCONNECTS: &str = "$SYS.ACCOUNT.*.DISCONNECT";
 
 const RPC: &str = "mcp.rpc";
+const VERSION: &str = "mcp.ver";
 const INSTANCE: &str = "mcp.inst";
 const CANCEL: &str = "mcp.cancel";
 const EVENT: &str = "mcp.evt";
@@ -132,6 +133,17 @@ pub enum Subject {
         /// Which method.
         method: MethodPath,
     },
+    /// A call to any replica of one version of a server.
+    Version {
+        /// Whose server.
+        tenant: Token,
+        /// Which server.
+        server: Token,
+        /// Which version of it.
+        version: Token,
+        /// Which method.
+        method: MethodPath,
+    },
     /// A word to one instance.
     Instance {
         /// Which server.
@@ -211,6 +223,12 @@ impl fmt::Display for Subject {
                 server,
                 method,
             } => write!(f, "{RPC}.{tenant}.{server}.{method}"),
+            Self::Version {
+                tenant,
+                server,
+                version,
+                method,
+            } => write!(f, "{VERSION}.{tenant}.{server}.{version}.{method}"),
             Self::Instance {
                 server,
                 instance,
@@ -263,18 +281,20 @@ impl Subject {
 fn parse_subject(text: &str) -> Option<Subject> {
     let tokens: Vec<&str> = text.split('.').collect();
     let token = |text: &str| Token::parse(text).ok();
-    let path = |rest: &[&str]| {
-        rest.iter()
-            .map(|t| token(t))
-            .collect::<Option<Vec<_>>>()
-            .map(MethodPath)
-    };
     match tokens.as_slice() {
         ["mcp", "rpc", tenant, server, method @ ..] if !method.is_empty() => Some(Subject::Rpc {
             tenant: token(tenant)?,
             server: token(server)?,
             method: path(method)?,
         }),
+        ["mcp", "ver", tenant, server, version, method @ ..] if !method.is_empty() => {
+            Some(Subject::Version {
+                tenant: token(tenant)?,
+                server: token(server)?,
+                version: token(version)?,
+                method: path(method)?,
+            })
+        }
         ["mcp", "inst", server, instance, verb] => {
             let verb = InstanceVerb::ALL.into_iter().find(|v| v.as_str() == *verb)?;
             Some(Subject::Instance {
@@ -306,19 +326,26 @@ fn parse_subject(text: &str) -> Option<Subject> {
             tenant: token(tenant)?,
         }),
         ["mcp", "gw", "cancel"] => Some(Subject::DoorCancel),
-        ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => {
-            let (method, name) = split_public_name(rest);
-            let name = name.map(Token::parse).transpose().ok()?;
-            Some(Subject::Public {
-                tenant: token(tenant)?,
-                server: token(server)?,
-                method: path(method)?,
-                name,
-            })
-        }
+        ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => parse_public(tenant, server, rest),
         [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
         _ => None,
     }
+}
+
+fn parse_public(tenant: &str, server: &str, rest: &[&str]) -> Option<Subject> {
+    let (method, name) = split_public_name(rest);
+    let name = name.map(Token::parse).transpose().ok()?;
+    Some(Subject::Public {
+        tenant: Token::parse(tenant).ok()?,
+        server: Token::parse(server).ok()?,
+        method: path(method)?,
+        name,
+    })
+}
+
+fn path(tokens: &[&str]) -> Option<MethodPath> {
+    let tokens: Result<_, _> = tokens.iter().map(|token| Token::parse(token)).collect();
+    tokens.ok().map(MethodPath)
 }
 
 fn parse_inbox(inbox: &str, instance: &str, call: &str) -> Option<Subject> {
@@ -384,6 +411,19 @@ pub fn is_inbox(subject: &str) -> bool {
 #[must_use]
 pub fn all_calls(tenant: &Token, server: &Token) -> String {
     format!("{RPC}.{tenant}.{server}.>")
+}
+
+/// All calls to one version of a server.
+#[must_use]
+pub fn all_version_calls(tenant: &Token, server: &Token, version: &Token) -> String {
+    format!("{VERSION}.{tenant}.{server}.{version}.>")
+}
+
+/// The token of the version that a call is for, read without taking the rest apart; `None` when it is for any.
+#[must_use]
+pub fn version_of_call(subject: &str) -> Option<&str> {
+    let rest = subject.strip_prefix(VERSION)?.strip_prefix('.')?;
+    rest.split('.').nth(2)
 }
 
 /// All words to one instance of a server.
@@ -506,6 +546,14 @@ mod tests {
                 server,
                 method: MethodPath::encode(&method)
             }),
+            (token(), token(), token(), method()).prop_map(|(tenant, server, version, method)| {
+                Subject::Version {
+                    tenant,
+                    server,
+                    version,
+                    method: MethodPath::encode(&method),
+                }
+            }),
             (token(), token(), prop::sample::select(InstanceVerb::ALL.to_vec())).prop_map(
                 |(server, instance, verb)| Subject::Instance {
                     server,
@@ -562,6 +610,16 @@ mod tests {
         fn inboxes_are_told_apart(subject in subject()) {
             let expected = matches!(subject, Subject::Inbox { .. });
             prop_assert_eq!(is_inbox(&subject.to_string()), expected);
+        }
+
+        #[test]
+        fn the_version_of_a_call_is_read_as_it_was_written(subject in subject()) {
+            let expected = match &subject {
+                Subject::Version { version, .. } => Some(version.to_string()),
+                _ => None,
+            };
+            let text = subject.to_string();
+            prop_assert_eq!(version_of_call(&text), expected.as_deref());
         }
 
         #[test]

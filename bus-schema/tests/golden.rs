@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf};
 
 use bus_schema::{
     Body, ContentType, Frame, FrameKind, Principal, Request, ServerCard, Token, TraceContext,
-    card::ListDigests,
+    card::{ListDigests, Place},
     envelope::Control,
     header,
     mcp::RpcError,
@@ -145,6 +145,10 @@ fn card() -> ServerCard {
     ServerCard {
         id: "products".parse().expect("id"),
         instance: "0192f0c1a2b3".to_owned(),
+        place: Place {
+            node: "node-1".to_owned(),
+            region: "eu-1".to_owned(),
+        },
         tenant: "default".to_owned(),
         title: "Products".to_owned(),
         version: "0.1.0".to_owned(),
@@ -178,6 +182,14 @@ fn subjects_have_the_spelling_of_their_golden_file() {
         lines.push(subject::library_inbox_prefix(class, &instance));
     }
     lines.push(subject::all_calls(&tenant, &server));
+    let version = Subject::Version {
+        tenant: tenant.clone(),
+        server: server.clone(),
+        version: t("1.4.2"),
+        method: MethodPath::encode("tools/call"),
+    };
+    lines.push(version.to_string());
+    lines.push(subject::all_version_calls(&tenant, &server, &t("1.4.2")));
     lines.push(subject::all_instance_words(&server, &instance));
     lines.push(subject::all_replica_events());
     lines.push(subject::all_public_calls());

@@ -1,6 +1,7 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
 mod import;
+mod traffic;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,6 +9,7 @@ use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use import::Import;
+pub use traffic::{Traffic, TrafficCommand, TrafficOf, TrafficSet};
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
 #[derive(Debug, Parser)]
@@ -55,6 +57,12 @@ pub struct Common {
     /// How many threads run the platform's code [default: one for each four cores]
     #[arg(long, global = true, env = "TRUNKLINE_THREADS", value_name = "N")]
     pub threads: Option<usize>,
+    /// The machine that this process runs on, for traffic rules that prefer what is near [default: its host name]
+    #[arg(long, global = true, env = "TRUNKLINE_NODE", value_name = "NAME")]
+    pub node: Option<String>,
+    /// The region that it runs in, for the same
+    #[arg(long, global = true, env = "TRUNKLINE_REGION", value_name = "NAME")]
+    pub region: Option<String>,
 }
 
 /// The commands.
@@ -84,6 +92,9 @@ pub enum Command {
     /// Endpoints of chosen tools, prompts and resources of several servers
     #[command(after_help = VIRTUAL_EXAMPLES)]
     Virtual(Virtual),
+    /// Spread a server's calls over its versions, to a copy on trial, and over places
+    #[command(after_help = traffic::EXAMPLES)]
+    Traffic(Traffic),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
     Call(Call),

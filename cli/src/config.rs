@@ -1,6 +1,7 @@
 //! What a file can say, with the flags and environment laid over it.
 
 mod auth;
+mod place;
 mod servers;
 
 use std::{
@@ -21,13 +22,15 @@ use bridges::{
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
-    ServerId, integrity::Policies, policy::ScopeTable, registry::SECRET_PREFIX, virtual_server::VirtualServer,
+    ServerId, card::Place, integrity::Policies, policy::ScopeTable, registry::SECRET_PREFIX,
+    virtual_server::VirtualServer,
 };
 use serde::Deserialize;
 
 use crate::args::Common;
 
 use auth::{AuthSection, PolicySection};
+use place::PlaceTable;
 pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -46,6 +49,8 @@ pub struct Config {
     pub nats: Option<String>,
     /// Where the platform's own NATS listens.
     pub nats_listen: SocketAddr,
+    /// Where this process runs.
+    pub place: Place,
     /// Where HTTP listens.
     pub listen: SocketAddr,
     /// Hosts and origins beside the loopback ones that HTTP clients may come with.
@@ -93,6 +98,8 @@ struct File {
     bootstrap: Option<PathBuf>,
     nats: Option<String>,
     nats_listen: Option<SocketAddr>,
+    #[serde(default)]
+    place: PlaceTable,
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
@@ -174,12 +181,9 @@ impl Config {
                 .or(file.data_dir)
                 .unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             nats: common.nats.clone().or(file.nats),
-            nats_listen: file
-                .nats_listen
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4222))),
-            listen: file
-                .listen
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            nats_listen: file.nats_listen.unwrap_or_else(|| on_loopback(4222)),
+            place: file.place.place(common),
+            listen: file.listen.unwrap_or_else(|| on_loopback(8080)),
             allowed_hosts: file.allowed_hosts,
             max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
             max_sessions_per_principal: file
@@ -337,6 +341,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn on_loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// A variable of the environment that is there and says something.

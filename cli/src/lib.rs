@@ -84,6 +84,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Servers(servers) => commands::servers::run(config, servers).await,
             Command::Tools(tools) => commands::tools::run(config, tools).await,
             Command::Virtual(command) => commands::virtual_servers::run(config, command).await,
+            Command::Traffic(traffic) => commands::traffic::run(config, traffic).await,
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(ask) => commands::tail::run(config, ask).await,
             Command::Keys(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),

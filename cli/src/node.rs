@@ -114,6 +114,7 @@ impl Node {
             url,
             credentials,
             class,
+            place: config.place.clone(),
         })
         .await
         {

@@ -14,17 +14,18 @@ use std::{
 use async_nats::{Client, Event, HeaderMap, Subscriber};
 use bus_schema::{
     Token,
+    card::Place,
     subject::{self, CallerClass, Subject},
 };
 use bytes::Bytes;
 use tokio::{
-    sync::{broadcast, watch},
+    sync::{Semaphore, broadcast, watch},
     time::{Instant, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, pins::Pinned, telemetry::Metrics};
+use crate::{inbox::Inbox, pins::Pinned, telemetry::Metrics, traffic::MAX_COPIES};
 
 pub(crate) use connect::is_new_enough;
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, without_password};
@@ -49,6 +50,8 @@ pub struct BusOptions {
     pub credentials: Option<(String, String)>,
     /// Which class of caller this process is.
     pub class: CallerClass,
+    /// Where it runs.
+    pub place: Place,
 }
 
 /// Says why the bus cannot be used.
@@ -112,6 +115,7 @@ struct Inner {
     client: Client,
     url: String,
     class: CallerClass,
+    place: Place,
     instance: String,
     instance_token: Token,
     inbox: Inbox,
@@ -125,6 +129,8 @@ struct Inner {
     presence: broadcast::Sender<Presence>,
     /// What was approved of tools, once somebody has asked.
     pinned: OnceLock<Pinned>,
+    /// Room for copies of calls.
+    copies: Arc<Semaphore>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -159,6 +165,7 @@ impl Bus {
             client,
             url: shown.clone(),
             class: options.class,
+            place: options.place,
             instance,
             instance_token,
             inbox: Inbox::default(),
@@ -168,6 +175,7 @@ impl Bus {
             reconnected_at_ms: AtomicU64::new(0),
             presence: broadcast::channel(PRESENCE_AHEAD).0,
             pinned: OnceLock::new(),
+            copies: Arc::new(Semaphore::new(MAX_COPIES)),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -185,6 +193,12 @@ impl Bus {
     #[must_use]
     pub fn instance(&self) -> &str {
         &self.0.instance
+    }
+
+    /// Where this process runs.
+    #[must_use]
+    pub fn place(&self) -> &Place {
+        &self.0.place
     }
 
     /// The process's meters.
@@ -257,6 +271,10 @@ impl Bus {
 
     pub(crate) fn pinned(&self) -> &OnceLock<Pinned> {
         &self.0.pinned
+    }
+
+    pub(crate) fn copies(&self) -> &Arc<Semaphore> {
+        &self.0.copies
     }
 
     pub(crate) fn closed(&self) -> &CancellationToken {

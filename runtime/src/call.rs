@@ -5,6 +5,7 @@
 
 mod attempt;
 mod running;
+mod way;
 mod words;
 
 use bus_schema::{codec::CodecError, envelope::MAX_BODY_BYTES};
@@ -13,14 +14,28 @@ use bytes::Bytes;
 use crate::bus::BusError;
 
 pub use running::Call;
+pub use way::{To, Way};
 
 /// Whether a call may be made again when its host is lost in the middle of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retry {
-    /// Reading, or idempotent: twice does what once does.
+    /// It reads, and does nothing else.
+    Reads,
+    /// It is idempotent: twice does what once does.
     Safe,
     /// The lost host may have done it already.
     Never,
+}
+
+impl Retry {
+    /// Whether it may be made again.
+    #[must_use]
+    pub const fn may_repeat(self) -> bool {
+        match self {
+            Self::Reads | Self::Safe => true,
+            Self::Never => false,
+        }
+    }
 }
 
 /// What a call hears.

@@ -27,6 +27,7 @@ use crate::{
     call::{CallError, Retry},
     directory::Directory,
     own_request::own_request,
+    traffic,
 };
 
 use kept::{Kept, Lists};
@@ -246,7 +247,7 @@ impl Catalogue {
     /// Whether a call may be made again when its host is lost: reading methods, and tools that are marked so.
     pub async fn retry(&self, server: &ServerId, called: &str, name: Option<&str>) -> Retry {
         if method::is_read_only(called) {
-            return Retry::Safe;
+            return Retry::Reads;
         }
         let Some(name) = name.filter(|_| called == method::TOOLS_CALL) else {
             return Retry::Never;
@@ -339,7 +340,8 @@ impl Catalogue {
         for _ in 0..REVISION_ATTEMPTS {
             let principal = Principal::new("catalogue", &card.tenant);
             let request = request_for(card.id.as_str(), page, principal);
-            let mut call = self.bus.call(request, Retry::Safe);
+            let snapshot = self.directory.snapshot();
+            let mut call = traffic::call(&self.bus, &snapshot, request, Retry::Reads, Some(&card.version));
             let answer = call.last().await;
             let (_, body) = answer.map_err(|source| CatalogueError::Call {
                 server: card.id.clone(),
@@ -401,12 +403,20 @@ fn read_item(raw: &RawValue) -> Option<Item> {
     }
     let peek: Peek<'_> = serde_json::from_str(raw.get()).ok()?;
     let key = meta::as_text(peek.uri.or(peek.uri_template).or(peek.name)?)?.into_owned();
-    let repeatable = peek.annotations.read_only_hint || peek.annotations.idempotent_hint;
     let mirrored = mirrored::mirrored(&peek.input_schema).unwrap_or_else(|error| {
         warn!(%error, tool.name = %key, "the tool's header annotations cannot be used");
         Vec::new()
     });
-    let retry = if repeatable { Retry::Safe } else { Retry::Never };
+    let retry = match peek.annotations {
+        Annotations {
+            read_only_hint: true, ..
+        } => Retry::Reads,
+        Annotations {
+            idempotent_hint: true,
+            ..
+        } => Retry::Safe,
+        _ => Retry::Never,
+    };
     Some(Item {
         key,
         json: raw.to_owned(),

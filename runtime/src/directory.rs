@@ -21,7 +21,11 @@ use tokio::{
 };
 use tracing::{debug, info};
 
-use crate::bus::{Bus, BusError, Presence};
+use crate::{
+    bus::{Bus, BusError, Presence},
+    store::Named,
+    traffic::{self, Rule, Rules},
+};
 
 /// How often everybody is asked.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -37,7 +41,11 @@ pub struct Snapshot {
     /// Counts up at each change.
     pub generation: u64,
     servers: BTreeMap<ServerId, Vec<ServerCard>>,
+    /// How the calls of servers are spread, where that is not left to the broker.
+    rules: Table,
 }
+
+type Table = Arc<BTreeMap<ServerId, Arc<Rule>>>;
 
 impl Snapshot {
     /// All servers in the order of their ids, each with the card that stands for its replicas.
@@ -60,7 +68,18 @@ impl Snapshot {
         troubles.all(|trouble| trouble.is_some()).then_some(first)
     }
 
-    /// The card that stands for a server's replicas: the one of the newest version.
+    /// How the calls of a server are spread, if somebody has said so.
+    #[must_use]
+    pub fn rule(&self, id: &ServerId) -> Option<&Arc<Rule>> {
+        self.rules.get(id)
+    }
+
+    /// All that is said so, in the order of the servers' ids.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.values()
+    }
+
+    /// The card that stands for a server's replicas: the one of the version with the greatest share of its calls, and else of the newest.
     #[must_use]
     pub fn server(&self, id: &ServerId) -> Option<&ServerCard> {
         self.servers.get(id).and_then(|replicas| replicas.last())
@@ -89,11 +108,17 @@ struct Inner {
     tenant: String,
     snapshot: ArcSwap<Snapshot>,
     /// Held only to apply one change.
-    known: Mutex<BTreeMap<(ServerId, String), Known>>,
+    known: Mutex<Replicas>,
+    rules: Rules,
+    /// The rules as they were told last.
+    table: ArcSwap<BTreeMap<ServerId, Arc<Rule>>>,
     /// When each server was heard of, also those that are gone. Held only to read or write.
     seen: Mutex<BTreeMap<ServerId, Seen>>,
     changed: watch::Sender<u64>,
 }
+
+/// By server and instance.
+type Replicas = BTreeMap<(ServerId, String), Known>;
 
 struct Known {
     card: ServerCard,
@@ -126,15 +151,19 @@ impl Directory {
     /// [`BusError`] when the bus refuses a subscription.
     pub async fn start(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
         let presence = bus.presence();
+        let rules = Named::open(bus, tenant, "traffic rule", traffic::BUCKET).await;
         let inbox = bus.new_library_inbox();
         let mut answers = bus.subscribe(inbox.clone()).await?;
         let directory = Self(Arc::new(Inner {
             tenant: tenant.to_owned(),
             snapshot: ArcSwap::default(),
             known: Mutex::default(),
+            rules,
+            table: ArcSwap::default(),
             seen: Mutex::default(),
             changed: watch::channel(0).0,
         }));
+        directory.take_rules();
         bus.publish_with_reply(subject::ask_all_services(), inbox.clone(), Vec::new())
             .await?;
         let limit = Instant::now() + SETTLE_LIMIT;
@@ -154,6 +183,12 @@ impl Directory {
     #[must_use]
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.0.snapshot.load_full()
+    }
+
+    /// How the calls of servers are spread, to write it. What holds stands in the snapshot.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.0.rules
     }
 
     /// When a server was last heard of by this process, if it ever was.
@@ -186,8 +221,10 @@ impl Directory {
         sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
         sweeps.reset();
         let mut sweep = 0;
+        let mut rules = self.0.rules.changes();
         loop {
             tokio::select! {
+                Ok(()) = rules.changed() => self.take_rules(),
                 Ok(presence) = presence.recv() => self.take_presence(&presence, sweep),
                 Some(message) = answers.next() => self.take_answer(&message, sweep),
                 _ = sweeps.tick() => {
@@ -203,6 +240,23 @@ impl Directory {
                 }
             }
         }
+    }
+
+    /// Applies the rules as they are told now. One that stays the same goes on counting.
+    fn take_rules(&self) {
+        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.0.table.load();
+        let picture = self.0.rules.changes().borrow().clone();
+        let rules = self.0.rules.of_tenant(&picture).map(|(id, record)| {
+            let same = old.get(&id).filter(|rule| rule.revision == record.revision);
+            let rule = same.map_or_else(
+                || Arc::new(Rule::new(record.value.clone(), record.revision)),
+                Arc::clone,
+            );
+            (id, rule)
+        });
+        self.0.table.store(Arc::new(rules.collect()));
+        self.publish(&known);
     }
 
     fn take_presence(&self, presence: &Presence, sweep: u64) {
@@ -282,7 +336,7 @@ impl Directory {
         }
     }
 
-    fn publish(&self, known: &BTreeMap<(ServerId, String), Known>) {
+    fn publish(&self, known: &Replicas) {
         let mut servers: BTreeMap<ServerId, Vec<ServerCard>> = BTreeMap::new();
         for known in known.values() {
             servers
@@ -290,13 +344,21 @@ impl Directory {
                 .or_default()
                 .push(known.card.clone());
         }
-        for replicas in servers.values_mut() {
-            replicas
-                .sort_by(|a, b| (numbers(&a.version), &a.instance).cmp(&(numbers(&b.version), &b.instance)));
+        let rules = self.0.table.load_full();
+        for (id, replicas) in &mut servers {
+            let rule = rules.get(id).map(|rule| &rule.kept.rule);
+            replicas.sort_by_cached_key(|card| {
+                let rank = rule.map_or(0, |rule| rule.rank(&card.version));
+                (rank, numbers(&card.version), card.instance.clone())
+            });
         }
         self.note_changes(&servers);
         let generation = self.0.snapshot.load().generation + 1;
-        self.0.snapshot.store(Arc::new(Snapshot { generation, servers }));
+        self.0.snapshot.store(Arc::new(Snapshot {
+            generation,
+            servers,
+            rules,
+        }));
         self.0.changed.send_replace(generation);
     }
 
@@ -355,6 +417,8 @@ mod tests {
             tenant: "t".to_owned(),
             snapshot: ArcSwap::default(),
             known: Mutex::default(),
+            rules: Named::nowhere("t", "traffic rule"),
+            table: ArcSwap::default(),
             seen: Mutex::default(),
             changed: watch::channel(0).0,
         }));

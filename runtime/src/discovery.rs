@@ -1,7 +1,7 @@
 //! Finding tools on the bus and calling them by name: what an agent or a program wants that does not care which server has them.
 //!
 //! ```no_run
-//! use bus_schema::{Principal, principal::DEFAULT_TENANT, subject::CallerClass};
+//! use bus_schema::{Principal, card::Place, principal::DEFAULT_TENANT, subject::CallerClass};
 //! use runtime::{Bus, BusOptions, Discovery};
 //! use serde_json::json;
 //!
@@ -10,6 +10,7 @@
 //!     url: "nats://127.0.0.1:4222".to_owned(),
 //!     credentials: None,
 //!     class: CallerClass::Cli,
+//!     place: Place::default(),
 //! })
 //! .await?;
 //! // The servers with these labels, wherever they run and whenever they come.
@@ -42,6 +43,7 @@ use crate::{
     directory::{Directory, Snapshot},
     own_request::own_request,
     search::{Indexes, rank},
+    traffic,
 };
 
 /// How long a server may take to say what it offers.
@@ -311,7 +313,9 @@ impl Discovery {
         );
         request.name = Some(found.name().to_owned());
         request.timeout_ms = u64::try_from(self.call_limit.as_millis()).unwrap_or(u64::MAX);
-        let (_, body) = self.bus.ask(request, found.item().retry).await?;
+        let snapshot = self.catalogue.directory().snapshot();
+        let mut call = traffic::call(&self.bus, &snapshot, request, found.item().retry, None);
+        let (_, body) = call.last().await?;
         let refused = |source| DiscoveryError::Refused {
             server: found.server.clone(),
             source,

@@ -28,11 +28,12 @@ pub mod supervise;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod traffic;
 pub mod virtuals;
 pub mod watch;
 
 pub use bus::{Bus, BusError, BusOptions};
-pub use call::{Answer, Call, CallError, Retry};
+pub use call::{Answer, Call, CallError, Retry, Way};
 pub use catalogue::Catalogue;
 pub use directory::Directory;
 pub use discovery::Discovery;

@@ -1,5 +1,7 @@
 //! The present as records and answers spell it.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Now, as RFC 3339 in UTC.
@@ -11,4 +13,11 @@ pub fn now() -> String {
     OffsetDateTime::now_utc()
         .format(&Rfc3339)
         .expect("the present has a date")
+}
+
+/// Now, in milliseconds since 1970.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -4,6 +4,7 @@
 //! Writes are fenced by the revision that was read.
 
 mod mirror;
+mod named;
 
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tracing::debug;
 use crate::bus::Bus;
 
 pub use mirror::{Mirror, Mirrored, Picture};
+pub use named::{KeepError, Named};
 
 /// How long the broker may take over one read or write.
 const REPLY_LIMIT: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ use std::{
 
 use opentelemetry::{
     KeyValue,
-    metrics::{Counter, Histogram, MeterProvider as _},
+    metrics::{Counter, Histogram, Meter, MeterProvider as _},
 };
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
@@ -86,6 +86,8 @@ struct Meters {
     kept_away: Counter<u64>,
     restarts: Counter<u64>,
     deprecated: Counter<u64>,
+    by_version: Counter<u64>,
+    mirrored: Counter<u64>,
     /// Held only to look up or insert.
     totals: AllTotals,
 }
@@ -112,18 +114,7 @@ impl Metrics {
             meter.u64_counter(name).with_description(description).build()
         };
         let totals = AllTotals::default();
-        let observed = Arc::clone(&totals);
-        // Read when somebody asks: two counts a call would cost more than the whole of this.
-        meter
-            .u64_observable_gauge("trunkline.calls.in_flight")
-            .with_description("Calls that hosts work on")
-            .with_callback(move |observer| {
-                for (server, totals) in observed.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                    let server = KeyValue::new("server.id", server.clone());
-                    observer.observe(totals.in_flight.load(Ordering::Relaxed), &[server]);
-                }
-            })
-            .build();
+        observe_in_flight(&meter, &totals);
         Self(Arc::new(Meters {
             server_duration: seconds("mcp.server.operation.duration", "How long hosts worked on calls"),
             client_duration: seconds("mcp.client.operation.duration", "How long doors waited for calls"),
@@ -146,6 +137,14 @@ impl Metrics {
             deprecated: counter(
                 "trunkline.tools.deprecated_calls",
                 "Calls to tools that are marked as deprecated",
+            ),
+            by_version: counter(
+                "trunkline.calls.by_version",
+                "Calls to servers whose versions have shares",
+            ),
+            mirrored: counter(
+                "trunkline.calls.mirrored",
+                "Copies of calls that went to a version on trial",
             ),
             totals,
             registry,
@@ -192,6 +191,16 @@ impl Metrics {
             KeyValue::new("gen_ai.tool.name", tool.to_owned()),
         ];
         self.0.deprecated.add(1, &attributes);
+    }
+
+    /// A call has ended that was for one version of a server.
+    pub(crate) fn called_version(&self, server: &str, version: &str, went: &'static str) {
+        self.0.by_version.add(1, &of_version(server, version, went));
+    }
+
+    /// A copy of a call has ended, or was not made.
+    pub(crate) fn mirrored(&self, server: &str, version: &str, went: &'static str) {
+        self.0.mirrored.add(1, &of_version(server, version, went));
     }
 
     pub(crate) fn handled(&self, end: &CallEnd<'_>) {
@@ -313,4 +322,26 @@ pub fn start_logging(filter: Option<&str>, format: LogFormat) -> Result<(), Stri
             .try_init(),
     };
     started.map_err(|error| error.to_string())
+}
+/// Read when somebody asks: two counts a call would cost more than all the other meters.
+fn observe_in_flight(meter: &Meter, totals: &AllTotals) {
+    let totals = Arc::clone(totals);
+    meter
+        .u64_observable_gauge("trunkline.calls.in_flight")
+        .with_description("Calls that hosts work on")
+        .with_callback(move |observer| {
+            for (server, totals) in totals.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+                let server = KeyValue::new("server.id", server.clone());
+                observer.observe(totals.in_flight.load(Ordering::Relaxed), &[server]);
+            }
+        })
+        .build();
+}
+
+fn of_version(server: &str, version: &str, went: &'static str) -> [KeyValue; 3] {
+    [
+        KeyValue::new("server.id", server.to_owned()),
+        KeyValue::new("server.version", version.to_owned()),
+        KeyValue::new("went", went),
+    ]
 }

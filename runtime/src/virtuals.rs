@@ -6,15 +6,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus_schema::{
-    ServerId, Token,
+    ServerId,
     virtual_server::{Defined, VirtualServer},
 };
 use tokio::sync::watch;
-use tracing::debug;
 
 use crate::{
     bus::Bus,
-    store::{Bucket, BucketOptions, Mirror, Picture, StoreError},
+    store::{BucketOptions, Named, Picture},
 };
 
 const BUCKET: BucketOptions = BucketOptions {
@@ -45,38 +44,29 @@ pub struct Table {
 /// The virtual servers of a tenant.
 #[derive(Clone)]
 pub struct Virtuals {
-    tenant: String,
-    /// `None` on a bus without JetStream, where only those of the configuration are there.
-    bucket: Option<Bucket>,
+    kept: Named<Defined>,
     table: watch::Receiver<Arc<Table>>,
     configured: watch::Sender<Vec<VirtualServer>>,
 }
 
 impl Virtuals {
-    /// Reads what is kept, and goes on to do so for as long as the bus connection stands.
+    /// Reads what is kept, and goes on to do so for as long as the bus connection stands. On a bus without JetStream there are only those of
+    /// the configuration.
     pub async fn open(bus: &Bus, tenant: &str, configured: Vec<VirtualServer>) -> Self {
-        let kept = async {
-            let bucket = Bucket::open(bus, BUCKET).await?;
-            let mirror = Mirror::<Defined>::of(bucket.clone()).await?;
-            Ok::<_, StoreError>((bucket, mirror))
-        };
-        let (bucket, mirror) = match kept.await {
-            Ok((bucket, mirror)) => (Some(bucket), Some(mirror)),
-            Err(error) => {
-                debug!(%error, "virtual servers are those of the configuration only");
-                (None, None)
-            }
-        };
+        let kept = Named::open(bus, tenant, "virtual server", BUCKET).await;
         let (configured, mut changed) = watch::channel(configured);
-        let (_alone, nothing) = watch::channel(Arc::<Picture<Defined>>::default());
-        let mut picture = mirror.map_or(nothing, |mirror| mirror.changes());
-        let prefix = format!("{}.", Token::encode(tenant));
+        let mut picture = kept.changes();
         let (tables, table) = watch::channel(Arc::new(put_together(
             0,
-            &prefix,
+            &kept,
             &picture.borrow_and_update(),
             &changed.borrow_and_update(),
         )));
+        let virtuals = Self {
+            kept: kept.clone(),
+            table,
+            configured,
+        };
         bus.spawn(async move {
             let mut has_picture = true;
             loop {
@@ -87,19 +77,14 @@ impl Virtuals {
                 let generation = tables.borrow().generation + 1;
                 let next = put_together(
                     generation,
-                    &prefix,
+                    &kept,
                     &picture.borrow_and_update(),
                     &changed.borrow_and_update(),
                 );
                 tables.send_replace(Arc::new(next));
             }
         });
-        Self {
-            tenant: tenant.to_owned(),
-            bucket,
-            table,
-            configured,
-        }
+        virtuals
     }
 
     /// All of them at this moment.
@@ -125,50 +110,20 @@ impl Virtuals {
         self.configured.send_replace(servers);
     }
 
-    /// Reads a definition as it is kept, with its revision.
-    ///
-    /// # Errors
-    /// [`StoreError`] when the broker has no JetStream or does not answer.
-    pub async fn read(&self, id: &ServerId) -> Result<Option<(Defined, u64)>, StoreError> {
-        self.bucket()?.read(&self.key(id)).await
-    }
-
-    /// Keeps a definition: over the revision that was read, or where none was. Gives the new revision.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when somebody else has written or removed it in between.
-    pub async fn write(&self, defined: &Defined, over: Option<u64>) -> Result<u64, StoreError> {
-        let key = self.key(&defined.definition.id);
-        self.bucket()?.write(&key, defined, over).await
-    }
-
-    /// Forgets a definition at the revision that was read.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when somebody else has written in between.
-    pub async fn remove(&self, id: &ServerId, revision: u64) -> Result<(), StoreError> {
-        self.bucket()?.remove_at(&self.key(id), revision).await
-    }
-
-    fn bucket(&self) -> Result<&Bucket, StoreError> {
-        let missing =
-            || StoreError::Broker("this NATS has no JetStream, or had none when this process started".into());
-        self.bucket.as_ref().ok_or_else(missing)
-    }
-
-    fn key(&self, id: &ServerId) -> String {
-        format!("{}.{id}", Token::encode(&self.tenant))
+    /// Those that are kept, to write them.
+    #[must_use]
+    pub fn kept(&self) -> &Named<Defined> {
+        &self.kept
     }
 }
 
 fn put_together(
     generation: u64,
-    prefix: &str,
-    kept: &Picture<Defined>,
+    named: &Named<Defined>,
+    picture: &Picture<Defined>,
     configured: &[VirtualServer],
 ) -> Table {
-    let of_tenant = kept.iter().filter(|(key, _)| key.starts_with(prefix));
-    let kept = of_tenant.map(|(_, record)| Virtual {
+    let kept = named.of_tenant(picture).map(|(_, record)| Virtual {
         definition: record.value.definition.clone(),
         kept: Some((record.value.clone(), record.revision)),
     });

@@ -89,6 +89,7 @@ impl Nats {
             url,
             credentials: None,
             class: CallerClass::Bridge,
+            place: bus_schema::card::Place::default(),
         };
         Bus::connect(options).await.expect("connects to the bus")
     }

@@ -11,6 +11,7 @@ use bus_schema::{
     registry::{Over, Was},
 };
 use bytes::Bytes;
+use runtime::store::KeepError;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
@@ -42,6 +43,18 @@ impl Refused {
             field: Some(field.into()),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
         }
+    }
+}
+
+impl From<KeepError> for Refused {
+    fn from(error: KeepError) -> Self {
+        let (status, code) = match error {
+            KeepError::Exists { .. } => (StatusCode::CONFLICT, "exists"),
+            KeepError::Unknown { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            KeepError::Changed { .. } => (StatusCode::PRECONDITION_FAILED, "changed"),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        };
+        Self::new(status, code, error.to_string())
     }
 }
 

@@ -35,13 +35,9 @@ impl From<DefineError> for Refused {
         let message = error.to_string();
         match error {
             DefineError::Bad(bad) => Self::unusable(bad.field, message),
-            DefineError::Exists(_) | DefineError::IsServer(_) => {
-                Self::new(StatusCode::CONFLICT, "exists", message)
-            }
+            DefineError::IsServer(_) => Self::new(StatusCode::CONFLICT, "exists", message),
             DefineError::Configured(_) => Self::new(StatusCode::CONFLICT, "configured", message),
-            DefineError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
-            DefineError::Changed { .. } => Self::new(StatusCode::PRECONDITION_FAILED, "changed", message),
-            DefineError::Unavailable(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
+            DefineError::Kept(error) => error.into(),
         }
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Front, listening::Listening, route::Tie, task_owners::Owner};
+use super::{Front, listening::Listening, route::Tie, task_owners::Owner, versions::versioned};
 use crate::request::Incoming;
 
 /// An answer on its way to a client.
@@ -112,44 +112,10 @@ impl Answering {
         }
         let answer = match remote.call.next().await {
             Ok(Answer::Part(part)) => return Step::Part(part),
-            Ok(Answer::Final { body, .. }) if body.is_empty() && remote.expects_answer => remote.front.fault(
-                self.id.as_deref(),
-                &CallError::BadFrame {
-                    server: remote.server.clone(),
-                    source: None,
-                },
-            ),
-            Err(CallError::NoResponders { .. }) if remote.front.is_gone(&remote.tie, &remote.server) => {
-                Final::gone(self.id.as_deref(), &remote.tie)
-            }
-            // Lost while it was asked about a task, the instance has taken the task with it.
-            Err(CallError::HostLost { .. })
-                if matches!(remote.tie, Tie::Task(_))
-                    && remote.front.is_gone(&remote.tie, &remote.server) =>
-            {
-                Final::gone(self.id.as_deref(), &remote.tie)
-            }
-            Ok(Answer::Final { code, body }) => Final {
-                code,
-                body,
-                fault: None,
-            },
-            Err(error) => remote.front.fault(self.id.as_deref(), &error),
+            Ok(Answer::Final { code, body }) => remote.answered(self.id.as_deref(), code, body),
+            Err(error) => remote.unanswered(self.id.as_deref(), &error),
         };
-        // Anybody can invent names of servers; only those that exist get meters of their own.
-        let server = if answer.fault == Some(Fault::UnknownServer) {
-            "_unknown"
-        } else {
-            &remote.server
-        };
-        let metrics = remote.front.0.bus.metrics();
-        metrics.asked(
-            server,
-            &remote.method,
-            remote.door,
-            remote.started.elapsed(),
-            answer.code,
-        );
+        remote.count(&answer);
         if remote.owner.is_some() && answer.code.is_none() {
             remote.noting = Some(answer.clone());
             return Step::Final(remote.noted(self.id.as_deref(), answer).await);
@@ -159,10 +125,58 @@ impl Answering {
 }
 
 impl Remote {
+    /// What the server has answered, for its client.
+    fn answered(&self, id: Option<&str>, code: Option<i64>, body: Bytes) -> Final {
+        if body.is_empty() && self.expects_answer {
+            let error = CallError::BadFrame {
+                server: self.server.clone(),
+                source: None,
+            };
+            return self.front.fault(id, &error);
+        }
+        let stated = self.call.version().and_then(|version| versioned(&body, version));
+        Final {
+            code,
+            body: stated.unwrap_or(body),
+            fault: None,
+        }
+    }
+
+    /// What a client hears when the bus gives no answer.
+    fn unanswered(&self, id: Option<&str>, error: &CallError) -> Final {
+        let has_gone = match error {
+            CallError::NoResponders { .. } => true,
+            // Lost while it was asked about a task, the instance has taken the task with it.
+            CallError::HostLost { .. } => matches!(self.tie, Tie::Task(_)),
+            _ => false,
+        };
+        if has_gone && self.front.is_gone(&self.tie, &self.server) {
+            return Final::gone(id, &self.tie);
+        }
+        self.front.fault(id, error)
+    }
+
+    fn count(&self, answer: &Final) {
+        // Anybody can invent names of servers; only those that exist get meters of their own.
+        let server = if answer.fault == Some(Fault::UnknownServer) {
+            "_unknown"
+        } else {
+            &self.server
+        };
+        let took = self.started.elapsed();
+        let metrics = self.front.0.bus.metrics();
+        metrics.asked(server, &self.method, self.door, took, answer.code);
+    }
+
     /// The answer, once it is noted whose the task is that it tells of.
     async fn noted(&self, id: Option<&str>, answer: Final) -> Final {
         let Some(owner) = &self.owner else { return answer };
-        match self.front.0.task_owners.note(owner, &answer.body).await {
+        let noting = self
+            .front
+            .0
+            .task_owners
+            .note(owner, self.call.version(), &answer.body);
+        match noting.await {
             Ok(()) => answer,
             Err(error) => Final {
                 code: Some(error.code),

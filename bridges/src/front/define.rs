@@ -5,13 +5,10 @@ use bus_schema::{
     registry::{BadDeclaration, Over, Was},
     virtual_server::{Defined, VirtualServer},
 };
-use runtime::{catalogue::Listed, moment, store::StoreError};
+use runtime::{catalogue::Listed, moment, store::KeepError};
 use tracing::info;
 
 use super::{Front, faces::LeftOut};
-
-/// How often a write is tried again that may replace anything and met another one.
-const ATTEMPTS: usize = 8;
 
 /// Says why a virtual server is not defined, or not forgotten.
 #[derive(Debug, thiserror::Error)]
@@ -20,33 +17,15 @@ pub enum DefineError {
     /// The definition cannot be used.
     #[error(transparent)]
     Bad(#[from] BadDeclaration),
-    /// Another one is defined under the id.
-    #[error(
-        "virtual server `{0}` is defined already, and otherwise; replace it with PUT, or choose another id"
-    )]
-    Exists(ServerId),
     /// A server has the id.
     #[error("a server `{0}` is on the bus; choose another id")]
     IsServer(ServerId),
     /// It stands in the configuration.
     #[error("virtual server `{0}` stands in the configuration of the platform; change it there")]
     Configured(ServerId),
-    /// None is defined under the id.
-    #[error("no virtual server `{0}` is defined")]
-    Unknown(ServerId),
-    /// It has another revision.
-    #[error("virtual server `{id}` has revision {is} and not {wanted}; read it again")]
-    Changed {
-        /// Which one.
-        id: ServerId,
-        /// Its revision.
-        is: u64,
-        /// The one that was meant.
-        wanted: u64,
-    },
-    /// It cannot be written at this moment.
-    #[error("virtual servers cannot be written at the moment")]
-    Unavailable(#[from] StoreError),
+    /// What is kept does not allow it.
+    #[error(transparent)]
+    Kept(#[from] KeepError),
 }
 
 impl Front {
@@ -62,41 +41,19 @@ impl Front {
     ) -> Result<(Defined, u64, Was), DefineError> {
         self.check_definition(definition).await?;
         let id = &definition.id;
-        for _ in 0..ATTEMPTS {
-            let known = self.virtuals().read(id).await?;
-            match (&known, over) {
-                (Some((_, is)), Over::Revision(wanted)) if *is != wanted => {
-                    let (id, is) = (id.clone(), *is);
-                    return Err(DefineError::Changed { id, is, wanted });
-                }
-                (Some((defined, revision)), _) if defined.definition == *definition => {
-                    return Ok((defined.clone(), *revision, Was::Same));
-                }
-                (Some(_), Over::Nothing) => return Err(DefineError::Exists(id.clone())),
-                (None, Over::Revision(_)) => return Err(DefineError::Unknown(id.clone())),
-                _ => {}
-            }
+        let is_same = |known: &Defined| known.definition == *definition;
+        let make = |known: Option<&Defined>| {
             let now = moment::now();
-            let registered_at = known.as_ref().map(|(defined, _)| defined.registered_at.clone());
-            let defined = Defined {
+            Defined {
                 definition: definition.clone(),
-                registered_at: registered_at.unwrap_or_else(|| now.clone()),
+                registered_at: known.map_or_else(|| now.clone(), |known| known.registered_at.clone()),
                 updated_at: now,
                 registered_by: by.subject.clone(),
-            };
-            let over = known.as_ref().map(|(_, revision)| *revision);
-            match self.virtuals().write(&defined, over).await {
-                Ok(revision) => {
-                    info!(virtual.id = %id, by = by.subject, revision, "defined a virtual server");
-                    let was = if known.is_some() { Was::Changed } else { Was::New };
-                    return Ok((defined, revision, was));
-                }
-                // Somebody else was quicker; what is there now decides.
-                Err(StoreError::Conflict) => {}
-                Err(error) => return Err(error.into()),
             }
-        }
-        Err(StoreError::Conflict.into())
+        };
+        let kept = self.virtuals().kept().keep(id, over, is_same, make).await?;
+        info!(virtual.id = %id, by = by.subject, revision = kept.1, was = ?kept.2, "defined a virtual server");
+        Ok(kept)
     }
 
     /// Forgets a virtual server; only that of a revision, if one is given.
@@ -110,13 +67,7 @@ impl Front {
         wanted: Option<u64>,
     ) -> Result<(), DefineError> {
         self.check_configured(id)?;
-        let known = self.virtuals().read(id).await?;
-        let (_, is) = known.ok_or_else(|| DefineError::Unknown(id.clone()))?;
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
-            let id = id.clone();
-            return Err(DefineError::Changed { id, is, wanted });
-        }
-        self.virtuals().remove(id, is).await?;
+        self.virtuals().kept().forget(id, wanted).await?;
         info!(virtual.id = %id, by = by.subject, "removed a virtual server");
         Ok(())
     }

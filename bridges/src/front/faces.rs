@@ -201,6 +201,7 @@ impl Faces {
         ServerCard {
             id: definition.id.clone(),
             instance: String::new(),
+            place: bus_schema::card::Place::default(),
             tenant: String::new(),
             title: definition
                 .title

@@ -1,4 +1,4 @@
-//! Whose a task is: a server tells its tasks to whoever knows their ids, and so the doors note for whom each was made.
+//! Whose a task is, and which version of its server has made it: a server tells its tasks to whoever knows their ids, and so the doors note for whom each was made.
 //!
 //! Only callers that somebody vouches for are told apart; without authentication all of them are the one developer. A task that is
 //! somebody else's is as unknown as one that is not there, and no server is asked about it.
@@ -6,14 +6,13 @@
 use std::time::Duration;
 
 use bus_schema::{Principal, RpcError, mcp::method};
-use bytes::Bytes;
 use runtime::{
     Bus,
     store::{Bucket, BucketOptions, StoreError},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::Mutex, time::timeout};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Front, route::Route};
 use crate::{legacy::key, request::Incoming};
@@ -42,12 +41,17 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    /// The owner that a task would have; `None` where callers are not told apart.
-    pub(super) fn of(principal: &Principal, server: &str) -> Option<Self> {
-        principal.issuer.as_ref().map(|_| Self {
+    /// The owner that a task would have.
+    pub(super) fn of(principal: &Principal, server: &str) -> Self {
+        Self {
             principal: principal.clone(),
             server: server.to_owned(),
-        })
+        }
+    }
+
+    /// Whether it is another than other callers.
+    pub(super) fn is_told_apart(&self) -> bool {
+        self.principal.issuer.is_some()
     }
 
     fn key(&self, task: &str) -> String {
@@ -66,13 +70,22 @@ impl Front {
     ) -> Result<Option<Owner>, RpcError> {
         let owner = Owner::of(principal, route.server.as_str());
         if method::TASKS.contains(&incoming.method.as_str())
-            && let (Some(owner), Some(task)) = (&owner, &route.name)
+            && owner.is_told_apart()
+            && let Some(task) = &route.name
         {
-            self.0.task_owners.check(owner, task).await?;
+            self.0.task_owners.check(&owner, task).await?;
         }
         let may_own = incoming.method == method::TOOLS_CALL && incoming.meta.declares_tasks;
-        Ok(owner.filter(|_| may_own))
+        Ok(may_own.then_some(owner))
     }
+}
+
+/// What is noted of a task under its owner.
+#[derive(Deserialize, Serialize)]
+struct Note {
+    /// The version of the server that has made it, where versions have shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +121,12 @@ impl TaskOwners {
     ///
     /// # Errors
     /// What the client hears in place of the task, which it could not ask about.
-    pub(super) async fn note(&self, owner: &Owner, answer: &[u8]) -> Result<(), RpcError> {
+    pub(super) async fn note(
+        &self,
+        owner: &Owner,
+        version: Option<&str>,
+        answer: &[u8],
+    ) -> Result<(), RpcError> {
         let Some(task) = created(answer) else {
             return Ok(());
         };
@@ -121,7 +139,8 @@ impl TaskOwners {
             return Err(not_kept("its id is too long"));
         }
         let key = owner.key(&task);
-        let written = self.within(async |bucket| bucket.create(&key, Bytes::from_static(b"{}")).await);
+        let version = version.map(str::to_owned);
+        let written = self.within(async |bucket| bucket.write(&key, &Note { version }, None).await);
         match written.await {
             // The task is told of again.
             Ok(_) | Err(StoreError::Conflict) => Ok(()),
@@ -134,18 +153,33 @@ impl TaskOwners {
     /// # Errors
     /// Whatever the reason is that it is not, the same.
     pub(super) async fn check(&self, owner: &Owner, task: &str) -> Result<(), RpcError> {
-        if task.len() > MAX_ID_BYTES {
-            return Err(unknown());
-        }
-        let key = owner.key(task);
-        let found = self.within(async |bucket| bucket.get(&key).await).await;
-        match found {
+        match self.read(owner, task).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(unknown()),
             Err(error) => Err(RpcError::internal(format!(
                 "tasks cannot be looked up: {error}; try again"
             ))),
         }
+    }
+
+    /// The version of the server that has made a task, if it was noted.
+    pub(super) async fn version(&self, owner: &Owner, task: &str) -> Option<String> {
+        match self.read(owner, task).await {
+            Ok(note) => note?.version,
+            Err(error) => {
+                debug!(%error, "cannot look up which version a task belongs to");
+                None
+            }
+        }
+    }
+
+    async fn read(&self, owner: &Owner, task: &str) -> Result<Option<Note>, StoreError> {
+        if task.len() > MAX_ID_BYTES {
+            return Ok(None);
+        }
+        let key = owner.key(task);
+        let found = self.within(async |bucket| bucket.read(&key).await).await;
+        Ok(found?.map(|(note, _)| note))
     }
 
     async fn within<T>(
@@ -222,10 +256,11 @@ mod tests {
             subject: "bob".to_owned(),
             ..ann.clone()
         };
-        let key = |principal, server| Owner::of(principal, server).expect("somebody vouches").key("1");
+        let key = |principal, server| Owner::of(principal, server).key("1");
         assert_eq!(key(&ann, "a"), key(&ann, "a"));
         assert_ne!(key(&ann, "a"), key(&bob, "a"));
         assert_ne!(key(&ann, "a"), key(&ann, "b"));
-        assert!(Owner::of(&Principal::developer(), "a").is_none());
+        assert!(Owner::of(&ann, "a").is_told_apart());
+        assert!(!Owner::of(&Principal::developer(), "a").is_told_apart());
     }
 }

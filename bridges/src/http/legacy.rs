@@ -30,7 +30,7 @@ use super::{
 use crate::{
     auth::Admitted,
     front::{Caller, Endpoint, says_nothing},
-    legacy::{Session, SessionError, questions::Taken, streams::Place},
+    legacy::{Session, SessionError, questions::Taken, staying, streams::Place},
     request::Incoming,
 };
 
@@ -218,6 +218,7 @@ fn manner(door: &Door, session: &Session, headers: &HeaderMap, room: Option<Owne
             endpoint: session.endpoint.clone(),
             protocol_version: session.version,
             trace: trace_of(headers),
+            staying: Some(staying(&door.room, session)),
             ending: door.stop.clone(),
         },
         accepts: Accepts::of(headers).unwrap_or(Accepts::Both),

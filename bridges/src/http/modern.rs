@@ -61,6 +61,7 @@ fn caller(door: &Door, endpoint: Endpoint, who: &Admitted, headers: &HeaderMap) 
         endpoint,
         protocol_version: ProtocolVersion::MODERN,
         trace: trace_of(headers),
+        staying: None,
         ending: door.stop.child_token(),
     }
 }

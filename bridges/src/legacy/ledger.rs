@@ -10,7 +10,8 @@ use std::{future::Future, time::Duration};
 use bus_schema::{Principal, RpcError, rpc};
 use bytes::Bytes;
 use runtime::{
-    Bus, moment,
+    Bus,
+    moment::{now, now_ms},
     store::{Bucket, BucketOptions, StoreError},
 };
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,7 @@ use tokio::{sync::Mutex, time::timeout};
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{session::now_ms, store, task::client::Augmentation};
+use super::{store, task::client::Augmentation};
 use crate::front::Endpoint;
 
 /// How long a record is kept.
@@ -114,7 +115,7 @@ impl Ledger {
         }
         let id = format!("{}{}", Uuid::now_v7().simple(), Uuid::now_v7().simple());
         let ttl_ms = wanted.ttl_ms.unwrap_or(LONGEST_TTL_MS).min(LONGEST_TTL_MS);
-        let (quoted, now) = (rpc::quote(&id), rpc::quote(&moment::now()));
+        let (quoted, now) = (rpc::quote(&id), rpc::quote(&now()));
         let task = format!(
             r#"{{"taskId":{quoted},"status":"completed","createdAt":{now},"lastUpdatedAt":{now},"ttlMs":{ttl_ms},"result":{result}}}"#
         );

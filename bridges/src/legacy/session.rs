@@ -4,8 +4,8 @@
 //! every bridge reads it anew for each request.
 
 use std::{
-    collections::BTreeSet,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
 };
 
 use bus_schema::{
@@ -13,6 +13,7 @@ use bus_schema::{
     mcp::{Era, error},
 };
 use bytes::Bytes;
+use runtime::moment::now_ms;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json, value::RawValue};
 
@@ -62,6 +63,10 @@ pub(crate) struct Session {
     pub(crate) subscribed: BTreeSet<String>,
     /// The door that holds the client's stream of notices, or held it last.
     pub(crate) listener: Option<String>,
+    /// The version that serves it, of each server whose versions have shares and that it has used.
+    pub(crate) versions: BTreeMap<ServerId, String>,
+    /// When it was opened, in milliseconds since 1970.
+    pub(crate) opened_ms: u64,
     /// When its use was last written down, in milliseconds since 1970.
     pub(super) used_ms: u64,
 }
@@ -98,6 +103,10 @@ struct Record {
     subscribed: BTreeSet<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     listener: Option<String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    versions: BTreeMap<ServerId, String>,
+    #[serde(default)]
+    opened_ms: u64,
     used_ms: u64,
 }
 
@@ -175,6 +184,8 @@ impl Session {
             promised: promised(&result["capabilities"]),
             subscribed: BTreeSet::new(),
             listener: None,
+            versions: BTreeMap::new(),
+            opened_ms: now_ms(),
             used_ms: now_ms(),
         };
         Ok((session, result))
@@ -228,6 +239,8 @@ impl Session {
             promised: names(self.promised),
             subscribed: self.subscribed.clone(),
             listener: self.listener.clone(),
+            versions: self.versions.clone(),
+            opened_ms: self.opened_ms,
             used_ms: self.used_ms,
         };
         let text = serde_json::to_vec(&record).expect("a record is always JSON");
@@ -263,6 +276,8 @@ impl Session {
             },
             subscribed: record.subscribed,
             listener: record.listener,
+            versions: record.versions,
+            opened_ms: record.opened_ms,
             used_ms: record.used_ms,
         })
     }
@@ -302,11 +317,6 @@ fn names(lists: Lists) -> BTreeSet<String> {
     .collect()
 }
 
-pub(super) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
 /// Settles on a version: the client's if it is a legacy one that is spoken here, else the newest legacy one.
 fn negotiate(asked: &str) -> ProtocolVersion {
     match asked.parse::<ProtocolVersion>() {
@@ -336,6 +346,8 @@ mod tests {
             },
             subscribed: ["a://b".to_owned()].into(),
             listener: Some("00ff".to_owned()),
+            versions: [("products".parse().expect("an id"), "1.0".to_owned())].into(),
+            opened_ms: 1,
             used_ms: now_ms(),
         }
     }

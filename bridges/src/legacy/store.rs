@@ -14,6 +14,7 @@ use std::{
 use bus_schema::{Principal, RpcError, Token};
 use runtime::{
     Bus,
+    moment::now_ms,
     store::{Bucket, BucketOptions, StoreError},
 };
 use sha2::{Digest as _, Sha256};
@@ -24,7 +25,7 @@ use tokio::{
 use tracing::{debug, warn};
 use uuid::Uuid;
 
-use super::session::{MAX_RECORD_BYTES, Session, now_ms};
+use super::session::{MAX_RECORD_BYTES, Session};
 use crate::front::Endpoint;
 
 /// How long a session may be idle: an hour, and the five minutes for which a use need not be written down.
@@ -209,19 +210,29 @@ impl Sessions {
         session: &Session,
         edit: impl Fn(&mut Session) + Send + Sync,
     ) -> Result<Session, SessionError> {
+        self.change_at(&session.key, &session.principal, edit).await
+    }
+
+    /// The same of the session of a key.
+    pub(crate) async fn change_at(
+        &self,
+        key: &str,
+        principal: &Principal,
+        edit: impl Fn(&mut Session) + Send + Sync,
+    ) -> Result<Session, SessionError> {
         self.within(async {
             let mut tries = 0;
             loop {
                 tries += 1;
                 let bucket = self.bucket().await?;
-                let record = self.checked(bucket.get(&session.key).await).await?;
+                let record = self.checked(bucket.get(key).await).await?;
                 let record = record.ok_or(SessionError::Unknown)?;
-                let mut changed = Session::read(&session.key, &session.principal, &record.value)
-                    .ok_or(SessionError::Unknown)?;
+                let mut changed =
+                    Session::read(key, principal, &record.value).ok_or(SessionError::Unknown)?;
                 edit(&mut changed);
                 changed.used_ms = now_ms();
                 let value = changed.write().map_err(SessionError::TooLarge)?;
-                match bucket.update(&session.key, value, record.revision).await {
+                match bucket.update(key, value, record.revision).await {
                     Err(StoreError::Conflict) if tries < MAX_TRIES => {
                         sleep(Duration::from_millis(u64::from(tries))).await;
                     }

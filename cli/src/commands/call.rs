@@ -84,6 +84,7 @@ async fn ask(front: &Front, server: ServerId, tool: &str, arguments: &Value) -> 
         endpoint: Endpoint::Server(server),
         protocol_version: ProtocolVersion::MODERN,
         trace: None,
+        staying: None,
         ending: CancellationToken::new(),
     };
     let mut answering = front.ask(&caller, &incoming).await;

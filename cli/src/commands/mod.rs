@@ -13,5 +13,6 @@ pub(crate) mod servers;
 mod stopping;
 pub(crate) mod tail;
 pub(crate) mod tools;
+pub(crate) mod traffic;
 pub(crate) mod up;
 pub(crate) mod virtual_servers;

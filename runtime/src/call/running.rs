@@ -6,10 +6,13 @@ use bus_schema::{
     Body, ContentType, Frame, FrameKind, Request, Token,
     codec::CodecError,
     envelope::{CREDIT_EVERY, INLINE_BYTES, MAX_BODY_BYTES},
-    subject::{self, InstanceVerb, Subject},
+    subject::{InstanceVerb, Subject},
 };
 use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep, timeout_at},
+};
 use tracing::debug;
 
 use crate::{bus::Bus, host::CREDIT_BYTES, inbox::Arrival};
@@ -17,6 +20,7 @@ use crate::{bus::Bus, host::CREDIT_BYTES, inbox::Arrival};
 use super::{
     Answer, CallError, Retry,
     attempt::{Attempt, Why},
+    way::{To, Way},
 };
 
 /// How often a call that no host has begun is tried again.
@@ -28,8 +32,7 @@ const CHUNK_WINDOW: u32 = 16;
 pub struct Call {
     pub(super) bus: Bus,
     pub(super) request: Request,
-    /// The one instance that can answer, if only one can.
-    only: Option<Token>,
+    way: Way,
     retry: Retry,
     /// What the caller asked for; the request carries what is left of it.
     timeout_ms: u64,
@@ -44,6 +47,8 @@ pub struct Call {
     lost: Option<String>,
     /// The pieces of a large part or answer that have come so far.
     pieces: Vec<u8>,
+    /// Who wants to see the answer beside the caller.
+    witness: Option<oneshot::Sender<Bytes>>,
     ended: bool,
 }
 
@@ -51,12 +56,18 @@ impl Bus {
     /// Prepares a call; the first [`Call::next`] sends it. `caller`, `call` and `chunked_bytes` of the request are filled in here.
     #[must_use]
     pub fn call(&self, request: Request, retry: Retry) -> Call {
+        self.call_along(Way::group(), request, retry)
+    }
+
+    /// Prepares a call that goes a way of its own.
+    #[must_use]
+    pub fn call_along(&self, way: Way, request: Request, retry: Retry) -> Call {
         let deadline = Instant::now() + Duration::from_millis(request.timeout_ms);
         Call {
             bus: self.clone(),
             timeout_ms: request.timeout_ms,
             request,
-            only: None,
+            way,
             retry,
             deadline,
             attempts: 0,
@@ -65,6 +76,7 @@ impl Bus {
             delivered: false,
             lost: None,
             pieces: Vec::new(),
+            witness: None,
             ended: false,
         }
     }
@@ -72,9 +84,8 @@ impl Bus {
     /// Prepares a call that only one instance can answer. When that is gone there are no responders, and nothing is tried again.
     #[must_use]
     pub fn call_instance(&self, request: Request, instance: &str) -> Call {
-        let mut call = self.call(request, Retry::Never);
-        call.only = Some(Token::encode(instance));
-        call
+        let way = Way::only(To::Instance(Token::encode(instance)));
+        self.call_along(way, request, Retry::Never)
     }
 
     /// Makes a call and takes its answer; notifications are left out.
@@ -99,14 +110,46 @@ impl Call {
         let outcome = self.advance().await;
         self.delivered |= outcome.is_ok();
         if !matches!(outcome, Ok(Answer::Part(_))) {
-            let answered = matches!(outcome, Ok(Answer::Final { .. }));
-            if !answered {
-                self.cancel();
+            match &outcome {
+                Ok(Answer::Final { body, .. }) => self.show(body),
+                _ => self.cancel(),
             }
             self.forget_attempt();
             self.ended = true;
+            self.count_version(&outcome);
         }
         outcome
+    }
+
+    /// Gives the answer to whoever wants to see it beside the caller; nothing when there is none.
+    pub(crate) fn witnessed(&mut self) -> oneshot::Receiver<Bytes> {
+        let (witness, seen) = oneshot::channel();
+        self.witness = Some(witness);
+        seen
+    }
+
+    /// The version of the server that the call is for, where versions are told apart.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.way.version().map(AsRef::as_ref)
+    }
+
+    fn show(&mut self, answer: &Bytes) {
+        if let Some(witness) = self.witness.take() {
+            // Who has stopped looking does not mind.
+            let _ = witness.send(answer.clone());
+        }
+    }
+
+    fn count_version(&self, outcome: &Result<Answer, CallError>) {
+        let Some(version) = self.version() else { return };
+        let went = match outcome {
+            Ok(Answer::Final { code: None, .. }) => "ok",
+            Ok(_) => "error",
+            Err(_) => "unanswered",
+        };
+        let metrics = self.bus.metrics();
+        metrics.called_version(&self.request.server, version, went);
     }
 
     /// Waits for the answer; notifications are left out.
@@ -180,19 +223,7 @@ impl Call {
         } else {
             encode(&self.request)
         };
-        let subject = match &self.only {
-            Some(instance) => Subject::Instance {
-                server: Token::encode(&self.request.server),
-                instance: instance.clone(),
-                verb: InstanceVerb::Call,
-            }
-            .to_string(),
-            None => subject::call(
-                &self.request.principal.tenant,
-                &self.request.server,
-                &self.request.method,
-            ),
-        };
+        let subject = self.way.subject(&self.request);
         let reply = Subject::Inbox {
             class: self.bus.class(),
             instance: self.bus.instance_token().clone(),
@@ -275,12 +306,19 @@ impl Call {
             None => CallError::NoResponders { server },
         };
         if !self.bus.recently_reconnected() {
-            return Err(error);
+            return if self.turn_if(Way::turn) {
+                Ok(())
+            } else {
+                Err(error)
+            };
         }
         self.try_again(Duration::from_millis(100)).await
     }
 
     async fn host_busy(&mut self) -> Result<(), CallError> {
+        if self.turn_if(Way::turn_from_instance) {
+            return Ok(());
+        }
         if self.attempts >= MAX_ATTEMPTS {
             return Err(CallError::Busy {
                 server: self.request.server.clone(),
@@ -289,6 +327,16 @@ impl Call {
         // Replicas are picked at random, so another one may well be free at once.
         let pause = Duration::from_millis(5 << self.attempts);
         self.try_again(pause).await
+    }
+
+    /// Turns to the next place that may take the call, if there is one. It has as many tries as the first had.
+    fn turn_if(&mut self, turn: impl FnOnce(&mut Way) -> bool) -> bool {
+        let turned = turn(&mut self.way);
+        if turned {
+            self.forget_attempt();
+            self.attempts = 0;
+        }
+        turned
     }
 
     async fn try_again(&mut self, pause: Duration) -> Result<(), CallError> {
@@ -333,7 +381,9 @@ impl Call {
             Some((_, Why::NotBegun)) if self.attempts < MAX_ATTEMPTS => {
                 // Should it be at a replica after all which has not come to say so, that one must not begin it.
                 self.cancel();
-                self.forget_attempt();
+                if !self.turn_if(Way::turn_from_instance) {
+                    self.forget_attempt();
+                }
                 Ok(())
             }
             Some((instance, _)) => self.host_is_lost(instance),
@@ -343,8 +393,10 @@ impl Call {
 
     fn host_is_lost(&mut self, instance: String) -> Result<(), CallError> {
         debug!(server.id = %self.request.server, %instance, attempts = self.attempts, "the host of a call was lost");
-        if self.retry == Retry::Safe && !self.delivered && self.attempts < MAX_ATTEMPTS {
-            self.forget_attempt();
+        if self.retry.may_repeat() && !self.delivered && self.attempts < MAX_ATTEMPTS {
+            if !self.turn_if(Way::turn_from_instance) {
+                self.forget_attempt();
+            }
             self.lost = Some(instance);
             return Ok(());
         }

@@ -8,11 +8,11 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::Message;
 use bus_schema::{
-    Request, RpcError, Token,
+    Request, RpcError, ServerCard, Token,
     envelope::{FrameKind, MAX_BODY_BYTES},
     mcp::method,
     rpc,
-    subject::{InstanceVerb, Subject},
+    subject::{self, InstanceVerb, Subject},
 };
 use serde::Deserialize as _;
 use serde_json::json;
@@ -146,9 +146,13 @@ pub(super) fn admit(
         Err(refused) => refused,
     };
     if via == Via::Group
-        && let Some(peer) = shared.well_peer(request.call)
+        && let Some(peer) = shared.peer_for(request.call)
     {
         pass_on(shared, message, &peer);
+        shared
+            .bus
+            .metrics()
+            .kept_away(shared.options.id.as_str(), "to another replica");
         return None;
     }
     shared.bus.metrics().kept_away(shared.options.id.as_str(), "back");
@@ -179,6 +183,22 @@ pub(super) fn answer_busy(shared: &Arc<Shared>, request: Request, frames: Frames
     });
 }
 
+/// Whether a call has gone to another replica, as it is for a version that the server has had here before.
+pub(super) fn goes_to_its_version(shared: &Arc<Shared>, message: &Message) -> bool {
+    let Some(version) = subject::version_of_call(&message.subject) else {
+        return false;
+    };
+    if shared.version.borrow().as_str() == version {
+        return false;
+    }
+    let peer = shared.well_peer(0, |card| Token::encode(&card.version).as_str() == version);
+    if let Some(peer) = &peer {
+        pass_on(shared, message, peer);
+    }
+    // Where nobody has that version any more, this one is as good as another.
+    peer.is_some()
+}
+
 /// Hands a call to another replica. It was not begun here, so it may be any call.
 fn pass_on(shared: &Arc<Shared>, message: &Message, peer: &str) {
     let subject = Subject::Instance {
@@ -188,10 +208,6 @@ fn pass_on(shared: &Arc<Shared>, message: &Message, peer: &str) {
     };
     let (reply, headers) = (message.reply.clone(), message.headers.clone());
     let (payload, peer, shared) = (message.payload.clone(), peer.to_owned(), Arc::clone(shared));
-    shared
-        .bus
-        .metrics()
-        .kept_away(shared.options.id.as_str(), "to another replica");
     shared.running.clone().spawn(async move {
         debug!(server.id = %shared.options.id, peer, "handed a call to a replica that is well");
         let Some(reply) = reply else { return };
@@ -229,14 +245,32 @@ fn why(outcome: &Outcome) -> String {
 }
 
 impl Shared {
-    /// Another replica that is well.
-    fn well_peer(&self, call: u64) -> Option<String> {
+    /// Another replica that is well: of the same version if there is one, and else of one that may be called at all.
+    fn peer_for(&self, call: u64) -> Option<String> {
+        let version = self.description().card.version.clone();
+        let peer = self.well_peer(call, |card| card.version == version);
+        peer.or_else(|| {
+            let rule = self
+                .options
+                .peers
+                .as_ref()?
+                .snapshot()
+                .rule(&self.options.id)
+                .cloned();
+            self.well_peer(call, |card| {
+                rule.as_ref()
+                    .is_none_or(|rule| !rule.kept.rule.is_off(&card.version))
+            })
+        })
+    }
+
+    fn well_peer(&self, call: u64, is_meant: impl Fn(&ServerCard) -> bool) -> Option<String> {
         let snapshot = self.options.peers.as_ref()?.snapshot();
         let own = self.bus.instance();
         let well: Vec<_> = snapshot
             .replicas(&self.options.id)
             .iter()
-            .filter(|card| card.instance != own && card.trouble.is_none())
+            .filter(|card| card.instance != own && card.trouble.is_none() && is_meant(card))
             .collect();
         let turn = usize::try_from(call).unwrap_or_default();
         Some(well.get(turn % well.len().max(1))?.instance.clone())

@@ -217,6 +217,7 @@ fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
     ServerCard {
         id: options.id.clone(),
         instance: bus.instance().to_owned(),
+        place: bus.place().clone(),
         tenant: options.tenant.clone(),
         title: options.id.to_string(),
         version: "0.0.0".to_owned(),

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bus_schema::{
-    Request, RpcError, ServerId,
+    Request, RpcError, ServerId, Token,
     integrity::{OFFERED, Policy, Standing, Tool},
     mcp::{error, meta, method},
     rpc::{Message, Params, splice},
@@ -295,7 +295,13 @@ pub(super) async fn keep_described(shared: Arc<Shared>, stop: CancellationToken)
                     }
                     let mut known = shared.description();
                     let is_same = known.card == description.card;
+                    let version = Token::encode(&description.card.version);
                     *known = description;
+                    shared.version.send_if_modified(|known| {
+                        let is_new = *known != version;
+                        *known = version;
+                        is_new
+                    });
                     is_same
                 };
                 if is_told || !is_same {

@@ -14,7 +14,7 @@ use bus_schema::{
     mcp::method,
     subject::{self, EventKind, InstanceVerb, Subject},
 };
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, stream::SelectAll};
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, watch},
@@ -25,7 +25,7 @@ use tracing::{debug, info, warn};
 
 use super::{
     Breaker, HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
-    admission::Via,
+    admission::{self, Via},
     deprecated,
     describe::{Description, describe},
     guard::{self, Guard},
@@ -62,6 +62,8 @@ pub(super) struct Shared {
     pub(super) running: TaskTracker,
     /// What the server said of itself last. Held only to read or replace it.
     description: Mutex<Description>,
+    /// The version that it has told of last.
+    pub(super) version: watch::Sender<Token>,
     /// Why the server should not be used now. Held only to read or change it.
     pub(super) troubles: Mutex<Troubles>,
     /// Calls to deprecated tools, as the log tells of them.
@@ -76,7 +78,8 @@ pub(super) struct Shared {
 }
 
 struct Subscriptions {
-    calls: Subscriber,
+    /// Those to any version, and those to each that the server has had here.
+    calls: SelectAll<Subscriber>,
     words: Subscriber,
     cancels: Subscriber,
     watch: Subscriber,
@@ -103,7 +106,9 @@ impl Host {
             }
             Visibility::Hidden => (Description::bare(&bus, &options), None),
         };
-        let subscriptions = subscribe(&bus, &options).await?;
+        let version = Token::encode(&description.card.version);
+        let subscriptions = subscribe(&bus, &options, &version).await?;
+        let version = watch::Sender::new(version);
         let mut troubles = Troubles::default();
         // A host that has just started may be of a server that fails.
         troubles.set(Source::Calls, options.breaker.as_ref().and_then(Breaker::trouble));
@@ -114,6 +119,7 @@ impl Host {
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
             description: Mutex::new(description),
+            version,
             troubles: Mutex::new(troubles),
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
@@ -216,6 +222,7 @@ impl Shared {
     async fn run(self: Arc<Self>, mut subs: Subscriptions, stop: CancellationToken) {
         let mut early_cancels = VecDeque::with_capacity(EARLY_CANCELS);
         let mut connects = self.bus.connects();
+        let mut version = self.version.subscribe();
         let mut drain_limit = None;
         loop {
             let draining = drain_limit.is_some();
@@ -225,6 +232,7 @@ impl Shared {
                     Some(message) => self.take_call(&message, &early_cancels, Via::Group),
                     None => break,
                 },
+                Ok(()) = version.changed(), if !draining => self.subscribe_version(&mut subs).await,
                 Some(message) = subs.words.next() => self.take_word(&message, &early_cancels),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
                 Some(_) = subs.watch.next() => self.watched.extend(),
@@ -237,6 +245,20 @@ impl Shared {
         self.finish_running(subs).await;
     }
 
+    /// Takes calls to the version that the server has now. Those to former ones still come, and go to replicas that have them.
+    async fn subscribe_version(&self, subs: &mut Subscriptions) {
+        let version = self.version.borrow().clone();
+        let tenant = Token::encode(&self.options.tenant);
+        let server = Token::encode(self.options.id.as_str());
+        let subject = subject::all_version_calls(&tenant, &server, &version);
+        match self.bus.queue_subscribe(subject).await {
+            Ok(calls) => subs.calls.push(calls),
+            Err(error) => {
+                warn!(%error, server.id = %self.options.id, "cannot take calls to the server's new version");
+            }
+        }
+    }
+
     /// Stops taking calls, and says until when the end of the subscription is waited for.
     async fn begin_drain(&self, subs: &mut Subscriptions) -> Instant {
         self.draining.cancel();
@@ -246,8 +268,10 @@ impl Shared {
         }
         self.announce(EventKind::Down).await;
         // What the broker has already handed to this replica still comes; then the subscription ends.
-        if let Err(error) = subs.calls.drain().await {
-            debug!(%error, "the subscription for calls had ended already");
+        for calls in subs.calls.iter_mut() {
+            if let Err(error) = calls.drain().await {
+                debug!(%error, "a subscription for calls had ended already");
+            }
         }
         Instant::now() + DRAIN_LIMIT
     }
@@ -299,6 +323,9 @@ impl Shared {
             self.bus.metrics().refused(self.options.id.as_str());
             return;
         };
+        if via == Via::Group && admission::goes_to_its_version(self, message) {
+            return;
+        }
         let content_type = message
             .headers
             .as_ref()
@@ -371,7 +398,7 @@ impl Shared {
     }
 }
 
-async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, HostError> {
+async fn subscribe(bus: &Bus, options: &HostOptions, version: &Token) -> Result<Subscriptions, HostError> {
     let tenant = Token::encode(&options.tenant);
     let server = Token::encode(options.id.as_str());
     let words = bus
@@ -395,7 +422,12 @@ async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, Ho
         Visibility::Hidden => Questions::new(),
     };
     // Calls last: whoever reaches this replica finds it whole.
-    let calls = bus.queue_subscribe(subject::all_calls(&tenant, &server)).await?;
+    let mut calls = SelectAll::new();
+    if options.visibility == Visibility::Announced {
+        let of_version = subject::all_version_calls(&tenant, &server, version);
+        calls.push(bus.queue_subscribe(of_version).await?);
+    }
+    calls.push(bus.queue_subscribe(subject::all_calls(&tenant, &server)).await?);
     // Announced is what the broker hands calls to, and not what it has yet to read.
     bus.round_trip().await?;
     Ok(Subscriptions {

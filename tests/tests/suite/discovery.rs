@@ -88,6 +88,7 @@ async fn a_wrong_password_and_a_plain_client_are_refused_with_what_to_do() {
             url,
             credentials: None,
             class: bus_schema::subject::CallerClass::Cli,
+            place: bus_schema::card::Place::default(),
         };
         let refused = within("the refusal", Bus::connect(options))
             .await

@@ -134,6 +134,7 @@ pub(crate) async fn connect(nats: &str) -> anyhow::Result<Bus> {
         url: nats.to_owned(),
         credentials: None,
         class: CallerClass::Bridge,
+        place: bus_schema::card::Place::default(),
     };
     Ok(Bus::connect(options).await?)
 }
