@@ -24,7 +24,8 @@ pub struct Traffic {
     /// Which server.
     pub id: ServerId,
     /// The share of each version, by the version as its replicas tell it: 9 and 1 mean as much as 90 and 10. A version with 0 gets
-    /// nothing, ever; one that is not named, only when no named one is there. Empty, all versions are one.
+    /// nothing new, and keeps what has begun on it; one that is not named gets something only when no named one is there. Empty, all
+    /// versions are one.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub versions: BTreeMap<String, u32>,
     /// What is counted when calls are shared out.
@@ -160,7 +161,7 @@ impl Traffic {
         !self.versions.is_empty()
     }
 
-    /// Whether a version gets nothing, ever.
+    /// Whether a version gets nothing new.
     #[must_use]
     pub fn is_off(&self, version: &str) -> bool {
         self.versions.get(version) == Some(&0)

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bus_schema::subject::CallerClass;
+use bus_schema::{card::Place, subject::CallerClass};
 use runtime::{
     Bus, BusOptions,
     nats_server::{CORE_USER, NatsServer, NatsServerOptions, PINNED_VERSION},
@@ -85,13 +85,19 @@ impl Nats {
     /// # Panics
     /// When it cannot connect.
     pub async fn bus_at(&self, url: String) -> Bus {
-        let options = BusOptions {
-            url,
-            credentials: None,
-            class: CallerClass::Bridge,
-            place: bus_schema::card::Place::default(),
+        connect(url, Place::default()).await
+    }
+
+    /// A connection of a process that runs there.
+    ///
+    /// # Panics
+    /// When it cannot connect.
+    pub async fn bus_in(&self, node: &str, region: &str) -> Bus {
+        let place = Place {
+            node: node.to_owned(),
+            region: region.to_owned(),
         };
-        Bus::connect(options).await.expect("connects to the bus")
+        connect(self.core_url(), place).await
     }
 
     /// Ends it and starts it again on the same port, as an operator would.
@@ -121,4 +127,14 @@ impl Nats {
     fn server(&self) -> &NatsServer {
         self.server.as_ref().expect("it runs")
     }
+}
+
+async fn connect(url: String, place: Place) -> Bus {
+    let options = BusOptions {
+        url,
+        credentials: None,
+        class: CallerClass::Bridge,
+        place,
+    };
+    Bus::connect(options).await.expect("connects to the bus")
 }

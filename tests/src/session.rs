@@ -66,6 +66,16 @@ impl Session {
         self.messages(called, params).await.pop().expect("a response")
     }
 
+    /// The same session at the endpoint of another bridge.
+    #[must_use]
+    pub fn at(&self, client: &Client) -> Self {
+        Self {
+            client: client.clone(),
+            id: self.id.clone(),
+            opened: self.opened.clone(),
+        }
+    }
+
     /// Its id.
     #[must_use]
     pub fn id(&self) -> &str {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Naming, rfc3339};
+use super::{Naming, kept::members, rfc3339};
 use crate::front::{Endpoint, Front};
 use bus_schema::{
     ProtocolVersion, ServerCard, ServerId,
@@ -236,9 +236,14 @@ impl Fleet {
         }
     }
 
-    /// What takes asking: how the replicas do, and what tools there are.
+    /// What is told of it alone: by which rule its calls are spread, and what takes asking: how the replicas do, and what tools there are.
     pub(crate) async fn details(&self, server: &Server) -> Map<String, Value> {
         let mut details = Map::new();
+        if let Some(rule) = self.front.directory().snapshot().rule(&server.id) {
+            let mut told = members(&rule.kept.rule);
+            told.insert("revision".to_owned(), json!(rule.revision));
+            details.insert("traffic".to_owned(), Value::Object(told));
+        }
         if server.replicas.is_empty() {
             return details;
         }
@@ -339,9 +344,18 @@ impl Server {
     }
 
     fn replicas(&self, loads: &[Load]) -> Value {
-        let replica = |card: &ServerCard| match loads.iter().find(|load| load.instance == card.instance) {
-            Some(load) => json!(load),
-            None => json!({ "instance": card.instance, "maxInFlight": card.max_in_flight }),
+        let replica = |card: &ServerCard| {
+            let mut told = match loads.iter().find(|load| load.instance == card.instance) {
+                Some(load) => json!(load),
+                None => json!({ "instance": card.instance, "maxInFlight": card.max_in_flight }),
+            };
+            told["version"] = json!(card.version);
+            for (key, place) in [("node", &card.place.node), ("region", &card.place.region)] {
+                if !place.is_empty() {
+                    told[key] = json!(place);
+                }
+            }
+            told
         };
         self.replicas.iter().map(replica).collect()
     }

@@ -37,6 +37,7 @@ mod statements;
 mod store;
 mod tidy;
 mod tool_lists;
+mod traffic;
 mod upstream_tasks;
 mod upstreams;
 mod versions;

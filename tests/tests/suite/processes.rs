@@ -70,13 +70,13 @@ impl Cluster {
     }
 
     /// Runs a command to its end; gives the exit code, standard output and standard error.
-    async fn run(&self, words: &[&str]) -> (i32, String, String) {
+    pub(crate) async fn run(&self, words: &[&str]) -> (i32, String, String) {
         let words = self.joining(words);
         program::run(&words.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
     /// Runs a command that has to succeed, and reads what it prints as one JSON text.
-    async fn json(&self, words: &[&str]) -> Value {
+    pub(crate) async fn json(&self, words: &[&str]) -> Value {
         let (code, out, err) = self.run(words).await;
         assert_eq!(code, 0, "{words:?}: {err}");
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{words:?}: {error}: {out}"))
@@ -108,7 +108,13 @@ impl Cluster {
     }
 
     pub(crate) async fn bridge(&self) -> HttpBridge {
-        let mut program = self.begin(&["bridge", "http", "--listen", ANY_PORT, "--log-json"]);
+        self.bridge_with(&[]).await
+    }
+
+    /// Starts one with further words on its command line.
+    pub(crate) async fn bridge_with(&self, more: &[&str]) -> HttpBridge {
+        let words = ["bridge", "http", "--listen", ANY_PORT, "--log-json"];
+        let mut program = self.begin(&[words.as_slice(), more].concat());
         let fields = logged(&mut program, "bridge is ready").await;
         let mcp = fields["mcp"].as_str().expect("an address");
         let base = mcp
@@ -186,7 +192,7 @@ async fn page(url: &str) -> String {
 }
 
 /// The sum of a meter over all its labels that contain a text.
-async fn meter(metrics: &str, name: &str, label: &str) -> u64 {
+pub(crate) async fn meter(metrics: &str, name: &str, label: &str) -> u64 {
     let page = page(metrics).await;
     let values = page.lines().filter_map(|line| {
         let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
