@@ -5,7 +5,7 @@
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::{ServerId, registry::BadDeclaration};
 
@@ -32,7 +32,11 @@ pub struct Traffic {
     #[serde(default, skip_serializing_if = "Sharing::is_default")]
     pub share_by: Sharing,
     /// Which version gets copies of calls, on trial.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub mirror: Option<Mirror>,
     /// Which replicas come first.
     #[serde(default, skip_serializing_if = "Locality::is_default")]
@@ -84,6 +88,11 @@ pub struct Kept {
     pub updated_at: String,
     /// Who changed it last.
     pub updated_by: String,
+}
+
+/// A member that says something, if it is there.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mirror>, D::Error> {
+    Mirror::deserialize(deserializer).map(Some)
 }
 
 const fn all() -> u8 {
@@ -239,13 +248,11 @@ const fn gcd(a: u64, b: u64) -> u64 {
 }
 
 fn check_version(field: &'static str, version: &str) -> Result<(), BadDeclaration> {
-    if (1..=MAX_VERSION).contains(&version.len()) {
+    let length = version.chars().count();
+    if (1..=MAX_VERSION).contains(&length) {
         return Ok(());
     }
-    let why = format!(
-        "names a version of {} bytes; use 1 to {MAX_VERSION}",
-        version.len()
-    );
+    let why = format!("names a version of {length} characters; use 1 to {MAX_VERSION}");
     Err(bad(field, why))
 }
 
@@ -297,6 +304,7 @@ mod tests {
             json!({ "id": "a", "version": { "1": 1 } }),
             json!({ "id": "a", "versions": { "1": -1 } }),
             json!({ "id": "a", "locality": "moon" }),
+            json!({ "id": "a", "versions": { "1": 1 }, "mirror": null }),
         ] {
             assert!(serde_json::from_value::<Traffic>(unread).is_err());
         }

@@ -110,14 +110,13 @@ impl Node {
             Identity::Developer
         };
         let credentials = password.map(|password| (CORE_USER.to_owned(), password));
-        let bus = match Bus::connect(BusOptions {
+        let options = BusOptions {
             url,
             credentials,
             class,
             place: config.place.clone(),
-        })
-        .await
-        {
+        };
+        let bus = match Bus::connect(options).await {
             Ok(bus) => bus,
             Err(error) => {
                 if let Some((_, server)) = server {

@@ -16,6 +16,7 @@ mod listen;
 mod run;
 mod server;
 mod services;
+mod subscriptions;
 mod tool_list;
 mod work;
 

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Message, StatusCode, Subscriber};
+use async_nats::{Message, StatusCode};
 use bus_schema::{
     ContentType, FrameKind, Request, ServerCard, Token,
     envelope::Control,
@@ -14,7 +14,7 @@ use bus_schema::{
     mcp::method,
     subject::{self, EventKind, InstanceVerb, Subject},
 };
-use futures::{FutureExt as _, StreamExt as _, stream::SelectAll};
+use futures::{FutureExt as _, StreamExt as _};
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, watch},
@@ -31,7 +31,8 @@ use super::{
     guard::{self, Guard},
     health::{HostHealth, Source, Troubles},
     listen::Listeners,
-    services::{self, Questions},
+    services,
+    subscriptions::{Subscriptions, subscribe},
     work::{CallKey, Work},
 };
 use crate::{bus::Bus, supervise::RunningPart, watch::WatchedUntil};
@@ -75,15 +76,6 @@ pub(super) struct Shared {
     /// Cancelled when the host takes no more calls.
     pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
-}
-
-struct Subscriptions {
-    /// Those to any version, and those to each that the server has had here.
-    calls: SelectAll<Subscriber>,
-    words: Subscriber,
-    cancels: Subscriber,
-    watch: Subscriber,
-    questions: Questions,
 }
 
 impl Host {
@@ -245,20 +237,6 @@ impl Shared {
         self.finish_running(subs).await;
     }
 
-    /// Takes calls to the version that the server has now. Those to former ones still come, and go to replicas that have them.
-    async fn subscribe_version(&self, subs: &mut Subscriptions) {
-        let version = self.version.borrow().clone();
-        let tenant = Token::encode(&self.options.tenant);
-        let server = Token::encode(self.options.id.as_str());
-        let subject = subject::all_version_calls(&tenant, &server, &version);
-        match self.bus.queue_subscribe(subject).await {
-            Ok(calls) => subs.calls.push(calls),
-            Err(error) => {
-                warn!(%error, server.id = %self.options.id, "cannot take calls to the server's new version");
-            }
-        }
-    }
-
     /// Stops taking calls, and says until when the end of the subscription is waited for.
     async fn begin_drain(&self, subs: &mut Subscriptions) -> Instant {
         self.draining.cancel();
@@ -396,47 +374,6 @@ impl Shared {
             }
         }
     }
-}
-
-async fn subscribe(bus: &Bus, options: &HostOptions, version: &Token) -> Result<Subscriptions, HostError> {
-    let tenant = Token::encode(&options.tenant);
-    let server = Token::encode(options.id.as_str());
-    let words = bus
-        .subscribe(subject::all_instance_words(&server, bus.instance_token()))
-        .await?;
-    let cancel = Subject::Cancel {
-        tenant: tenant.clone(),
-        server: server.clone(),
-    };
-    let cancels = bus.subscribe(cancel.to_string()).await?;
-    let watch = bus
-        .subscribe(
-            Subject::Watch {
-                tenant: tenant.clone(),
-            }
-            .to_string(),
-        )
-        .await?;
-    let questions = match options.visibility {
-        Visibility::Announced => services::subscribe(bus, options).await?,
-        Visibility::Hidden => Questions::new(),
-    };
-    // Calls last: whoever reaches this replica finds it whole.
-    let mut calls = SelectAll::new();
-    if options.visibility == Visibility::Announced {
-        let of_version = subject::all_version_calls(&tenant, &server, version);
-        calls.push(bus.queue_subscribe(of_version).await?);
-    }
-    calls.push(bus.queue_subscribe(subject::all_calls(&tenant, &server)).await?);
-    // Announced is what the broker hands calls to, and not what it has yet to read.
-    bus.round_trip().await?;
-    Ok(Subscriptions {
-        calls,
-        words,
-        cancels,
-        watch,
-        questions,
-    })
 }
 
 impl Shared {

@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 8;
 #[non_exhaustive]
 pub enum KeepError {
     /// There is one already that says something else.
-    #[error("{what} `{id}` is there already, and otherwise; replace it with PUT, or choose another id")]
+    #[error("{what} `{id}` is defined already, and otherwise; replace it with PUT, or choose another id")]
     Exists {
         /// What it is a record of.
         what: &'static str,
@@ -29,7 +29,7 @@ pub enum KeepError {
         id: ServerId,
     },
     /// There is none.
-    #[error("there is no {what} `{id}`")]
+    #[error("no {what} `{id}` is defined")]
     Unknown {
         /// What it would be a record of.
         what: &'static str,

@@ -218,6 +218,7 @@ fn asked_route(command: &str) -> String {
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
         ["servers", _] => "/servers/{id}".to_owned(),
+        ["servers", _, "traffic"] => "/servers/{id}/traffic".to_owned(),
         ["servers", _, "tools"] => "/servers/{id}/tools".to_owned(),
         ["servers", _, "tools", decision] => format!("/servers/{{id}}/tools/{decision}"),
         ["servers", _, "tools", _, decision] => format!("/servers/{{id}}/tools/{{tool}}/{decision}"),
