@@ -193,7 +193,7 @@ impl RegistryServer {
         match (known, over) {
             (Some(_), Over::Nothing) => Err(refused(
                 format!(
-                    "server `{id}` is registered already, and otherwise; replace it with PUT, or choose another id"
+                    "server `{id}` is registered already, and otherwise; replace it (PUT, or `trunkline servers add --replace`), or choose another id"
                 ),
                 &Refusal::Exists,
             )),

@@ -204,7 +204,8 @@ impl Node {
                 None
             }
         };
-        Ok(Fleet::new(front, declared, config.private()).named(config.naming.clone()))
+        let fleet = Fleet::new(front, declared, config.private());
+        Ok(fleet.named(config.naming.clone()).browsed_by(config.browsers))
     }
 
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.

@@ -9,7 +9,7 @@ mod listing;
 
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     middleware::{self, Next},
     response::Response,
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::form_urlencoded;
 
-use super::fleet::Fleet;
+use super::{fleet::Fleet, viewer::Viewer};
 use cursor::Cursor;
 use listing::Listing;
 
@@ -87,9 +87,14 @@ impl axum::response::IntoResponse for Refused {
     }
 }
 
-async fn list(State(fleet): State<Fleet>, uri: Uri, headers: HeaderMap) -> Result<Json<Value>, Refused> {
+async fn list(
+    State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Refused> {
     let wanted = Wanted::read(uri.query().unwrap_or_default())?;
-    let listing = listing_for(&fleet, &headers)?;
+    let listing = listing_for(&fleet, &viewer, &headers)?;
     let mut found = listing
         .entries
         .iter()
@@ -116,10 +121,11 @@ async fn list(State(fleet): State<Fleet>, uri: Uri, headers: HeaderMap) -> Resul
 
 async fn versions(
     State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refused> {
-    let listing = listing_for(&fleet, &headers)?;
+    let listing = listing_for(&fleet, &viewer, &headers)?;
     let mut of_name: Vec<_> = listing.of(&name).collect();
     if of_name.is_empty() {
         return Err(unknown(&name));
@@ -138,10 +144,11 @@ async fn versions(
 
 async fn version(
     State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
     Path((name, version)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refused> {
-    let listing = listing_for(&fleet, &headers)?;
+    let listing = listing_for(&fleet, &viewer, &headers)?;
     let mut of_name = listing.of(&name).peekable();
     if of_name.peek().is_none() {
         return Err(unknown(&name));
@@ -163,11 +170,11 @@ fn unknown(name: &str) -> Refused {
     )
 }
 
-fn listing_for(fleet: &Fleet, headers: &HeaderMap) -> Result<Listing, Refused> {
+fn listing_for(fleet: &Fleet, viewer: &Viewer, headers: &HeaderMap) -> Result<Listing, Refused> {
     let base = fleet.naming.base(headers).ok_or_else(|| {
         Refused::bad("the request names no host; send a Host header, or configure public_url here")
     })?;
-    Ok(Listing::new(fleet, base))
+    Ok(Listing::new(fleet, viewer, base))
 }
 
 /// What a list is asked for.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Naming, rfc3339};
+use super::{Naming, limits, rfc3339};
 use crate::front::{Endpoint, Front};
 use bus_schema::{
     ProtocolVersion, ServerCard, ServerId,
@@ -31,6 +31,18 @@ pub struct Fleet {
     pub(crate) private: Private,
     /// How servers are named to clients of the catalogue.
     pub(crate) naming: Naming,
+    /// Who may read the catalogue.
+    pub(crate) browsers: Browsers,
+}
+
+/// Who may read the catalogue on a platform that asks who comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Browsers {
+    /// Everybody who is let in.
+    #[default]
+    LetIn,
+    /// Everybody; not all clients of registries have a token to show.
+    Anybody,
 }
 
 /// Whether declared servers may be at private addresses.
@@ -108,6 +120,7 @@ impl Fleet {
             declared,
             private,
             naming: Naming::default(),
+            browsers: Browsers::default(),
         }
     }
 
@@ -115,6 +128,12 @@ impl Fleet {
     #[must_use]
     pub fn named(self, naming: Naming) -> Self {
         Self { naming, ..self }
+    }
+
+    /// The same, with a catalogue for others.
+    #[must_use]
+    pub fn browsed_by(self, browsers: Browsers) -> Self {
+        Self { browsers, ..self }
     }
 
     /// What is told of all servers, by id.
@@ -239,14 +258,25 @@ impl Fleet {
     /// What takes asking: how the replicas do, and what tools there are.
     pub(crate) async fn details(&self, server: &Server) -> Map<String, Value> {
         let mut details = Map::new();
-        if server.replicas.is_empty() {
-            return details;
+        let declared = server.declared.as_ref().map(|(entry, _)| &entry.declaration);
+        if let Some(declared) = declared {
+            details.insert("declaration".to_owned(), json!(declared));
         }
-        let loads = self.front.bus().load(&server.id, server.replicas.len());
-        let tools = self.front.catalogue().list(&server.id, Listed::Tools);
-        let (loads, tools) = tokio::join!(loads, tools);
-        details.insert("replicas".to_owned(), server.replicas(&loads.unwrap_or_default()));
-        if let Ok(tools) = tools {
+        let mut loads = Vec::new();
+        let mut tools = None;
+        if !server.replicas.is_empty() {
+            let asked = self.front.bus().load(&server.id, server.replicas.len());
+            let listed = self.front.catalogue().list(&server.id, Listed::Tools);
+            let (answered, listed) = tokio::join!(asked, listed);
+            loads = answered.unwrap_or_default();
+            tools = listed.ok();
+            details.insert("replicas".to_owned(), server.replicas(&loads));
+        }
+        let longest = u64::try_from(self.front.call_timeout().as_millis()).unwrap_or(u64::MAX);
+        if let Some(limits) = limits::in_effect(declared, &loads, longest) {
+            details.insert("limits".to_owned(), limits);
+        }
+        if let Some(tools) = tools {
             let tools = tools.items.iter().filter_map(|tool| Tool::read(&tool.json));
             let tools = tools.map(|tool| json!({ "name": tool.name, "digest": tool.digest }));
             details.insert("tools".to_owned(), tools.collect());
@@ -315,8 +345,16 @@ impl Server {
     }
 
     /// What the overview says of it.
-    pub(crate) fn summary(&self) -> Value {
-        json!({ "id": self.id, "status": self.status.as_str(), "reason": self.reason, "lastSeen": self.last_seen() })
+    pub(crate) fn summary(&self) -> Map<String, Value> {
+        let told = [
+            ("id", json!(self.id)),
+            ("status", json!(self.status.as_str())),
+            ("reason", json!(self.reason)),
+            ("lastSeen", json!(self.last_seen())),
+        ];
+        told.map(|(member, value)| (member.to_owned(), value))
+            .into_iter()
+            .collect()
     }
 
     /// Its labels: those that were declared, and those that it came with.

@@ -209,7 +209,8 @@ async fn a_server_at_which_calls_fail_is_named_left_alone_and_used_again_when_it
             let told = told_of(platform, id).await;
             refusal(platform, id, "work").await;
             let why = told["reason"].as_str().unwrap_or_default();
-            told["status"] == "degraded" && why.contains("its calls fail")
+            let is_open = told["replicas"][0]["breaker"] == "open";
+            is_open && told["status"] == "degraded" && why.contains("its calls fail")
         })
         .await;
         eventually(&format!("{id} is not listed"), async || {
@@ -217,6 +218,13 @@ async fn a_server_at_which_calls_fail_is_named_left_alone_and_used_again_when_it
             !is_listed(platform, id).await
         })
         .await;
+        assert_eq!(
+            told_of(platform, id).await["limits"],
+            json!({
+                "maxInFlight": 64, "callTimeoutMs": 1_000,
+                "breaker": { "failures": 3, "withinSecs": 30, "openSecs": 1 }
+            })
+        );
         // What is refused does not come to it.
         let begun = Instant::now();
         assert!(works(platform, "well").await);

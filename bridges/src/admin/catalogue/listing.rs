@@ -16,6 +16,7 @@ use super::{
     super::{
         fleet::{Fleet, Server},
         rfc3339,
+        viewer::Viewer,
     },
     LATEST,
 };
@@ -50,9 +51,10 @@ pub(super) struct Entry {
 }
 
 impl Listing {
-    /// The servers of a fleet for clients that find it at `base`.
-    pub(super) fn new(fleet: &Fleet, base: String) -> Self {
-        let servers = fleet.servers();
+    /// The servers of a fleet that somebody sees, for clients that find it at `base`.
+    pub(super) fn new(fleet: &Fleet, viewer: &Viewer, base: String) -> Self {
+        let mut servers = fleet.servers();
+        servers.retain(|id, _| viewer.sees(fleet, id));
         let ids: BTreeSet<String> = servers.keys().map(ToString::to_string).collect();
         let mut taken = BTreeSet::new();
         let mut entries: Vec<Entry> = Vec::with_capacity(servers.len());
