@@ -21,7 +21,7 @@ use runtime::{
     placement::Owners, registry::Registry, store::StoreError,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -57,14 +57,15 @@ impl RunningRegistry {
 }
 
 impl RegistryServer {
-    /// A registry over what is kept and who is there. The policies become those of the platform, if there are any.
+    /// A registry over what is kept and who is there. The policies become those of the platform, now and whenever they change, if there
+    /// are any.
     #[must_use]
     pub fn new(
         bus: Bus,
         registry: Registry,
         owners: Owners,
         directory: Directory,
-        policies: Option<Policies>,
+        policies: watch::Receiver<Option<Policies>>,
     ) -> Self {
         Self {
             registry,

@@ -15,7 +15,7 @@ use bridges::{
     nats::{Identity, NatsDoor},
     upstream::Upstream,
 };
-use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
+use bus_schema::{ServerId, integrity::Policies, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
     Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
@@ -24,7 +24,11 @@ use runtime::{
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
     virtuals::Virtuals,
 };
-use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -38,7 +42,8 @@ use crate::{
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
 /// What is built in and no server of its own: what keeps declarations, and what runs declared servers.
-pub const SERVICES: [&str; 2] = ["registry", "upstreams"];
+pub const SERVICES: [&str; 2] = [REGISTRY, "upstreams"];
+const REGISTRY: &str = "registry";
 /// How long a start waits for its servers' first word; slower ones come when they are ready.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
@@ -57,6 +62,8 @@ pub struct Node {
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
     services: Vec<Kept>,
+    /// What the settings say of changed tools, for a registry in this process.
+    policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
     /// Whose word the NATS door takes for who calls.
@@ -138,6 +145,7 @@ impl Node {
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
             services: Vec::new(),
+            policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
             identity,
             nats,
@@ -295,11 +303,11 @@ impl Node {
     async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         let (bus, declared) = (self.bus.clone(), self.declared.clone());
         Ok(match name {
-            "registry" => Arc::new(RegistryPart {
+            REGISTRY => Arc::new(RegistryPart {
                 directory: self.front(config).await?.directory().clone(),
                 bus,
                 declared,
-                policies: config.integrity.clone(),
+                policies: self.policies.subscribe(),
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),

@@ -22,6 +22,7 @@ use tests::{
     scripted::{Scripted, message, status},
     within,
 };
+use tokio::sync::watch;
 
 const EVERY: [&str; 2] = ["registry", "upstreams"];
 
@@ -438,7 +439,9 @@ async fn two_registries_that_are_asked_at_once_lose_nothing_and_let_one_win() {
             Registry::open(&bus).await.expect("opens"),
             Owners::open(&bus).await.expect("opens"),
         );
-        let server = actors::registry::RegistryServer::new(bus.clone(), registry, owners, directory, None);
+        let settings = watch::Sender::new(None).subscribe();
+        let server =
+            actors::registry::RegistryServer::new(bus.clone(), registry, owners, directory, settings);
         hosts.push(server.start(bus).await.expect("starts"));
     }
     let principal = Principal::developer();
