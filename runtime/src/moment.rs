@@ -1,6 +1,6 @@
 //! The present as records and answers spell it.
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Now, as RFC 3339 in UTC.
 ///
@@ -11,4 +11,15 @@ pub fn now() -> String {
     OffsetDateTime::now_utc()
         .format(&Rfc3339)
         .expect("the present has a date")
+}
+
+/// The moment so many days before now, as RFC 3339 in UTC.
+///
+/// # Panics
+/// When that is before the year 0.
+#[must_use]
+pub fn days_ago(days: u16) -> String {
+    (OffsetDateTime::now_utc() - Duration::days(days.into()))
+        .format(&Rfc3339)
+        .expect("a moment of our time has a date")
 }

@@ -9,7 +9,7 @@ use bus_schema::{
     integrity::Tool,
     mcp::Era,
     principal::DEFAULT_TENANT,
-    registry::{Auth, Entry},
+    registry::{Auth, Entry, Gone},
 };
 use runtime::{
     catalogue::Listed,
@@ -173,6 +173,12 @@ impl Fleet {
             servers.insert(id.clone(), self.virtual_server(&snapshot, known));
         }
         servers
+    }
+
+    /// What servers were told of as and are not any more, with their ids.
+    pub(super) fn gone(&self) -> Vec<(ServerId, Gone)> {
+        let registry = self.declared.as_ref().map(|(registry, _)| registry);
+        registry.map_or_else(Vec::new, |registry| registry.gone(DEFAULT_TENANT))
     }
 
     /// Whether a server of that id is declared, be it there or not.
