@@ -154,20 +154,7 @@ impl RegistryServer {
                 });
             }
             self.may_replace(tenant, &declaration, known.as_ref(), over)?;
-            let now = moment::now();
-            let replaced = known.as_ref().and_then(|(entry, _)| {
-                let told = self.version_told(&declaration.id);
-                entry.replaced(&declaration, told.as_deref(), &now)
-            });
-            let entry = Entry {
-                gone: left_of(record.as_ref(), replaced),
-                registered_at: known
-                    .as_ref()
-                    .map_or_else(|| now.clone(), |(entry, _)| entry.registered_at.clone()),
-                updated_at: now,
-                registered_by: by.to_owned(),
-                declaration: declaration.clone(),
-            };
+            let entry = self.entry(&declaration, by, record.as_ref());
             let written = self
                 .registry
                 .write(tenant, &entry, record.as_ref().map(|(_, revision)| *revision))
@@ -194,6 +181,23 @@ impl RegistryServer {
             ),
             &Refusal::Changed,
         ))
+    }
+
+    /// What is kept of a declaration in the place of a record.
+    fn entry(&self, declaration: &Declaration, by: &str, record: Option<&(Record, u64)>) -> Entry {
+        let now = moment::now();
+        let before = record.and_then(|(record, _)| record.entry());
+        let replaced = before.and_then(|entry| {
+            let told = self.version_told(&declaration.id);
+            entry.replaced(declaration, told.as_deref(), &now)
+        });
+        Entry {
+            gone: left_of(record, replaced),
+            registered_at: before.map_or_else(|| now.clone(), |entry| entry.registered_at.clone()),
+            updated_at: now,
+            registered_by: by.to_owned(),
+            declaration: declaration.clone(),
+        }
     }
 
     fn may_replace(

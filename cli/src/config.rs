@@ -154,6 +154,24 @@ enum Mode {
     Search,
 }
 
+impl RegistryTable {
+    fn browsers(&self) -> Browsers {
+        match self.public_catalogue {
+            true => Browsers::Anybody,
+            false => Browsers::LetIn,
+        }
+    }
+}
+
+impl EndpointTable {
+    fn shown(&self) -> Endpoint {
+        match self.mode {
+            Mode::All => Endpoint::All,
+            Mode::Search => Endpoint::Search,
+        }
+    }
+}
+
 impl Config {
     /// Reads the file, and lays the flags and environment over it.
     ///
@@ -206,14 +224,8 @@ impl Config {
                 .map_or(HEALTH_EVERY, Duration::from_secs),
             integrity: file.integrity,
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
-            browsers: match file.registry.public_catalogue {
-                true => Browsers::Anybody,
-                false => Browsers::LetIn,
-            },
-            endpoint: match file.endpoint.mode {
-                Mode::All => Endpoint::All,
-                Mode::Search => Endpoint::Search,
-            },
+            browsers: file.registry.browsers(),
+            endpoint: file.endpoint.shown(),
             virtuals: file.virtuals,
             bootstrap: file.bootstrap,
             servers: file.servers,
