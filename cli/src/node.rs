@@ -2,6 +2,7 @@
 
 mod lines;
 mod open_door;
+mod own_nats;
 
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -24,15 +25,12 @@ use runtime::{
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
     virtuals::Virtuals,
 };
-use tokio::{
-    sync::{Mutex, watch},
-    task::JoinHandle,
-    time::timeout,
-};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use lines::Adds;
+use own_nats::OwnNats;
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
@@ -69,11 +67,6 @@ pub struct Node {
     /// Whose word the NATS door takes for who calls.
     identity: Identity,
     nats: Option<OwnNats>,
-}
-
-struct OwnNats {
-    url: String,
-    kept: Kept,
 }
 
 /// What a process connects to, or starts.
@@ -428,57 +421,6 @@ impl Part for ProductsPart {
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;
             Ok(host.serve_until(stop))
-        }
-        .boxed()
-    }
-}
-
-impl OwnNats {
-    async fn keep(options: NatsServerOptions, server: NatsServer, bus: &Bus) -> anyhow::Result<Self> {
-        let url = server.url().to_owned();
-        // A restart must come back where the others look for it.
-        let listen = url
-            .trim_start_matches("nats://")
-            .parse()
-            .context("nats-server listens nowhere")?;
-        let part = NatsPart {
-            options: NatsServerOptions { listen, ..options },
-            first: Mutex::new(Some(server)),
-        };
-        let kept = supervise::keep(Arc::new(part), bus.metrics().clone()).await?;
-        Ok(Self { url, kept })
-    }
-}
-
-/// The platform's own NATS under supervision. The first one is started before there is a bus, and handed over.
-struct NatsPart {
-    options: NatsServerOptions,
-    /// Held only to take it.
-    first: Mutex<Option<NatsServer>>,
-}
-
-impl Part for NatsPart {
-    fn name(&self) -> &str {
-        "nats-server"
-    }
-
-    fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
-        async move {
-            let first = self.first.lock().await.take();
-            let mut server = match first {
-                Some(server) => server,
-                None => NatsServer::start(self.options.clone()).await?,
-            };
-            let running = async move {
-                tokio::select! {
-                    () = stop.cancelled() => {
-                        server.stop().await;
-                        Ok(())
-                    }
-                    ended = server.ended() => Err(PartError::from(format!("nats-server ended: {ended}"))),
-                }
-            };
-            Ok(running.boxed() as RunningPart)
         }
         .boxed()
     }
