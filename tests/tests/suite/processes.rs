@@ -5,6 +5,7 @@ mod commands;
 mod fleet;
 mod losses;
 mod platform;
+mod racing;
 mod refusals;
 mod replicas;
 mod stdio;
