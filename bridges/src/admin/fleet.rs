@@ -5,11 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Naming, limits, rfc3339};
 use crate::front::{Endpoint, Front};
 use bus_schema::{
-    ProtocolVersion, ServerCard, ServerId,
+    ProtocolVersion, ServerCard, ServerId, Token,
     integrity::Tool,
     mcp::Era,
     principal::DEFAULT_TENANT,
     registry::{Auth, Entry, Gone},
+    subject,
 };
 use runtime::{
     catalogue::Listed,
@@ -320,6 +321,9 @@ impl Server {
             "source": self.source.as_str(),
             "status": self.status.as_str(),
             "reason": self.reason,
+            "endpoint": format!("/servers/{}/mcp", self.id),
+            "subject": self.subject(),
+            "registeredAt": self.seen.and_then(|seen| rfc3339(seen.first)),
             "lastSeen": self.last_seen(),
             "replicas": self.replicas(&[]),
         });
@@ -348,6 +352,15 @@ impl Server {
         };
         told.retain(|_, value| !value.is_null());
         told
+    }
+
+    /// Where it is on the bus, if it is.
+    fn subject(&self) -> Option<String> {
+        let (first, id) = (self.replicas.first()?, self.id.as_str());
+        Some(subject::all_calls(
+            &Token::encode(&first.tenant),
+            &Token::encode(id),
+        ))
     }
 
     /// What the overview says of it.

@@ -6,9 +6,10 @@ use serde_json::{Map, Value};
 use super::fleet::{Fleet, Server};
 
 /// Members that say what stands behind the platform, or how it is run.
-const FOR_OPERATORS: [&str; 6] = [
+const FOR_OPERATORS: [&str; 7] = [
     "reason",
     "url",
+    "subject",
     "auth",
     "healthUrl",
     "registeredBy",

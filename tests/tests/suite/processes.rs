@@ -34,7 +34,7 @@ pub(crate) struct Cluster {
 
 /// One `trunkline serve`.
 pub(crate) struct Replica {
-    program: Program,
+    pub(crate) program: Program,
     /// Its name on the bus.
     instance: String,
     /// Where its meters are read.
@@ -109,7 +109,12 @@ impl Cluster {
     }
 
     pub(crate) async fn bridge(&self) -> HttpBridge {
-        let mut program = self.begin(&["bridge", "http", "--listen", ANY_PORT, "--log-json"]);
+        self.bridge_with(&[]).await
+    }
+
+    async fn bridge_with(&self, more: &[&str]) -> HttpBridge {
+        let words = ["bridge", "http", "--listen", ANY_PORT, "--log-json"];
+        let mut program = self.begin(&[&words[..], more].concat());
         let fields = logged(&mut program, "bridge is ready").await;
         let mcp = fields["mcp"].as_str().expect("an address");
         let base = mcp

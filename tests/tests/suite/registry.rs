@@ -116,6 +116,8 @@ async fn a_server_is_registered_served_replaced_and_removed() {
             .is_some_and(|digest| digest.starts_with("sha256:"))
     );
     assert_eq!(shown["replicas"][0]["inFlight"], 0, "{shown}");
+    assert_eq!(shown["endpoint"], "/servers/a/mcp");
+    assert_eq!(shown["subject"], "mcp.rpc.default.a.>");
     assert_eq!(
         shown["protocol"],
         json!({ "era": "modern", "version": "2026-07-28" })

@@ -141,7 +141,7 @@ async fn readers_see_the_servers_that_they_may_use_and_not_what_stands_behind_th
     }
     let all = stage.read("/servers/closed", Some(&operator)).await;
     let some = stage.read("/servers/closed", Some(&may)).await;
-    for member in ["url", "auth", "registeredBy", "declaration"] {
+    for member in ["url", "subject", "auth", "registeredBy", "declaration"] {
         assert!(!all[member].is_null(), "{member}: {all}");
         assert!(some[member].is_null(), "{member}: {some}");
     }

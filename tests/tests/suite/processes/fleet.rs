@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::{eventually, http::text, program, remote::local, scripted::Scripted};
 
 use super::{
-    terminate,
+    Cluster, terminate,
     up::{Up, begin},
 };
 
@@ -249,4 +249,29 @@ async fn changed_lines_of_the_file_are_taken_while_the_platform_runs() {
     .await;
     assert!(calls(&up, "stays", "one").await);
     terminate(up.program).await;
+}
+
+#[tokio::test]
+async fn a_bridge_by_itself_takes_changed_virtual_servers_of_its_file() {
+    let cluster = Cluster::start().await;
+    let line = |id: &str, tool: &str| {
+        format!("[[virtual]]\nid = \"{id}\"\nitems = [{{ server = \"products\", tools = [\"{tool}\"] }}]\n")
+    };
+    let file = cluster.file("bridge.toml", &line("desk", "search"));
+    let path = file.display().to_string();
+    let configured = ["--config", &path];
+    let (products, bridge) = tokio::join!(cluster.serve(&["products"]), cluster.bridge_with(&configured));
+    let shows = async |id: &str, tool: &str| {
+        let list = bridge.client(id).list_tools().await;
+        list["result"]["tools"][0]["name"] == tool
+    };
+    eventually("it is there", async || shows("desk", "search").await).await;
+    cluster.file("bridge.toml", &(line("desk", "get") + &line("shop", "search")));
+    eventually("the change is taken", async || {
+        shows("desk", "get").await && shows("shop", "search").await
+    })
+    .await;
+    for program in [products.program, bridge.program] {
+        terminate(program).await;
+    }
 }
