@@ -17,7 +17,7 @@ with_nats = nats=$$(deploy/fetch/nats-server.sh) && export TRUNKLINE_NATS_SERVER
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run build test matrix conformance lint fmt clippy doc ci bench fuzz nats test-deps clean
+.PHONY: help run build test matrix conformance lint fmt clippy doc ci bench bench-crowd fuzz nats test-deps clean
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -67,6 +67,10 @@ ci: lint doc test ## Everything CI checks, with Cargo.lock as it stands
 bench: ## Measure a call through the bus and the HTTP bridge against raw NATS and bare axum (ARGS: its options)
 	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --release -p trunkline -p tests --bins && \
 		exec "$(CARGO_TARGET_DIR)/release/bench" $(ARGS)
+
+bench-crowd: ## Measure what 20 failing servers cost the calls to 180 others (ARGS: its options)
+	@$(with_nats) $(CARGO) build $(CARGO_FLAGS) --release -p trunkline -p tests --bins && \
+		exec "$(CARGO_TARGET_DIR)/release/crowd" $(ARGS)
 
 fuzz: ## Fuzz every parser for FUZZ_SECS seconds (default 20)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \

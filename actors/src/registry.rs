@@ -3,6 +3,7 @@
 //! It is an actor without a state of its own: any number of them share the wishes, and every write is fenced by the revision that was
 //! read. It is on no call's way; what it keeps, every process has its own picture of.
 
+mod forgetting;
 mod pinning;
 
 use std::sync::Arc;
@@ -12,7 +13,10 @@ use bus_schema::{
     integrity::{self, Decide, Decided, Decision, Policies, Undecided},
     mcp::error,
     principal::DEFAULT_TENANT,
-    registry::{self, Declaration, Entry, Over, Put, Refusal, Remove, Was, Written},
+    registry::{
+        self, Declaration, Entry, GONE_FOR_DAYS, Gone, Over, Put, Record, Refusal, Remove, Removed, Was,
+        Written, with_gone,
+    },
     rpc::Message,
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -21,7 +25,7 @@ use runtime::{
     placement::Owners, registry::Registry, store::StoreError,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::task::JoinHandle;
+use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -45,26 +49,28 @@ pub struct RunningRegistry {
     host: Host,
     stop: CancellationToken,
     looking: JoinHandle<()>,
+    forgetting: JoinHandle<()>,
 }
 
 impl RunningRegistry {
     /// Takes it off the bus: what was begun is finished.
     pub async fn stop(self) {
         self.stop.cancel();
-        let _ = self.looking.await;
+        let _ = tokio::join!(self.looking, self.forgetting);
         self.host.stop().await;
     }
 }
 
 impl RegistryServer {
-    /// A registry over what is kept and who is there. The policies become those of the platform, if there are any.
+    /// A registry over what is kept and who is there. The policies become those of the platform, now and whenever they change, if there
+    /// are any.
     #[must_use]
     pub fn new(
         bus: Bus,
         registry: Registry,
         owners: Owners,
         directory: Directory,
-        policies: Option<Policies>,
+        policies: watch::Receiver<Option<Policies>>,
     ) -> Self {
         Self {
             registry,
@@ -84,10 +90,12 @@ impl RegistryServer {
             ..HostOptions::new(ServerId::registry())
         };
         let (stop, pinning) = (CancellationToken::new(), self.pinning.clone());
+        let forgetting = forgetting::run(self.registry.clone(), stop.clone());
         let host = Host::start(bus, Arc::new(self), options).await?;
         Ok(RunningRegistry {
             host,
             looking: tokio::spawn(pinning.run(stop.clone())),
+            forgetting: tokio::spawn(forgetting),
             stop,
         })
     }
@@ -129,11 +137,12 @@ impl RegistryServer {
             refused(bad.to_string(), &Refusal::Bad { field })
         })?;
         for _ in 0..ATTEMPTS {
-            let known = self
+            let record = self
                 .registry
                 .read(tenant, &declaration.id)
                 .await
                 .map_err(unavailable)?;
+            let known = record.as_ref().and_then(declared);
             if let Some((entry, revision)) = &known
                 && entry.declaration == declaration
                 && !matches!(over, Over::Revision(wanted) if wanted != *revision)
@@ -145,18 +154,10 @@ impl RegistryServer {
                 });
             }
             self.may_replace(tenant, &declaration, known.as_ref(), over)?;
-            let now = moment::now();
-            let entry = Entry {
-                registered_at: known
-                    .as_ref()
-                    .map_or_else(|| now.clone(), |(entry, _)| entry.registered_at.clone()),
-                updated_at: now,
-                registered_by: by.to_owned(),
-                declaration: declaration.clone(),
-            };
+            let entry = self.entry(&declaration, by, record.as_ref());
             let written = self
                 .registry
-                .write(tenant, &entry, known.as_ref().map(|(_, revision)| *revision))
+                .write(tenant, &entry, record.as_ref().map(|(_, revision)| *revision))
                 .await;
             match written {
                 Ok(revision) => {
@@ -182,6 +183,23 @@ impl RegistryServer {
         ))
     }
 
+    /// What is kept of a declaration in the place of a record.
+    fn entry(&self, declaration: &Declaration, by: &str, record: Option<&(Record, u64)>) -> Entry {
+        let now = moment::now();
+        let before = record.and_then(|(record, _)| record.entry());
+        let replaced = before.and_then(|entry| {
+            let told = self.version_told(&declaration.id);
+            entry.replaced(declaration, told.as_deref(), &now)
+        });
+        Entry {
+            gone: left_of(record, replaced),
+            registered_at: before.map_or_else(|| now.clone(), |entry| entry.registered_at.clone()),
+            updated_at: now,
+            registered_by: by.to_owned(),
+            declaration: declaration.clone(),
+        }
+    }
+
     fn may_replace(
         &self,
         tenant: &str,
@@ -193,7 +211,7 @@ impl RegistryServer {
         match (known, over) {
             (Some(_), Over::Nothing) => Err(refused(
                 format!(
-                    "server `{id}` is registered already, and otherwise; replace it with PUT, or choose another id"
+                    "server `{id}` is registered already, and otherwise; replace it (PUT, or `trunkline servers add --replace`), or choose another id"
                 ),
                 &Refusal::Exists,
             )),
@@ -216,19 +234,31 @@ impl RegistryServer {
         }
     }
 
+    /// The version that a server tells of itself.
+    fn version_told(&self, id: &ServerId) -> Option<String> {
+        let snapshot = self.directory.snapshot();
+        snapshot.server(id).map(|card| card.version.clone())
+    }
+
     async fn remove(&self, tenant: &str, remove: &Remove) -> Result<Written, RpcError> {
         let id = &remove.id;
         for _ in 0..ATTEMPTS {
-            let known = self.registry.read(tenant, id).await.map_err(unavailable)?;
-            let (entry, revision) = known.ok_or_else(|| unknown(id))?;
+            let record = self.registry.read(tenant, id).await.map_err(unavailable)?;
+            let (entry, revision) = record.as_ref().and_then(declared).ok_or_else(|| unknown(id))?;
             if let Some(wanted) = remove.revision.filter(|wanted| *wanted != revision) {
                 return Err(refused(
                     format!("server `{id}` has revision {revision} and not {wanted}; read it again"),
                     &Refusal::Changed,
                 ));
             }
-            match self.registry.remove(tenant, id, revision).await {
-                Ok(()) => {
+            let now = moment::now();
+            let going = entry.going(self.version_told(id).as_deref(), &now);
+            let left = Removed {
+                gone: left_of(record.as_ref(), Some(going)),
+                removed_at: now,
+            };
+            match self.registry.remove(tenant, id, &left, revision).await {
+                Ok(_) => {
                     info!(server.id = %id, "removed a registered server");
                     let was = Was::Changed;
                     return Ok(Written { entry, revision, was });
@@ -261,6 +291,16 @@ impl McpServer for RegistryServer {
         }
         .boxed()
     }
+}
+
+fn declared((record, revision): &(Record, u64)) -> Option<(Entry, u64)> {
+    Some((record.entry()?.clone(), *revision))
+}
+
+/// What is told of as gone after a write.
+fn left_of(before: Option<&(Record, u64)>, going: Option<Gone>) -> Vec<Gone> {
+    let known = before.map_or(&[][..], |(record, _)| record.gone());
+    with_gone(known, going, &moment::days_ago(GONE_FOR_DAYS))
 }
 
 fn read<T: DeserializeOwned>(request: &Request) -> Result<T, RpcError> {

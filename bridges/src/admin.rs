@@ -3,11 +3,13 @@
 mod catalogue;
 mod fleet;
 mod kept;
+mod limits;
 mod naming;
 mod openapi;
 mod servers;
 mod tools;
 mod traffic;
+mod viewer;
 mod virtuals;
 
 use std::{io, net::SocketAddr, time::SystemTime};
@@ -31,9 +33,10 @@ use crate::{
     http::serve::{Limits, serve},
 };
 
-pub use fleet::{Fleet, Private};
+pub use fleet::{Browsers, Fleet, Private};
 pub use naming::{BadNaming, Naming};
 pub use tools::{ApprovedState, Flag, NotKnown, ServerTools, ToolState};
+pub(crate) use viewer::Viewer;
 
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
@@ -51,9 +54,14 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
         .merge(openapi::routes())
 }
 
-/// What is told of servers, and how they are registered. Whoever mounts these asks who comes.
+/// What is told of servers to everybody who may come in. Whoever mounts these says who looks, by a [`Viewer`] in the request.
+pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
+    servers::reader_routes(fleet).with_state(())
+}
+
+/// How servers are registered, and all that is for operators alone. Whoever mounts these asks who comes.
 pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    servers::routes(fleet.clone())
+    servers::operator_routes(fleet.clone())
         .merge(tools::routes(fleet.clone()))
         .merge(traffic::routes(fleet.clone()))
         .merge(virtuals::routes(fleet))

@@ -16,6 +16,7 @@ mod offering;
 mod owner;
 mod route;
 mod search_first;
+mod seeing;
 mod task_owners;
 mod trace_ids;
 mod traffic_rules;
@@ -140,6 +141,12 @@ impl Front {
             scopes,
             ids: Ids::default(),
         }))
+    }
+
+    /// The longest that its callers wait, whatever a server would take.
+    #[must_use]
+    pub fn call_timeout(&self) -> Duration {
+        self.0.call_timeout
     }
 
     /// The bus that it stands on.

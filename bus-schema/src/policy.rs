@@ -2,6 +2,8 @@
 //!
 //! Today a table of scopes says which tools need one. Whoever asks [`decide`] need not know that.
 
+mod servers;
+
 use std::{collections::BTreeMap, str::FromStr};
 
 use crate::{card::NAME_SEPARATOR, mcp::method, principal::Principal};

@@ -2,6 +2,8 @@
 //!
 //! A declaration says what somebody wants; who serves it at this moment is presence, and stands in cards and health reports.
 
+mod removed;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -11,6 +13,8 @@ use crate::{
     integrity::{self, Hidden},
     upstream::{BreakerKnob, EraKnob, TransportKnob},
 };
+
+pub use removed::{GONE_FOR_DAYS, Gone, MOST_GONE, Record, Removed, with_gone};
 
 /// The most replicas that a declared server may ask for.
 pub const MOST_REPLICAS: u32 = 16;
@@ -132,6 +136,9 @@ pub struct Entry {
     pub updated_at: String,
     /// Who declared it last.
     pub registered_by: String,
+    /// What it was told of as before, and is not any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gone: Vec<Gone>,
 }
 
 /// The method by which the registry is asked to keep a declaration; its parameters are a [`Put`], its result is a [`Written`].

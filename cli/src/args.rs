@@ -1,5 +1,6 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
+mod add;
 mod import;
 mod traffic;
 
@@ -8,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use add::{AddServer, LimitFlags, OauthFlags};
 pub use import::Import;
 pub use traffic::{Traffic, TrafficCommand, TrafficOf, TrafficSet};
 
@@ -251,6 +253,7 @@ pub struct Servers {
 #[derive(Clone, Debug, Subcommand)]
 pub enum ServersCommand {
     /// Register a remote server, or all that a file names
+    #[command(after_help = add::EXAMPLES)]
     Add(Box<AddServer>),
     /// Remove a registered server
     Remove(NamedServer),
@@ -259,65 +262,6 @@ pub enum ServersCommand {
     /// Register the remote servers of an MCP registry, or the one of a server.json
     #[command(after_help = import::EXAMPLES)]
     Import(Box<Import>),
-}
-
-/// `trunkline servers add`
-#[derive(Clone, Debug, Args)]
-pub struct AddServer {
-    /// Its id: lower-case letters, digits and `-`
-    #[arg(required_unless_present = "file")]
-    pub id: Option<String>,
-    /// Where it is
-    #[arg(required_unless_present = "file")]
-    pub url: Option<String>,
-    /// A file of declarations, TOML (`[[servers]]`) or JSON (a list, or one)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "url"])]
-    pub file: Option<PathBuf>,
-    /// Its name in registries, such as com.example/weather
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Its name for people
-    #[arg(long)]
-    pub title: Option<String>,
-    /// What it is good for
-    #[arg(long)]
-    pub description: Option<String>,
-    /// A label to find it by; may be given several times
-    #[arg(long = "tag", value_name = "TAG")]
-    pub tags: Vec<String>,
-    /// Its semantic version
-    #[arg(long, value_name = "VERSION")]
-    pub server_version: Option<String>,
-    /// How messages travel: auto, http, sse or ws
-    #[arg(long, default_value = "auto")]
-    pub transport: String,
-    /// Which era it speaks: auto, legacy or modern
-    #[arg(long, default_value = "auto")]
-    pub era: String,
-    /// The variable of the platform's processes that holds its token; it begins with `TRUNKLINE_SECRET_`
-    #[arg(long, value_name = "VARIABLE")]
-    pub bearer_env: Option<String>,
-    /// A header of every request, as `Name: value`; may be given several times
-    #[arg(long = "header", value_name = "HEADER")]
-    pub headers: Vec<String>,
-    /// It may be at a private address, and without encryption
-    #[arg(long)]
-    pub allow_private: bool,
-    /// A URL that answers 2xx while the server is well
-    #[arg(long, value_name = "URL")]
-    pub health_url: Option<String>,
-    /// Whom to ask about it
-    #[arg(long)]
-    pub owner: Option<String>,
-    /// How many processes of the fleet connect to it
-    #[arg(long, default_value_t = 1)]
-    pub replicas: u32,
-    /// Replace what is registered under the id
-    #[arg(long)]
-    pub replace: bool,
-    /// How the answer is printed.
-    #[command(flatten)]
-    pub ask: Ask,
 }
 
 /// One server by its id.

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    admin::{Naming, Private},
+    admin::{Browsers, Naming, Private},
     auth::Auth,
     front::Endpoint,
     http::MAX_CONNECTIONS,
@@ -75,6 +75,8 @@ pub struct Config {
     pub integrity: Option<Policies>,
     /// How servers are named to clients of the catalogue.
     pub naming: Naming,
+    /// Who may read the catalogue where somebody has to show something to come in.
+    pub browsers: Browsers,
     /// What is shown where no server is named.
     pub endpoint: Endpoint,
     /// Virtual servers.
@@ -139,6 +141,8 @@ struct RegistryTable {
     allow_private: Option<bool>,
     health_every_secs: Option<u64>,
     namespace: Option<String>,
+    #[serde(default)]
+    public_catalogue: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -155,6 +159,24 @@ enum Mode {
     #[default]
     All,
     Search,
+}
+
+impl RegistryTable {
+    fn browsers(&self) -> Browsers {
+        match self.public_catalogue {
+            true => Browsers::Anybody,
+            false => Browsers::LetIn,
+        }
+    }
+}
+
+impl EndpointTable {
+    fn shown(&self) -> Endpoint {
+        match self.mode {
+            Mode::All => Endpoint::All,
+            Mode::Search => Endpoint::Search,
+        }
+    }
 }
 
 impl Config {
@@ -206,10 +228,8 @@ impl Config {
                 .map_or(HEALTH_EVERY, Duration::from_secs),
             integrity: file.integrity,
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
-            endpoint: match file.endpoint.mode {
-                Mode::All => Endpoint::All,
-                Mode::Search => Endpoint::Search,
-            },
+            browsers: file.registry.browsers(),
+            endpoint: file.endpoint.shown(),
             virtuals: file.virtuals,
             bootstrap: file.bootstrap,
             servers: file.servers,

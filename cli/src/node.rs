@@ -2,6 +2,7 @@
 
 mod lines;
 mod open_door;
+mod own_nats;
 
 use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use bridges::{
     nats::{Identity, NatsDoor},
     upstream::Upstream,
 };
-use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
+use bus_schema::{ServerId, integrity::Policies, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
     Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
@@ -24,11 +25,12 @@ use runtime::{
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
     virtuals::Virtuals,
 };
-use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use lines::Adds;
+use own_nats::OwnNats;
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
@@ -38,7 +40,8 @@ use crate::{
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
 /// What is built in and no server of its own: what keeps declarations, and what runs declared servers.
-pub const SERVICES: [&str; 2] = ["registry", "upstreams"];
+pub const SERVICES: [&str; 2] = [REGISTRY, "upstreams"];
+const REGISTRY: &str = "registry";
 /// How long a start waits for its servers' first word; slower ones come when they are ready.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
@@ -57,16 +60,13 @@ pub struct Node {
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
     services: Vec<Kept>,
+    /// What the settings say of changed tools, for a registry in this process.
+    policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
     /// Whose word the NATS door takes for who calls.
     identity: Identity,
     nats: Option<OwnNats>,
-}
-
-struct OwnNats {
-    url: String,
-    kept: Kept,
 }
 
 /// What a process connects to, or starts.
@@ -138,6 +138,7 @@ impl Node {
             doors_stop: CancellationToken::new(),
             servers: Vec::new(),
             services: Vec::new(),
+            policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
             identity,
             nats,
@@ -204,7 +205,8 @@ impl Node {
                 None
             }
         };
-        Ok(Fleet::new(front, declared, config.private()).named(config.naming.clone()))
+        let fleet = Fleet::new(front, declared, config.private());
+        Ok(fleet.named(config.naming.clone()).browsed_by(config.browsers))
     }
 
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.
@@ -294,11 +296,11 @@ impl Node {
     async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         let (bus, declared) = (self.bus.clone(), self.declared.clone());
         Ok(match name {
-            "registry" => Arc::new(RegistryPart {
+            REGISTRY => Arc::new(RegistryPart {
                 directory: self.front(config).await?.directory().clone(),
                 bus,
                 declared,
-                policies: config.integrity.clone(),
+                policies: self.policies.subscribe(),
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
@@ -419,57 +421,6 @@ impl Part for ProductsPart {
             };
             let host = Host::start(self.bus.clone(), Arc::new(RmcpServer::new(products)), options).await?;
             Ok(host.serve_until(stop))
-        }
-        .boxed()
-    }
-}
-
-impl OwnNats {
-    async fn keep(options: NatsServerOptions, server: NatsServer, bus: &Bus) -> anyhow::Result<Self> {
-        let url = server.url().to_owned();
-        // A restart must come back where the others look for it.
-        let listen = url
-            .trim_start_matches("nats://")
-            .parse()
-            .context("nats-server listens nowhere")?;
-        let part = NatsPart {
-            options: NatsServerOptions { listen, ..options },
-            first: Mutex::new(Some(server)),
-        };
-        let kept = supervise::keep(Arc::new(part), bus.metrics().clone()).await?;
-        Ok(Self { url, kept })
-    }
-}
-
-/// The platform's own NATS under supervision. The first one is started before there is a bus, and handed over.
-struct NatsPart {
-    options: NatsServerOptions,
-    /// Held only to take it.
-    first: Mutex<Option<NatsServer>>,
-}
-
-impl Part for NatsPart {
-    fn name(&self) -> &str {
-        "nats-server"
-    }
-
-    fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
-        async move {
-            let first = self.first.lock().await.take();
-            let mut server = match first {
-                Some(server) => server,
-                None => NatsServer::start(self.options.clone()).await?,
-            };
-            let running = async move {
-                tokio::select! {
-                    () = stop.cancelled() => {
-                        server.stop().await;
-                        Ok(())
-                    }
-                    ended = server.ended() => Err(PartError::from(format!("nats-server ended: {ended}"))),
-                }
-            };
-            Ok(running.boxed() as RunningPart)
         }
         .boxed()
     }

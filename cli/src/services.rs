@@ -16,7 +16,7 @@ use runtime::{
     store::StoreError,
     supervise::{Part, PartError, RunningPart},
 };
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
@@ -44,8 +44,8 @@ pub struct RegistryPart {
     pub directory: Directory,
     /// What is declared.
     pub declared: Declared,
-    /// What is done about changed tools, if this process's settings say so.
-    pub policies: Option<Policies>,
+    /// What is done about changed tools, if this process's settings say so; they may change.
+    pub policies: watch::Receiver<Option<Policies>>,
 }
 
 impl Part for RegistryPart {

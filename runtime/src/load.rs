@@ -1,8 +1,8 @@
 //! How the replicas of a server do at this moment, as they say by the NATS services protocol (ADR-32).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use bus_schema::{ServerId, subject};
+use bus_schema::{ServerId, subject, upstream::BreakerKnob};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -28,6 +28,28 @@ pub struct Load {
     pub errors: u64,
     /// How long a call took on average, in microseconds.
     pub average_us: u64,
+    /// Whether its calls go to the server: `closed` when they do, `open` when none does, `half-open` when one is tried. `None` where
+    /// nothing stops them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
+    /// What holds in it; `None` of an older process, which does not say.
+    #[serde(skip)]
+    pub limits: Option<Limits>,
+}
+
+/// What bounds the harm that a server can do, as a replica of it was started with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// How many calls it takes at once.
+    pub max_in_flight: u32,
+    /// The longest that a call may take, in milliseconds; `None` for as long as its caller waits.
+    pub call_timeout_ms: Option<u64>,
+    /// The longest that calls of single tools may take, in milliseconds, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tool_timeouts_ms: BTreeMap<String, u64>,
+    /// When calls are stopped because they keep failing; `None` for never.
+    pub breaker: Option<BreakerKnob>,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +76,8 @@ struct Endpoint {
 struct Data {
     in_flight: u64,
     max_in_flight: u64,
+    breaker: Option<String>,
+    limits: Option<Limits>,
 }
 
 impl Bus {
@@ -93,5 +117,7 @@ fn read(stats: Stats) -> Option<Load> {
         calls: endpoint.num_requests,
         errors: endpoint.num_errors,
         average_us: endpoint.average_processing_time / 1_000,
+        breaker: endpoint.data.breaker,
+        limits: endpoint.data.limits,
     })
 }

@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// Now, as RFC 3339 in UTC.
 ///
@@ -20,4 +20,15 @@ pub fn now() -> String {
 pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The moment so many days before now, as RFC 3339 in UTC.
+///
+/// # Panics
+/// When that is before the year 0.
+#[must_use]
+pub fn days_ago(days: u16) -> String {
+    (OffsetDateTime::now_utc() - Duration::days(days.into()))
+        .format(&Rfc3339)
+        .expect("a moment of our time has a date")
 }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::registry::Entry;
+use bus_schema::registry::{Entry, Record};
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
@@ -369,10 +369,12 @@ enum After {
     Release,
 }
 
-fn wanted(declared: &Picture<Entry>) -> Wanted {
-    let places = declared.iter().flat_map(|(key, entry)| {
-        (0..entry.value.declaration.replicas)
-            .map(move |replica| (place(key, replica), (entry.value.clone(), entry.revision)))
+fn wanted(declared: &Picture<Record>) -> Wanted {
+    let there = declared
+        .iter()
+        .filter_map(|(key, record)| Some((key, record.value.entry()?, record.revision)));
+    let places = there.flat_map(|(key, entry, revision)| {
+        (0..entry.declaration.replicas).map(move |replica| (place(key, replica), (entry.clone(), revision)))
     });
     places.collect()
 }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus_schema::{
     Principal, RpcError, ServerId, Token,
-    registry::{self, Entry, Put, Refusal, Remove, Written},
+    registry::{self, Entry, Gone, Put, Record, Refusal, Remove, Removed, Written},
     rpc::Message,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -26,11 +26,11 @@ const BUCKET: BucketOptions = BucketOptions {
     max_record_bytes: 128 * 1024,
 };
 
-/// The declared servers of all tenants.
+/// The declared servers of all tenants, and what is left of those that were removed.
 #[derive(Clone)]
 pub struct Registry {
     bucket: Bucket,
-    picture: Mirror<Entry>,
+    picture: Mirror<Record>,
 }
 
 impl Registry {
@@ -49,7 +49,7 @@ impl Registry {
     /// What is declared for a server, as this process has heard.
     #[must_use]
     pub fn get(&self, tenant: &str, id: &ServerId) -> Option<Mirrored<Entry>> {
-        self.picture.picture().get(&key(tenant, id)).cloned()
+        self.picture.picture().get(&key(tenant, id)).and_then(declared)
     }
 
     /// All that is declared for a tenant, in the order of the ids.
@@ -58,20 +58,33 @@ impl Registry {
         let prefix = format!("{}.", Token::encode(tenant));
         let picture = self.picture.picture();
         let of_tenant = picture.iter().filter(|(key, _)| key.starts_with(&prefix));
-        of_tenant.map(|(_, entry)| entry.clone()).collect()
+        of_tenant.filter_map(|(_, record)| declared(record)).collect()
     }
 
-    /// Tells of each change, with all declarations by their keys.
+    /// What servers of a tenant were told of as and are not any more, with their ids.
     #[must_use]
-    pub fn changes(&self) -> tokio::sync::watch::Receiver<Arc<Picture<Entry>>> {
+    pub fn gone(&self, tenant: &str) -> Vec<(ServerId, Gone)> {
+        let prefix = format!("{}.", Token::encode(tenant));
+        let picture = self.picture.picture();
+        let of_tenant = picture.iter().filter_map(|(key, record)| {
+            let id: ServerId = key.strip_prefix(&prefix)?.parse().ok()?;
+            Some((id, record.value.gone()))
+        });
+        let each = of_tenant.flat_map(|(id, gone)| gone.iter().map(move |gone| (id.clone(), gone.clone())));
+        each.collect()
+    }
+
+    /// Tells of each change, with all records by their keys.
+    #[must_use]
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<Arc<Picture<Record>>> {
         self.picture.changes()
     }
 
-    /// Reads a declaration as it is, with its revision.
+    /// Reads what is kept under an id as it is, with its revision.
     ///
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
-    pub async fn read(&self, tenant: &str, id: &ServerId) -> Result<Option<(Entry, u64)>, StoreError> {
+    pub async fn read(&self, tenant: &str, id: &ServerId) -> Result<Option<(Record, u64)>, StoreError> {
         self.bucket.read(&key(tenant, id)).await
     }
 
@@ -84,13 +97,52 @@ impl Registry {
         self.bucket.write(&key, entry, over).await
     }
 
-    /// Removes a declaration at the revision that was read.
+    /// Leaves of a declaration what is to be told of it, at the revision that was read. Gives the new revision.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when somebody else has written in between.
-    pub async fn remove(&self, tenant: &str, id: &ServerId, revision: u64) -> Result<(), StoreError> {
-        self.bucket.remove_at(&key(tenant, id), revision).await
+    pub async fn remove(
+        &self,
+        tenant: &str,
+        id: &ServerId,
+        left: &Removed,
+        revision: u64,
+    ) -> Result<u64, StoreError> {
+        self.bucket.write(&key(tenant, id), left, Some(revision)).await
     }
+
+    /// Forgets for good what was removed before a moment, of all tenants. Gives how many servers that were.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn forget_before(&self, moment: &str) -> Result<usize, StoreError> {
+        let picture = self.picture.picture();
+        let mut forgotten = 0;
+        for (key, record) in picture.iter() {
+            let Record::Removed(removed) = &record.value else {
+                continue;
+            };
+            if removed.removed_at.as_str() >= moment {
+                continue;
+            }
+            match self.bucket.remove_at(key, record.revision).await {
+                Ok(()) => forgotten += 1,
+                // Another registry was quicker, or it is declared again.
+                Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(forgotten)
+    }
+}
+
+/// What of a record is declared.
+fn declared(record: &Mirrored<Record>) -> Option<Mirrored<Entry>> {
+    Some(Mirrored {
+        value: record.value.entry()?.clone(),
+        revision: record.revision,
+        heard: record.heard,
+    })
 }
 
 /// Says why the registry has not done as it was asked.

@@ -21,7 +21,10 @@ use runtime::{
     pins::{PinStore, Pinned},
     store::StoreError,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -44,7 +47,9 @@ pub(super) struct Pinning {
     pinned: Pinned,
     tenant: String,
     /// What this process's settings say, if they say anything.
-    policies: Option<Policies>,
+    settings: watch::Receiver<Option<Policies>>,
+    /// What of that was written. Another registry may have written something else since, and meant it.
+    written: Option<Policies>,
 }
 
 /// Says why the tools of a server could not be looked at.
@@ -57,19 +62,25 @@ enum LookError {
 }
 
 impl Pinning {
-    pub(super) fn new(bus: Bus, directory: Directory, tenant: String, policies: Option<Policies>) -> Self {
+    pub(super) fn new(
+        bus: Bus,
+        directory: Directory,
+        tenant: String,
+        settings: watch::Receiver<Option<Policies>>,
+    ) -> Self {
         Self {
             pinned: bus.pins(),
             bus,
             directory,
             tenant,
-            policies,
+            settings,
+            written: None,
         }
     }
 
     /// Looks at servers until it is stopped.
     pub(super) async fn run(mut self, stop: CancellationToken) {
-        let mut servers = self.directory.changes();
+        let (mut servers, mut settings) = (self.directory.changes(), self.settings.clone());
         let mut again = interval(AGAIN);
         again.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut looked_at = BTreeMap::new();
@@ -78,6 +89,7 @@ impl Pinning {
             tokio::select! {
                 () = stop.cancelled() => return,
                 Ok(()) = servers.changed() => {}
+                Ok(()) = settings.changed() => {}
                 () = self.pinned.changed() => {}
                 _ = again.tick(), if is_behind => {}
             }
@@ -94,14 +106,8 @@ impl Pinning {
         let Some(store) = self.pinned.store().cloned() else {
             return false;
         };
-        if let Some(policies) = &self.policies {
-            match store.set_policies(policies).await {
-                Ok(()) => self.policies = None,
-                Err(error) => {
-                    debug!(%error, "the policies could not be written");
-                    return false;
-                }
-            }
+        if !self.write_policies(&store).await {
+            return false;
         }
         let policies = self.pinned.policies();
         let snapshot = self.directory.snapshot();
@@ -126,6 +132,25 @@ impl Pinning {
         }
         looked_at.retain(|id, _| snapshot.server(id).is_some());
         is_done
+    }
+
+    /// Makes what the settings say the platform's policies, if they say something else than before. `false` when that was not possible.
+    async fn write_policies(&mut self, store: &PinStore) -> bool {
+        let wanted = self.settings.borrow().clone();
+        let Some(policies) = wanted.filter(|wanted| self.written.as_ref() != Some(wanted)) else {
+            return true;
+        };
+        match store.set_policies(&policies).await {
+            Ok(()) => {
+                info!(policy = ?policies.policy, servers = ?policies.servers, "the policies for changed tools are these");
+                self.written = Some(policies);
+                true
+            }
+            Err(error) => {
+                debug!(%error, "the policies could not be written");
+                false
+            }
+        }
     }
 
     async fn look_at(

@@ -9,7 +9,7 @@ mod listing;
 
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    extract::{Extension, Path, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     middleware::{self, Next},
     response::Response,
@@ -19,9 +19,9 @@ use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use url::form_urlencoded;
 
-use super::fleet::Fleet;
+use super::{fleet::Fleet, viewer::Viewer};
 use cursor::Cursor;
-use listing::Listing;
+use listing::{Deleted, Listing};
 
 /// How many entries a page has unless somebody asks for another number.
 const PAGE: usize = 30;
@@ -87,9 +87,14 @@ impl axum::response::IntoResponse for Refused {
     }
 }
 
-async fn list(State(fleet): State<Fleet>, uri: Uri, headers: HeaderMap) -> Result<Json<Value>, Refused> {
+async fn list(
+    State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Refused> {
     let wanted = Wanted::read(uri.query().unwrap_or_default())?;
-    let listing = listing_for(&fleet, &headers)?;
+    let listing = listing_for(&fleet, &viewer, &headers, wanted.deleted)?;
     let mut found = listing
         .entries
         .iter()
@@ -116,10 +121,12 @@ async fn list(State(fleet): State<Fleet>, uri: Uri, headers: HeaderMap) -> Resul
 
 async fn versions(
     State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
     Path(name): Path<String>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refused> {
-    let listing = listing_for(&fleet, &headers)?;
+    let listing = listing_for(&fleet, &viewer, &headers, deleted_in(&uri)?)?;
     let mut of_name: Vec<_> = listing.of(&name).collect();
     if of_name.is_empty() {
         return Err(unknown(&name));
@@ -138,10 +145,12 @@ async fn versions(
 
 async fn version(
     State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
     Path((name, version)): Path<(String, String)>,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refused> {
-    let listing = listing_for(&fleet, &headers)?;
+    let listing = listing_for(&fleet, &viewer, &headers, deleted_in(&uri)?)?;
     let mut of_name = listing.of(&name).peekable();
     if of_name.peek().is_none() {
         return Err(unknown(&name));
@@ -163,11 +172,37 @@ fn unknown(name: &str) -> Refused {
     )
 }
 
-fn listing_for(fleet: &Fleet, headers: &HeaderMap) -> Result<Listing, Refused> {
+fn listing_for(
+    fleet: &Fleet,
+    viewer: &Viewer,
+    headers: &HeaderMap,
+    deleted: Deleted,
+) -> Result<Listing, Refused> {
     let base = fleet.naming.base(headers).ok_or_else(|| {
         Refused::bad("the request names no host; send a Host header, or configure public_url here")
     })?;
-    Ok(Listing::new(fleet, base))
+    Ok(Listing::new(fleet, viewer, base, deleted))
+}
+
+fn deleted_in(uri: &Uri) -> Result<Deleted, Refused> {
+    deleted_of(uri.query().unwrap_or_default())
+}
+
+/// Whether a question is about deleted entries as well.
+fn deleted_of(query: &str) -> Result<Deleted, Refused> {
+    let mut deleted = Deleted::LeftOut;
+    for (_, value) in form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == "include_deleted") {
+        deleted = match &*value {
+            "true" => Deleted::Told,
+            "false" => Deleted::LeftOut,
+            _ => {
+                return Err(Refused::bad(format!(
+                    "include_deleted is `{value}`; use true or false"
+                )));
+            }
+        };
+    }
+    Ok(deleted)
 }
 
 /// What a list is asked for.
@@ -177,6 +212,7 @@ struct Wanted {
     search: Option<String>,
     updated_since: Option<OffsetDateTime>,
     version: Option<String>,
+    deleted: Deleted,
     limit: usize,
 }
 
@@ -187,6 +223,7 @@ impl Wanted {
             search: None,
             updated_since: None,
             version: None,
+            deleted: deleted_of(query)?,
             limit: PAGE,
         };
         for (key, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -217,14 +254,13 @@ impl Wanted {
                     wanted.updated_since = Some(OffsetDateTime::parse(&value, &Rfc3339).map_err(wrong)?);
                 }
                 "version" => wanted.version = Some(value.into_owned()),
-                "include_deleted" if !matches!(&*value, "true" | "false") => {
-                    return Err(Refused::bad(format!(
-                        "include_deleted is `{value}`; use true or false"
-                    )));
-                }
                 // Clients of other registries send more, which is no reason to show them nothing.
                 _ => {}
             }
+        }
+        // Who asks for what has changed wants to hear of what is gone, whatever else is said.
+        if wanted.updated_since.is_some() {
+            wanted.deleted = Deleted::Told;
         }
         // VS Code leaves the search out when it asks for the next page.
         if wanted.search.is_none() {
@@ -238,10 +274,7 @@ impl Wanted {
             .after
             .as_ref()
             .is_none_or(|after| entry.place() > (after.name.as_str(), after.version.as_str()));
-        let found = self
-            .search
-            .as_ref()
-            .is_none_or(|text| entry.name.to_lowercase().contains(text));
+        let found = self.search.as_ref().is_none_or(|text| entry.has(text));
         let since = self.updated_since.is_none_or(|since| entry.updated >= since);
         let version = self.version.as_ref().is_none_or(|version| entry.is(version));
         later && found && since && version

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Naming, kept::members, rfc3339};
+use super::{Naming, kept::members, limits, rfc3339};
 use crate::front::{Endpoint, Front};
 use bus_schema::{
-    ProtocolVersion, ServerCard, ServerId,
+    ProtocolVersion, ServerCard, ServerId, Token,
     integrity::Tool,
     mcp::Era,
     principal::DEFAULT_TENANT,
-    registry::{Auth, Entry},
+    registry::{Auth, Entry, Gone},
+    subject,
 };
 use runtime::{
     catalogue::Listed,
@@ -31,6 +32,18 @@ pub struct Fleet {
     pub(crate) private: Private,
     /// How servers are named to clients of the catalogue.
     pub(crate) naming: Naming,
+    /// Who may read the catalogue.
+    pub(crate) browsers: Browsers,
+}
+
+/// Who may read the catalogue on a platform that asks who comes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Browsers {
+    /// Everybody who is let in.
+    #[default]
+    LetIn,
+    /// Everybody; not all clients of registries have a token to show.
+    Anybody,
 }
 
 /// Whether declared servers may be at private addresses.
@@ -108,6 +121,7 @@ impl Fleet {
             declared,
             private,
             naming: Naming::default(),
+            browsers: Browsers::default(),
         }
     }
 
@@ -115,6 +129,12 @@ impl Fleet {
     #[must_use]
     pub fn named(self, naming: Naming) -> Self {
         Self { naming, ..self }
+    }
+
+    /// The same, with a catalogue for others.
+    #[must_use]
+    pub fn browsed_by(self, browsers: Browsers) -> Self {
+        Self { browsers, ..self }
     }
 
     /// What is told of all servers, by id.
@@ -154,6 +174,12 @@ impl Fleet {
             servers.insert(id.clone(), self.virtual_server(&snapshot, known));
         }
         servers
+    }
+
+    /// What servers were told of as and are not any more, with their ids.
+    pub(super) fn gone(&self) -> Vec<(ServerId, Gone)> {
+        let registry = self.declared.as_ref().map(|(registry, _)| registry);
+        registry.map_or_else(Vec::new, |registry| registry.gone(DEFAULT_TENANT))
     }
 
     /// Whether a server of that id is declared, be it there or not.
@@ -244,14 +270,25 @@ impl Fleet {
             told.insert("revision".to_owned(), json!(rule.revision));
             details.insert("traffic".to_owned(), Value::Object(told));
         }
-        if server.replicas.is_empty() {
-            return details;
+        let declared = server.declared.as_ref().map(|(entry, _)| &entry.declaration);
+        if let Some(declared) = declared {
+            details.insert("declaration".to_owned(), json!(declared));
         }
-        let loads = self.front.bus().load(&server.id, server.replicas.len());
-        let tools = self.front.catalogue().list(&server.id, Listed::Tools);
-        let (loads, tools) = tokio::join!(loads, tools);
-        details.insert("replicas".to_owned(), server.replicas(&loads.unwrap_or_default()));
-        if let Ok(tools) = tools {
+        let mut loads = Vec::new();
+        let mut tools = None;
+        if !server.replicas.is_empty() {
+            let asked = self.front.bus().load(&server.id, server.replicas.len());
+            let listed = self.front.catalogue().list(&server.id, Listed::Tools);
+            let (answered, listed) = tokio::join!(asked, listed);
+            loads = answered.unwrap_or_default();
+            tools = listed.ok();
+            details.insert("replicas".to_owned(), server.replicas(&loads));
+        }
+        let longest = u64::try_from(self.front.call_timeout().as_millis()).unwrap_or(u64::MAX);
+        if let Some(limits) = limits::in_effect(declared, &loads, longest) {
+            details.insert("limits".to_owned(), limits);
+        }
+        if let Some(tools) = tools {
             let tools = tools.items.iter().filter_map(|tool| Tool::read(&tool.json));
             let tools = tools.map(|tool| json!({ "name": tool.name, "digest": tool.digest }));
             details.insert("tools".to_owned(), tools.collect());
@@ -289,6 +326,9 @@ impl Server {
             "source": self.source.as_str(),
             "status": self.status.as_str(),
             "reason": self.reason,
+            "endpoint": format!("/servers/{}/mcp", self.id),
+            "subject": self.subject(),
+            "registeredAt": self.seen.and_then(|seen| rfc3339(seen.first)),
             "lastSeen": self.last_seen(),
             "replicas": self.replicas(&[]),
         });
@@ -319,9 +359,26 @@ impl Server {
         told
     }
 
+    /// Where it is on the bus, if it is.
+    fn subject(&self) -> Option<String> {
+        let (first, id) = (self.replicas.first()?, self.id.as_str());
+        Some(subject::all_calls(
+            &Token::encode(&first.tenant),
+            &Token::encode(id),
+        ))
+    }
+
     /// What the overview says of it.
-    pub(crate) fn summary(&self) -> Value {
-        json!({ "id": self.id, "status": self.status.as_str(), "reason": self.reason, "lastSeen": self.last_seen() })
+    pub(crate) fn summary(&self) -> Map<String, Value> {
+        let told = [
+            ("id", json!(self.id)),
+            ("status", json!(self.status.as_str())),
+            ("reason", json!(self.reason)),
+            ("lastSeen", json!(self.last_seen())),
+        ];
+        told.map(|(member, value)| (member.to_owned(), value))
+            .into_iter()
+            .collect()
     }
 
     /// Its labels: those that were declared, and those that it came with.

@@ -6,7 +6,7 @@ use axum::{
     extract::{Extension, Path, Request, State},
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse as _, Response},
-    routing::get,
+    routing::{get, post, put},
 };
 use bus_schema::{
     ServerId,
@@ -20,18 +20,27 @@ use super::{
     fleet::{Fleet, Private, Server, Status},
     kept::{Refused, if_match, members, over, read_id, read_named, taken, with_etag},
     tools::Flag,
+    viewer::Viewer,
 };
 use crate::{auth::Admitted, upstream::remote::RemoteOptions};
 
 /// How many servers a page of the list has unless somebody asks for fewer.
 const PAGE: usize = 1_000;
 
-/// The routes, for a router whose state reaches the fleet.
-pub(super) fn routes(fleet: Fleet) -> Router {
+/// The routes that only tell, for a router whose state reaches the fleet.
+pub(super) fn reader_routes(fleet: Fleet) -> Router {
     Router::new()
-        .route("/servers", get(list).post(create))
-        .route("/servers/{id}", get(show).put(replace).delete(remove))
+        .route("/servers", get(list))
+        .route("/servers/{id}", get(show))
         .route("/status", get(status))
+        .with_state(fleet)
+}
+
+/// The routes that change something.
+pub(super) fn operator_routes(fleet: Fleet) -> Router {
+    Router::new()
+        .route("/servers", post(create))
+        .route("/servers/{id}", put(replace).delete(remove))
         .with_state(fleet)
 }
 
@@ -52,12 +61,16 @@ impl From<RegistryError> for Refused {
     }
 }
 
-async fn list(State(fleet): State<Fleet>, uri: Uri) -> Result<Response, Refused> {
+async fn list(
+    State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
+    uri: Uri,
+) -> Result<Response, Refused> {
     let wanted = Wanted::read(uri.query().unwrap_or_default())?;
     let mut servers = fleet
         .servers()
         .into_values()
-        .filter(|server| wanted.matches(server))
+        .filter(|server| wanted.matches(server) && viewer.sees(&fleet, &server.id))
         .peekable();
     let mut page = Vec::new();
     while page.len() < wanted.limit
@@ -66,7 +79,7 @@ async fn list(State(fleet): State<Fleet>, uri: Uri) -> Result<Response, Refused>
         page.push(server);
     }
     let next = servers.peek().and(page.last()).map(|last| last.id.to_string());
-    let servers: Vec<_> = page.iter().map(Server::to_json).collect();
+    let servers: Vec<_> = page.iter().map(|server| viewer.of_server(server)).collect();
     let mut answer = json!({ "servers": servers });
     if let Some(next) = next {
         answer["nextCursor"] = next.into();
@@ -130,21 +143,31 @@ fn read_status(text: &str) -> Result<Status, Refused> {
     status.ok_or_else(|| Refused::bad_request(format!("status is `{text}`; use one of {known}")))
 }
 
-async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
+async fn show(
+    State(fleet): State<Fleet>,
+    Extension(viewer): Extension<Viewer>,
+    Path(id): Path<String>,
+) -> Result<Response, Refused> {
+    // What somebody may not see is answered as what is not there.
     let server = find(&fleet, &id)?;
+    if !viewer.sees(&fleet, &server.id) {
+        return Err(unknown(&id));
+    }
     let mut told = server.to_json();
     told.extend(fleet.details(&server).await);
     let revision = server.declared.as_ref().map(|(_, revision)| *revision);
-    Ok(with_etag(axum::Json(told).into_response(), revision))
+    Ok(with_etag(axum::Json(viewer.of(told)).into_response(), revision))
 }
 
 fn find(fleet: &Fleet, id: &str) -> Result<Server, Refused> {
     let parsed = id.parse::<ServerId>().ok();
     let found = parsed.and_then(|id| fleet.server(&id));
-    found.ok_or_else(|| {
-        let message = format!("no server `{id}` is registered or on the bus");
-        Refused::new(StatusCode::NOT_FOUND, "not_found", message)
-    })
+    found.ok_or_else(|| unknown(id))
+}
+
+fn unknown(id: &str) -> Refused {
+    let message = format!("no server `{id}` is registered or on the bus");
+    Refused::new(StatusCode::NOT_FOUND, "not_found", message)
 }
 
 async fn create(
@@ -245,8 +268,9 @@ async fn read(body: Body, id: Option<&ServerId>) -> Result<Declaration, Refused>
     read_named(body, MAX_DECLARATION_BYTES, id, "declaration of a server").await
 }
 
-async fn status(State(fleet): State<Fleet>) -> Response {
-    let servers = fleet.servers();
+async fn status(State(fleet): State<Fleet>, Extension(viewer): Extension<Viewer>) -> Response {
+    let mut servers = fleet.servers();
+    servers.retain(|id, _| viewer.sees(&fleet, id));
     let count = |status| servers.values().filter(|server| server.status == status).count();
     let [healthy, degraded, down] = Status::ALL.map(count);
     let overall = if degraded + down == 0 {
@@ -254,7 +278,10 @@ async fn status(State(fleet): State<Fleet>) -> Response {
     } else {
         "degraded"
     };
-    let each: Vec<_> = servers.values().map(Server::summary).collect();
+    let each: Vec<_> = servers
+        .values()
+        .map(|server| viewer.of(server.summary()))
+        .collect();
     axum::Json(json!({
         "status": overall,
         "summary": { "total": servers.len(), "healthy": healthy, "degraded": degraded, "down": down },

@@ -116,12 +116,25 @@ impl Gate {
     /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and the role of operators.
     pub(crate) async fn operate(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admitted, Refusal> {
         let admitted = self.admit("", headers, uri).await?;
-        match &self.checks {
-            Some(checks) if !admitted.principal.roles.contains(&checks.operator_role) => Err(
-                Refusal::Forbidden("this is for operators, whose role the caller does not have"),
-            ),
-            _ => Ok(admitted),
+        if self.is_operator(&admitted.principal) {
+            Ok(admitted)
+        } else {
+            Err(Refusal::Forbidden(
+                "this is for operators, whose role the caller does not have",
+            ))
         }
+    }
+
+    /// Whether somebody who was let in operates the platform. Where nobody is asked anything, everybody does.
+    pub(crate) fn is_operator(&self, principal: &Principal) -> bool {
+        self.checks
+            .as_ref()
+            .is_none_or(|checks| principal.roles.contains(&checks.operator_role))
+    }
+
+    /// Whether anybody is asked anything.
+    pub(crate) fn asks(&self) -> bool {
+        self.checks.is_some()
     }
 
     /// The answer to a request that is not let in.

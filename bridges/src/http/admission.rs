@@ -5,7 +5,7 @@
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
     routing::get,
@@ -13,7 +13,7 @@ use axum::{
 use bus_schema::{RpcError, ServerId};
 
 use super::{Door, answer};
-use crate::{auth::endpoint_of, front::Endpoint};
+use crate::{admin::Viewer, auth::endpoint_of, front::Endpoint};
 
 /// What the path of an endpoint of Streamable HTTP ends with.
 pub(super) const MCP: &str = "mcp";
@@ -45,6 +45,40 @@ pub(super) async fn operate(State(door): State<Door>, mut request: Request, next
         }
         Err(refusal) => door.gate.refuse("", &refusal),
     }
+}
+
+/// Stands before what is told of servers to everybody who may come in: operators see all of it, others what they may use.
+pub(super) async fn look(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+    // Pages ask so beforehand whether they may, and cannot show anything yet.
+    if request.method() == Method::OPTIONS {
+        return next.run(request).await;
+    }
+    match door.gate.admit("", request.headers(), request.uri()).await {
+        Ok(admitted) => {
+            let viewer = if door.gate.is_operator(&admitted.principal) {
+                Viewer::Operator
+            } else {
+                Viewer::Reader(admitted.principal)
+            };
+            request.headers_mut().remove(header::AUTHORIZATION);
+            request.extensions_mut().insert(viewer);
+            next.run(request).await
+        }
+        Err(refusal) => door.gate.refuse("", &refusal),
+    }
+}
+
+/// Stands before what is told of servers where everybody may read it. Whoever shows something is looked at all the same.
+pub(super) async fn browse(state: State<Door>, mut request: Request, next: Next) -> Response {
+    if request.headers().contains_key(header::AUTHORIZATION) {
+        return look(state, request, next).await;
+    }
+    let viewer = match state.0.gate.asks() {
+        true => Viewer::anybody(),
+        false => Viewer::Operator,
+    };
+    request.extensions_mut().insert(viewer);
+    next.run(request).await
 }
 
 /// What is wrong with a path that has a route and leads to no endpoint: the id of its server.

@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 
 use crate::{
-    admin,
+    admin::{self, Browsers},
     auth::{Admitted, Auth, AuthError, Gate},
     front::{Endpoint, Front},
     legacy::{Doors, Room, batch},
@@ -236,22 +236,35 @@ fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
             .route("/ws/search", any(ws::search))
             .route("/servers/{id}/ws", any(ws::one_server));
     }
-    let operating = middleware::from_fn_with_state(door.clone(), admission::operate);
     let admin = admin::routes(fleet.front.clone());
-    let mut operators = admin::operator_routes(fleet.clone());
-    // The catalogue sends its clients to the endpoints of Streamable HTTP.
-    if serves != Serves::WebSocket {
-        operators = operators.merge(admin::catalogue(fleet));
-    }
-    let operators = operators.route_layer(operating);
     router
         .route_layer(middleware::from_fn_with_state(door.clone(), admission::admit))
         .merge(admission::documents())
         .merge(admin)
-        .merge(operators)
+        .merge(of_servers(&door, fleet, serves))
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(door.clone(), guard))
         .with_state(door)
+}
+
+/// What is told of servers and done with them, each behind the question who may.
+fn of_servers(door: &Door, fleet: admin::Fleet, serves: Serves) -> Router<Door> {
+    let operating = middleware::from_fn_with_state(door.clone(), admission::operate);
+    let looking = middleware::from_fn_with_state(door.clone(), admission::look);
+    let browsing = middleware::from_fn_with_state(door.clone(), admission::browse);
+    let routes = admin::operator_routes(fleet.clone())
+        .route_layer(operating)
+        .merge(admin::reader_routes(fleet.clone()).route_layer(looking.clone()));
+    // The catalogue sends its clients to the endpoints of Streamable HTTP.
+    if serves == Serves::WebSocket {
+        return routes;
+    }
+    let browsers = fleet.browsers;
+    let catalogue = admin::catalogue(fleet);
+    routes.merge(match browsers {
+        Browsers::Anybody => catalogue.route_layer(browsing),
+        Browsers::LetIn => catalogue.route_layer(looking),
+    })
 }
 
 async fn all_servers(

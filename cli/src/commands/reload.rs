@@ -1,6 +1,7 @@
 //! Reads the configuration file again when it changes, and starts, stops or restarts the servers whose lines have changed.
 //!
-//! A file that cannot be used changes nothing. What else than servers and the time limits of tools has changed needs a restart.
+//! A file that cannot be used changes nothing. What else than servers, virtual servers, the time limits of tools and the policies for changed
+//! tools has changed needs a restart.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
 };
 
 /// How often the file is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Follows the file for as long as it is polled.
 pub(super) async fn keep(node: &mut Node, mut config: Config, adds: Adds) -> Infallible {

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use runtime::supervise::{self, Part};
 use tracing::warn;
 
-use super::Node;
+use super::{Node, REGISTRY};
 use crate::config::{Config, ServerLine};
 
 /// Which servers of the file a process takes that it did not know.
@@ -50,11 +50,26 @@ impl Node {
             front.virtuals().configure(new.virtuals.clone());
             changed.push("virtual servers".to_owned());
         }
+        if old.integrity != new.integrity && self.services.iter().any(|kept| kept.name() == REGISTRY) {
+            changed.extend(self.take_policies(new));
+        }
         join_all(stopping).await;
         for part in starting {
             self.start(part).await;
         }
         changed
+    }
+
+    /// Hands the registry of this process what is done about changed tools.
+    fn take_policies(&self, new: &Config) -> Option<String> {
+        if new.integrity.is_none() {
+            warn!(
+                "[integrity] is gone from the file; the policies of the platform stay as they are, and policy = \"warn\" brings the usual one back"
+            );
+            return None;
+        }
+        self.policies.send_replace(new.integrity.clone());
+        Some("the policies for changed tools".to_owned())
     }
 
     async fn start(&mut self, part: Arc<dyn Part>) {

@@ -192,6 +192,20 @@ impl Breaker {
         matches!(state.phase, Phase::Open(_)).then(|| format!("its calls fail: {}", state.why))
     }
 
+    /// Its settings.
+    pub(super) fn knob(&self) -> BreakerKnob {
+        self.0.knob
+    }
+
+    /// Whether calls go, in the word that is usual for breakers.
+    pub(super) fn word(&self) -> &'static str {
+        match self.state().phase {
+            Phase::Closed => "closed",
+            Phase::Open(_) => "open",
+            Phase::Trial(_) => "half-open",
+        }
+    }
+
     /// When the server is to be asked whether it is there, if that is to be asked.
     pub(super) fn asks_at(&self) -> Option<Instant> {
         match self.state().phase {

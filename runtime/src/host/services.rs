@@ -2,7 +2,7 @@
 //!
 //! The host's loop answers, and not a task of its own: an instance whose loop hangs is not there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::{Message, Subscriber};
 use bus_schema::{
@@ -14,8 +14,8 @@ use serde::Serialize;
 use time::format_description::well_known::Rfc3339;
 use tracing::debug;
 
-use super::{HostError, HostOptions, run::Shared};
-use crate::bus::Bus;
+use super::{Breaker, HostError, HostOptions, run::Shared};
+use crate::{bus::Bus, load::Limits};
 
 /// The metadata key that holds the whole card as JSON.
 pub(crate) const CARD_KEY: &str = "trunkline.card";
@@ -85,7 +85,10 @@ fn describe(shared: &Shared, verb: ServiceVerb) -> Vec<u8> {
                 "name": "mcp", "subject": endpoint, "queue_group": subject::QUEUE_GROUP,
                 "num_requests": totals.calls, "num_errors": totals.errors, "last_error": "",
                 "processing_time": totals.busy_time_ns, "average_processing_time": average,
-                "data": { "inFlight": shared.calls().len(), "maxInFlight": card.max_in_flight, "busy": totals.busy },
+                "data": {
+                    "inFlight": shared.calls().len(), "maxInFlight": card.max_in_flight, "busy": totals.busy,
+                    "breaker": shared.options.breaker.as_ref().map(Breaker::word), "limits": limits(&shared.options),
+                },
             });
             let started = shared.started.format(&Rfc3339).expect("the present has a date");
             (
@@ -103,6 +106,20 @@ fn describe(shared: &Shared, verb: ServiceVerb) -> Vec<u8> {
         more,
     };
     serde_json::to_vec(&service).expect("an answer is always JSON")
+}
+
+/// What bounds the harm that the server can do here.
+fn limits(options: &HostOptions) -> Limits {
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    let timeouts = options.tool_timeouts.iter();
+    Limits {
+        max_in_flight: options.max_in_flight,
+        call_timeout_ms: options.call_timeout.map(millis),
+        tool_timeouts_ms: timeouts
+            .map(|(tool, time)| (tool.clone(), millis(*time)))
+            .collect(),
+        breaker: options.breaker.as_ref().map(Breaker::knob),
+    }
 }
 
 /// The protocol takes semantic versions only; servers spell theirs as they like, and the card keeps that spelling.

@@ -1,6 +1,6 @@
 //! The catalogue as clients of the official MCP registry read it: VS Code, Docker's gateway, and those that mirror registries.
 
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tests::{eventually, http::Client, http::text, platform::Platform, within};
 
@@ -213,6 +213,99 @@ async fn a_mirror_reads_what_has_changed_and_its_cursor_survives_what_comes_and_
         assert_eq!(status, StatusCode::BAD_REQUEST, "{wrong}");
         assert!(refused["error"].is_string(), "{refused}");
     }
+    platform.stop().await;
+}
+
+async fn ask(platform: &Platform, method: Method, path: &str, body: &Value) -> StatusCode {
+    let asked = reqwest::Client::new()
+        .request(method, platform.url(path))
+        .header("content-type", "application/json")
+        .body(body.to_string())
+        .send();
+    within("an answer", asked).await.expect("an answer").status()
+}
+
+/// What is told of each entry: its version, its status, and whether it is the latest.
+fn told(page: &Value) -> Vec<(&str, &str, bool)> {
+    let servers = page["servers"].as_array().expect("servers");
+    servers
+        .iter()
+        .map(|entry| {
+            let official = &entry["_meta"][OFFICIAL];
+            (
+                entry["server"]["version"].as_str().expect("a version"),
+                official["status"].as_str().expect("a status"),
+                official["isLatest"].as_bool().expect("a bool"),
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_mirror_learns_what_is_gone_and_nobody_else_sees_it() {
+    let platform = Platform::start("", &["registry"]).await;
+    let name = Some("com.example/desk");
+    let mut first = declared("desk", name, "1.0.0");
+    first["description"] = json!("Sells desks.");
+    register(&platform, &first).await;
+    let all = page(&platform, "").await;
+    let since = all["servers"][0]["_meta"][OFFICIAL]["updatedAt"]
+        .as_str()
+        .expect("a moment")
+        .to_owned();
+    let since = format!("?updated_since={since}");
+    let changed = ask(
+        &platform,
+        Method::PUT,
+        "/servers/desk",
+        &declared("desk", name, "1.1.0"),
+    )
+    .await;
+    assert_eq!(changed, StatusCode::OK);
+    eventually("the mirror hears of both", async || {
+        told(&page(&platform, &since).await) == [("1.0.0", "deleted", false), ("1.1.0", "active", true)]
+    })
+    .await;
+    assert_eq!(told(&page(&platform, "").await), [("1.1.0", "active", true)]);
+    assert_eq!(
+        ask(&platform, Method::DELETE, "/servers/desk", &Value::Null).await,
+        StatusCode::NO_CONTENT
+    );
+    let both = [("1.0.0", "deleted", false), ("1.1.0", "deleted", true)];
+    eventually("the mirror hears that all is gone", async || {
+        told(&page(&platform, &since).await) == both
+    })
+    .await;
+    let gone = page(&platform, &since).await;
+    assert_eq!(gone["servers"][0]["server"]["description"], "Sells desks.");
+    let official = &gone["servers"][1]["_meta"][OFFICIAL];
+    assert_eq!(official["statusChangedAt"], official["updatedAt"]);
+    assert!(official["updatedAt"].as_str() > official["publishedAt"].as_str());
+    // The newest alone is asked for as well, as mirrors do.
+    let latest = page(&platform, &format!("{since}&version=latest")).await;
+    assert_eq!(told(&latest), both[1..]);
+    assert_eq!(told(&page(&platform, "?include_deleted=true").await), both);
+    for hidden in ["", "?include_deleted=false", "?search=desk"] {
+        assert_eq!(told(&page(&platform, hidden).await), [], "{hidden}");
+    }
+    let later = page(&platform, "?updated_since=2999-01-01T00:00:00Z").await;
+    assert_eq!(told(&later), []);
+    for (path, status, asked) in [
+        ("versions", 404, "versions?include_deleted=true"),
+        ("versions/1.1.0", 404, "versions/latest?include_deleted=true"),
+    ] {
+        let base = "/v0.1/servers/com.example%2Fdesk";
+        assert_eq!(get(&platform, &format!("{base}/{path}")).await.0.as_u16(), status);
+        assert_eq!(get(&platform, &format!("{base}/{asked}")).await.0, StatusCode::OK);
+    }
+    let (_, servers) = get(&platform, "/servers").await;
+    assert_eq!(servers["servers"], json!([]));
+    // What comes again is there, and is not told of twice.
+    register(&platform, &declared("desk", name, "1.1.0")).await;
+    assert_eq!(
+        told(&page(&platform, &since).await),
+        [("1.0.0", "deleted", false), ("1.1.0", "active", true)]
+    );
     platform.stop().await;
 }
 

@@ -4,6 +4,7 @@ mod clients;
 mod doors;
 mod issuers;
 mod owners;
+mod readers;
 mod scopes;
 mod tokens;
 

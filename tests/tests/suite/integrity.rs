@@ -24,6 +24,7 @@ use tests::{
     session::Session,
     within,
 };
+use tokio::sync::watch;
 
 const QUARANTINE: &str = "[integrity]\npolicy = \"quarantine\"\n";
 
@@ -377,7 +378,8 @@ async fn registry(bus: &Bus, policy: Option<Policy>) -> RunningRegistry {
         policy,
         ..Policies::default()
     });
-    RegistryServer::new(bus.clone(), kept, owners, directory, policies)
+    let settings = watch::Sender::new(policies).subscribe();
+    RegistryServer::new(bus.clone(), kept, owners, directory, settings)
         .start(bus.clone())
         .await
         .expect("starts")

@@ -8,39 +8,26 @@ use std::sync::{
     atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
-use axum::{
-    body::{Body, Bytes},
-    http::StatusCode,
-    response::Response,
-};
 use bus_schema::mcp::method;
-use futures::{future::join_all, stream};
+use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tests::{
     children::scripted,
     eventually,
+    fault::{Fault, garbage, one_tool},
     http::text,
     platform::Platform,
     remote::local,
-    scripted::{Asked, Scripted, event, status, typed},
+    scripted::{Asked, Scripted},
     within,
 };
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::TcpListener,
-    task::JoinHandle,
-    time::{Duration, Instant, interval},
-};
+use tokio::time::{Duration, Instant};
 
 /// A breaker that opens soon and does not stay open for long.
 const QUICK: &str = "call_timeout_secs = 1\nbreaker = { failures = 3, within_secs = 30, open_secs = 1 }\n";
 /// Calls take no longer than this which wait for nothing, on a machine that has much else to do.
 const SOON: Duration = Duration::from_secs(5);
-
-pub(crate) fn one_tool() -> Value {
-    json!([{ "name": "work", "inputSchema": { "type": "object" } }])
-}
 
 /// A call that is answered, whoever else fails.
 async fn works(platform: &Platform, server: &str) -> bool {
@@ -87,75 +74,6 @@ async fn refusal(platform: &Platform, server: &str, tool: &str) -> Value {
     })
     .await;
     found
-}
-
-/// How a server at a URL fails at the calls that are made of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Fault {
-    /// It never answers.
-    Hangs,
-    /// It answers half.
-    Halves,
-    /// It answers byte by byte.
-    Dribbles,
-    /// It answers something else.
-    Babbles,
-    /// It is broken.
-    Fails,
-    /// It notifies without end.
-    Floods,
-}
-
-impl Fault {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Hangs,
-        Self::Halves,
-        Self::Dribbles,
-        Self::Babbles,
-        Self::Fails,
-        Self::Floods,
-    ];
-
-    pub(crate) async fn answer(self, asked: &Asked) -> Response {
-        let whole = asked
-            .result_message(&json!({ "resultType": "complete", "content": [] }))
-            .to_string();
-        match self {
-            Self::Hangs => std::future::pending().await,
-            Self::Halves => typed(
-                StatusCode::OK,
-                "text/event-stream",
-                format!("data: {}", &whole[..20]),
-            ),
-            Self::Dribbles => {
-                let bytes = stream::unfold(
-                    (
-                        interval(Duration::from_millis(200)),
-                        whole.into_bytes().into_iter(),
-                    ),
-                    |(mut pace, mut rest)| async move {
-                        pace.tick().await;
-                        let byte = rest.next()?;
-                        Some((
-                            Ok::<_, std::convert::Infallible>(Bytes::from(vec![byte])),
-                            (pace, rest),
-                        ))
-                    },
-                );
-                typed(StatusCode::OK, "application/json", Body::from_stream(bytes))
-            }
-            Self::Babbles => typed(StatusCode::OK, "text/html", "<html></html>"),
-            Self::Fails => status(500),
-            Self::Floods => {
-                let told = event(&json!({
-                    "jsonrpc": "2.0", "method": "notifications/message",
-                    "params": { "level": "info", "data": "x".repeat(1_000) }
-                }));
-                let told = stream::repeat(Ok::<_, std::convert::Infallible>(Bytes::from(told)));
-                typed(StatusCode::OK, "text/event-stream", Body::from_stream(told))
-            }
-        }
-    }
 }
 
 #[tokio::test]
@@ -209,7 +127,8 @@ async fn a_server_at_which_calls_fail_is_named_left_alone_and_used_again_when_it
             let told = told_of(platform, id).await;
             refusal(platform, id, "work").await;
             let why = told["reason"].as_str().unwrap_or_default();
-            told["status"] == "degraded" && why.contains("its calls fail")
+            let is_open = told["replicas"][0]["breaker"] == "open";
+            is_open && told["status"] == "degraded" && why.contains("its calls fail")
         })
         .await;
         eventually(&format!("{id} is not listed"), async || {
@@ -217,6 +136,13 @@ async fn a_server_at_which_calls_fail_is_named_left_alone_and_used_again_when_it
             !is_listed(platform, id).await
         })
         .await;
+        assert_eq!(
+            told_of(platform, id).await["limits"],
+            json!({
+                "maxInFlight": 64, "callTimeoutMs": 1_000,
+                "breaker": { "failures": 3, "withinSecs": 30, "openSecs": 1 }
+            })
+        );
         // What is refused does not come to it.
         let begun = Instant::now();
         assert!(works(platform, "well").await);
@@ -330,19 +256,6 @@ async fn errors_of_the_server_and_callers_that_go_open_nothing() {
     assert!(answer["result"].is_object(), "{answer}");
     assert_eq!(told_of(&platform, "there").await["status"], "healthy");
     platform.stop().await;
-}
-
-/// Serves one connection after the other with what is no TLS.
-async fn garbage() -> (u16, JoinHandle<()>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    let serving = tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            // Whoever has gone already needs none.
-            let _ = stream.write_all(&[0x5a; 512]).await;
-        }
-    });
-    (port, serving)
 }
 
 #[tokio::test]

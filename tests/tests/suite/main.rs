@@ -31,6 +31,7 @@ mod processes;
 mod registry;
 mod remotes;
 mod rest;
+mod services;
 mod sessions;
 mod slow_readers;
 mod statements;

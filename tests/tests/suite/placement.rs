@@ -7,7 +7,7 @@ use std::{
 
 use bus_schema::{
     ServerId,
-    registry::{Declaration, Entry},
+    registry::{Declaration, Entry, Removed},
 };
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
@@ -125,6 +125,7 @@ fn entry(id: &str) -> Entry {
         registered_at: String::new(),
         updated_at: String::new(),
         registered_by: "a test".to_owned(),
+        gone: Vec::new(),
     }
 }
 
@@ -159,16 +160,21 @@ async fn servers_are_shared_and_those_of_a_process_that_leaves_go_to_another_at_
         .await
         .expect("reads")
         .expect("is there");
+    let left = Removed {
+        removed_at: String::new(),
+        gone: Vec::new(),
+    };
     registry
-        .remove(TENANT, &"s0".parse().expect("an id"), revision)
+        .remove(TENANT, &"s0".parse().expect("an id"), &left, revision)
         .await
         .expect("removes");
     eventually("it does not run", async || world.runs("s0").is_none()).await;
-    let (mut changed, revision) = registry
+    let (record, revision) = registry
         .read(TENANT, &"s1".parse().expect("an id"))
         .await
         .expect("reads")
         .expect("is there");
+    let mut changed = record.entry().expect("a server").clone();
     changed.declaration.tags.push("new".to_owned());
     let before = world.see(|seen| seen.owners["s1"].len());
     registry

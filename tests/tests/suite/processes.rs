@@ -5,6 +5,7 @@ mod commands;
 mod fleet;
 mod losses;
 mod platform;
+mod racing;
 mod refusals;
 mod replicas;
 mod stdio;
@@ -33,7 +34,7 @@ pub(crate) struct Cluster {
 
 /// One `trunkline serve`.
 pub(crate) struct Replica {
-    program: Program,
+    pub(crate) program: Program,
     /// Its name on the bus.
     instance: String,
     /// Where its meters are read.

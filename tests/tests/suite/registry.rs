@@ -5,14 +5,15 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use actors::registry::{RegistryServer, RunningRegistry};
 use bridges::upstream::{Upstream, remote::RemoteOptions};
 use bus_schema::{
-    Principal, header,
+    Principal, ServerId, header,
     mcp::method,
-    registry::{Auth, Declaration, Over, Put, Was},
+    registry::{Auth, Declaration, Entry, Over, Put, Removed, Was},
 };
 use reqwest::{Method, StatusCode};
-use runtime::{Directory, placement::Owners, registry::Registry};
+use runtime::{Bus, Directory, placement::Owners, registry::Registry};
 use serde_json::{Value, json};
 use tests::{
     eventually,
@@ -22,6 +23,7 @@ use tests::{
     scripted::{Scripted, message, status},
     within,
 };
+use tokio::sync::watch;
 
 const EVERY: [&str; 2] = ["registry", "upstreams"];
 
@@ -114,6 +116,8 @@ async fn a_server_is_registered_served_replaced_and_removed() {
             .is_some_and(|digest| digest.starts_with("sha256:"))
     );
     assert_eq!(shown["replicas"][0]["inFlight"], 0, "{shown}");
+    assert_eq!(shown["endpoint"], "/servers/a/mcp");
+    assert_eq!(shown["subject"], "mcp.rpc.default.a.>");
     assert_eq!(
         shown["protocol"],
         json!({ "era": "modern", "version": "2026-07-28" })
@@ -426,20 +430,25 @@ async fn a_token_is_got_from_the_issuer_and_once_more_when_it_is_refused() {
     platform.stop().await;
 }
 
+/// A registry that nobody gives policies.
+async fn registry_on(bus: Bus) -> RunningRegistry {
+    let directory = Directory::start(&bus, "default").await.expect("starts");
+    let (registry, owners) = (
+        Registry::open(&bus).await.expect("opens"),
+        Owners::open(&bus).await.expect("opens"),
+    );
+    let settings = watch::Sender::new(None).subscribe();
+    let server = RegistryServer::new(bus.clone(), registry, owners, directory, settings);
+    server.start(bus).await.expect("starts")
+}
+
 #[tokio::test]
 async fn two_registries_that_are_asked_at_once_lose_nothing_and_let_one_win() {
     let nats = Nats::start().await;
     let asking = nats.bus().await;
     let mut hosts = Vec::new();
     for _ in 0..2 {
-        let bus = nats.bus().await;
-        let directory = Directory::start(&bus, "default").await.expect("starts");
-        let (registry, owners) = (
-            Registry::open(&bus).await.expect("opens"),
-            Owners::open(&bus).await.expect("opens"),
-        );
-        let server = actors::registry::RegistryServer::new(bus.clone(), registry, owners, directory, None);
-        hosts.push(server.start(bus).await.expect("starts"));
+        hosts.push(registry_on(nats.bus().await).await);
     }
     let principal = Principal::developer();
     let put = |owner: String, over| {
@@ -476,8 +485,61 @@ async fn two_registries_that_are_asked_at_once_lose_nothing_and_let_one_win() {
         .await
         .expect("reads")
         .expect("is there");
-    assert_eq!((kept, revision), (current.entry, current.revision));
+    assert_eq!((kept.entry(), revision), (Some(&current.entry), current.revision));
     for host in hosts {
         host.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_was_removed_long_ago_is_forgotten_for_good_and_the_rest_is_not() {
+    let nats = Nats::start().await;
+    let bus = nats.bus().await;
+    let kept = Registry::open(&bus).await.expect("opens");
+    let declare = async |id: &str, removed_at: Option<&str>| {
+        let id: ServerId = id.parse().expect("an id");
+        let entry = Entry {
+            declaration: Declaration::new(id.clone(), "https://a.example"),
+            registered_at: "2020-01-01T00:00:00Z".to_owned(),
+            updated_at: "2020-01-01T00:00:00Z".to_owned(),
+            registered_by: "a test".to_owned(),
+            gone: Vec::new(),
+        };
+        let revision = kept.write("default", &entry, None).await.expect("writes");
+        if let Some(at) = removed_at {
+            let left = Removed {
+                removed_at: at.to_owned(),
+                gone: vec![entry.going(None, at)],
+            };
+            let removed = kept.remove("default", &id, &left, revision).await;
+            removed.expect("removes");
+        }
+    };
+    let now = runtime::moment::now();
+    declare("old", Some("2020-02-01T00:00:00Z")).await;
+    declare("new", Some(&now)).await;
+    declare("there", None).await;
+    let running = registry_on(bus.clone()).await;
+    let is_there = async |id: &str| {
+        let record = kept.read("default", &id.parse().expect("an id")).await;
+        record.expect("reads").is_some()
+    };
+    eventually("it is forgotten", async || !is_there("old").await).await;
+    assert!(is_there("new").await && is_there("there").await);
+    eventually("what is gone is known", async || {
+        let gone = kept.gone("default");
+        gone.len() == 1 && gone[0].0.as_str() == "new"
+    })
+    .await;
+    assert_eq!(kept.all("default").len(), 1);
+    // An id is free again when its server was removed.
+    let declaration = Declaration::new("new".parse().expect("an id"), "https://b.example");
+    let put = Put {
+        declaration,
+        over: Over::Nothing,
+    };
+    let written = bus.register(&Principal::developer(), &put).await;
+    let written = written.expect("it is registered");
+    assert_eq!((written.was, written.entry.gone.len()), (Was::New, 1));
+    running.stop().await;
 }

@@ -5,12 +5,18 @@ use bridges::{admin::Private, upstream::remote::RemoteOptions};
 use bus_schema::{
     Principal,
     registry::{Auth, Declaration, Over, Put, Was},
+    upstream::BreakerKnob,
 };
 use runtime::Bus;
 use serde_json::{Value, json};
 
 use super::output;
-use crate::{args::AddServer, config::Config, fleet_file, node::Node};
+use crate::{
+    args::{AddServer, LimitFlags},
+    config::Config,
+    fleet_file,
+    node::Node,
+};
 
 pub(super) async fn run(node: &Node, config: &Config, add: AddServer) -> anyhow::Result<()> {
     let declarations = match &add.file {
@@ -97,6 +103,7 @@ fn declared(add: &AddServer) -> anyhow::Result<Declaration> {
             .with_context(|| format!("--header is `{header}`; write \"Name: value\""))?;
         headers.insert(name.trim().to_owned(), json!(value.trim()));
     }
+    let (limits, usual) = (&add.limits, Declaration::new(id.parse()?, url));
     Ok(Declaration {
         name: add.name.clone(),
         title: add.title.clone(),
@@ -105,15 +112,46 @@ fn declared(add: &AddServer) -> anyhow::Result<Declaration> {
         era: serde_json::from_value(knob("era", &add.era)?)?,
         version: add.server_version.clone(),
         tags: add.tags.clone(),
-        auth: add
-            .bearer_env
-            .clone()
-            .map_or(Auth::None, |token_env| Auth::Bearer { token_env }),
+        auth: auth(add),
         headers: serde_json::from_value(Value::Object(headers))?,
         allow_private: add.allow_private,
         health_url: add.health_url.clone(),
         owner: add.owner.clone(),
         replicas: add.replicas,
-        ..Declaration::new(id.parse()?, url)
+        max_in_flight: limits.max_in_flight.unwrap_or(usual.max_in_flight),
+        call_timeout_ms: limits.call_timeout_ms,
+        breaker: breaker(limits),
+        ..usual
     })
+}
+
+/// How the platform is let in. The command line takes all of the client's credentials or none.
+fn auth(add: &AddServer) -> Auth {
+    let oauth = &add.oauth;
+    match (
+        &oauth.token_endpoint,
+        &oauth.client_id,
+        &oauth.client_secret_env,
+        &add.bearer_env,
+    ) {
+        (Some(token_endpoint), Some(client_id), Some(client_secret_env), _) => Auth::Oauth2 {
+            token_endpoint: token_endpoint.clone(),
+            client_id: client_id.clone(),
+            client_secret_env: client_secret_env.clone(),
+            scopes: oauth.scopes.clone(),
+        },
+        (.., Some(token_env)) => Auth::Bearer {
+            token_env: token_env.clone(),
+        },
+        _ => Auth::None,
+    }
+}
+
+fn breaker(limits: &LimitFlags) -> BreakerKnob {
+    let usual = BreakerKnob::default();
+    BreakerKnob {
+        failures: limits.breaker_failures.unwrap_or(usual.failures),
+        within_secs: limits.breaker_within_secs.unwrap_or(usual.within_secs),
+        open_secs: limits.breaker_open_secs.unwrap_or(usual.open_secs),
+    }
 }

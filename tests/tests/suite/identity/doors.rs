@@ -306,48 +306,6 @@ async fn no_log_and_no_metric_shows_a_token() {
 }
 
 #[tokio::test]
-async fn the_servers_of_the_platform_are_shown_to_operators_and_changed_by_them_only() {
-    let stage = Stage::start("").await;
-    let (url, audience) = (stage.platform.url("/servers"), stage.platform.url(""));
-    let operator = stage
-        .issuer
-        .token("ann", &audience, json!({ "roles": ["operator"] }));
-    let narrow = stage.issuer.token(
-        "ann",
-        &stage.platform.url("/mcp"),
-        json!({ "roles": ["operator"] }),
-    );
-    let nobody = Client::new(&url);
-    for (client, expected) in [
-        (nobody.clone(), 401),
-        (nobody.with_token(&narrow), 401),
-        (nobody.with_token(&stage.token("bob")), 403),
-        (nobody.with_token(&operator), 200),
-    ] {
-        for path in ["/servers", "/servers/whoami", "/servers/whoami/tools", "/status"] {
-            let own = Client::new(stage.platform.url(path)).with_token_of(&client);
-            let status = send(own.request(reqwest::Method::GET)).await.status();
-            assert_eq!(status, expected, "GET {path}");
-        }
-        if expected != 200 {
-            let declaration = json!({ "id": "evil", "url": "https://evil.example/mcp" }).to_string();
-            assert_eq!(send(client.raw(declaration)).await.status(), expected, "POST");
-            let one = Client::new(stage.platform.url("/servers/whoami")).with_token_of(&client);
-            for method in [reqwest::Method::PUT, reqwest::Method::DELETE] {
-                assert_eq!(send(one.request(method)).await.status(), expected);
-            }
-            for decision in ["approve", "reject", "whoami/approve", "whoami/reject"] {
-                let url = stage.platform.url(&format!("/servers/whoami/tools/{decision}"));
-                let decided = Client::new(url).with_token_of(&client);
-                let status = send(decided.request(reqwest::Method::POST)).await.status();
-                assert_eq!(status, expected, "{decision}");
-            }
-        }
-    }
-    stage.platform.stop().await;
-}
-
-#[tokio::test]
 async fn one_process_has_its_gate_at_each_of_its_listeners() {
     let stage = Stage::start("").await;
     // Whatever the HTTP method, an endpoint asks first.

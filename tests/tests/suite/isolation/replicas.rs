@@ -9,13 +9,13 @@ use bus_schema::mcp::method;
 use serde_json::json;
 use tests::{
     eventually,
+    fault::one_tool,
     http::{Client, text},
     remote::local,
     scripted::{Asked, Scripted, status},
     within,
 };
 
-use super::one_tool;
 use crate::processes::Cluster;
 
 /// More than come by chance to one of two.

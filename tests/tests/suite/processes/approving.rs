@@ -1,11 +1,14 @@
 //! The commands by which operators look at changed tools and decide over them.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-use serde_json::json;
-use tests::{changing::Changing, eventually};
+use serde_json::{Value, json};
+use tests::{changing::Changing, eventually, remote::local, scripted::Scripted};
 
-use super::{Cluster, terminate};
+use super::{Cluster, terminate, up::Up};
 
 #[tokio::test]
 async fn changed_tools_are_shown_and_decided_over_by_command() {
@@ -81,4 +84,64 @@ async fn changed_tools_are_shown_and_decided_over_by_command() {
     let (code, _, err) = cluster.run(&["tools", "approve", "nobody.n0"]).await;
     assert!(code != 0 && err.contains("no such tool"), "{err}");
     terminate(registry.program).await;
+}
+
+#[tokio::test]
+async fn a_policy_that_changes_in_the_file_holds_at_once_and_one_that_cannot_be_used_does_not() {
+    let changed = Arc::new(AtomicBool::new(false));
+    let is_changed = Arc::clone(&changed);
+    let server = Scripted::start(move |asked| {
+        let words = if is_changed.load(Ordering::SeqCst) {
+            "Other."
+        } else {
+            "Works."
+        };
+        let tools = json!([{ "name": "work", "description": words, "inputSchema": { "type": "object" } }]);
+        async move { asked.modern(&tools) }
+    })
+    .await;
+    let line = local("x", &server.url(), "");
+    let mut up = Up::start(&line).await;
+    let path = up.folder().join("trunkline.toml");
+    let write = |policy: &str| {
+        let text = format!("[integrity]\npolicy = \"{policy}\"\n{line}");
+        std::fs::write(&path, text).expect("the file is written");
+    };
+    let url = format!("{}/servers/x/tools", up.text("http"));
+    let told = async || -> Value {
+        let answer = reqwest::get(&url).await.expect("an answer");
+        answer.json().await.unwrap_or_default()
+    };
+    let client = up.client("x");
+    let is_called = async || client.call("work", json!({})).await["result"].is_object();
+    eventually("the tool is approved", async || {
+        told().await["tools"][0]["state"] == "approved"
+    })
+    .await;
+    changed.store(true, Ordering::SeqCst);
+    eventually("the change is known", async || {
+        client.tool_names().await;
+        told().await["tools"][0]["state"] == "changed"
+    })
+    .await;
+    // By the usual policy it is told of, and no more.
+    assert!(is_called().await);
+    write("quarantine");
+    eventually("calls have stopped", async || !is_called().await).await;
+    assert_eq!(told().await["policy"], "quarantine");
+    write("qarantine");
+    let said = up.program.logged("everything stays as it was").await;
+    assert!(
+        said.contains("qarantine") && said.contains("quarantine"),
+        "{said}"
+    );
+    assert!(!is_called().await);
+    // A section that goes takes nothing back.
+    std::fs::write(&path, &line).expect("the file is written");
+    up.program.logged("policies of the platform stay").await;
+    assert!(!is_called().await);
+    write("warn");
+    eventually("it is called again", is_called).await;
+    assert_eq!(told().await["policy"], "warn");
+    terminate(up.program).await;
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tests::{eventually, http::text, program, remote::local, scripted::Scripted};
 
 use super::{
-    terminate,
+    Cluster, terminate,
     up::{Up, begin},
 };
 
@@ -97,6 +97,61 @@ async fn servers_are_added_shown_and_removed_by_commands_and_outlive_a_restart()
     let (code, _, err) = run(&up, &["servers", "remove", "mine"]).await;
     assert_eq!(code, 0, "{err}");
     eventually("it is gone", async || shown(&up, "mine").await.is_null()).await;
+    terminate(up.program).await;
+}
+
+#[tokio::test]
+async fn whatever_a_declaration_says_can_be_said_by_flags_and_is_shown() {
+    let up = Up::start("").await;
+    let declared = json!({
+        "id": "all", "name": "com.example/all", "title": "All", "description": "Everything.",
+        "url": "https://all.example.com/mcp", "transport": "http", "era": "modern", "version": "1.2.0",
+        "tags": ["a", "b"],
+        "auth": {
+            "type": "oauth2", "tokenEndpoint": "https://id.example.com/token", "clientId": "me",
+            "clientSecretEnv": "TRUNKLINE_SECRET_ALL", "scopes": ["read", "write"]
+        },
+        "headers": { "X-One": "1" }, "allowPrivate": true, "healthUrl": "https://all.example.com/health",
+        "owner": "team-a", "maxInFlight": 3, "replicas": 2, "callTimeoutMs": 500,
+        "breaker": { "failures": 2, "withinSecs": 7, "openSecs": 4 }
+    });
+    let flags = "servers add all https://all.example.com/mcp --name com.example/all --title All --description Everything. \
+        --transport http --era modern --server-version 1.2.0 --tag a --tag b --owner team-a --replicas 2 --max-in-flight 3 \
+        --oauth-token-endpoint https://id.example.com/token --oauth-client-id me --oauth-client-secret-env TRUNKLINE_SECRET_ALL \
+        --oauth-scope read --oauth-scope write --allow-private --health-url https://all.example.com/health \
+        --call-timeout-ms 500 --breaker-failures 2 --breaker-within-secs 7 --breaker-open-secs 4";
+    let mut words: Vec<_> = flags.split_whitespace().collect();
+    words.extend(["--header", "X-One: 1"]);
+    let (code, _, err) = run(&up, &words).await;
+    assert_eq!(code, 0, "{err}");
+    // The command line has its own picture of the registry.
+    eventually("it is shown", async || !shown(&up, "all").await.is_null()).await;
+    let told = shown(&up, "all").await;
+    assert_eq!(told["declaration"], declared);
+    assert_eq!(
+        told["limits"],
+        json!({ "maxInFlight": 3, "callTimeoutMs": 500, "breaker": declared["breaker"] })
+    );
+    // A file that says the same is no second registration.
+    let file = up.folder().join("all.json");
+    std::fs::write(&file, declared.to_string()).expect("the file is written");
+    let (code, out, err) = run(&up, &["servers", "add", "--file", &file.display().to_string()]).await;
+    assert!(
+        code == 0 && out.contains("has already server `all`"),
+        "{out}{err}"
+    );
+    let begin = ["servers", "add", "x", "https://a.example"];
+    for (flags, expected) in [
+        (["--max-in-flight", "0"], "1 to 10000"),
+        (["--call-timeout-ms", "0"], "1 to 86400000"),
+        (["--breaker-open-secs", "0"], "use 1 to 3600"),
+        (["--breaker-failures", "many"], "--breaker-failures"),
+        (["--oauth-client-id", "me"], "--oauth-token-endpoint"),
+        (["--bearer-env", "HOME"], "TRUNKLINE_SECRET_"),
+    ] {
+        let (code, _, err) = run(&up, &[&begin[..], &flags].concat()).await;
+        assert!(code != 0 && err.contains(expected), "{flags:?}: {err}");
+    }
     terminate(up.program).await;
 }
 
@@ -194,4 +249,29 @@ async fn changed_lines_of_the_file_are_taken_while_the_platform_runs() {
     .await;
     assert!(calls(&up, "stays", "one").await);
     terminate(up.program).await;
+}
+
+#[tokio::test]
+async fn a_bridge_by_itself_takes_changed_virtual_servers_of_its_file() {
+    let cluster = Cluster::start().await;
+    let line = |id: &str, tool: &str| {
+        format!("[[virtual]]\nid = \"{id}\"\nitems = [{{ server = \"products\", tools = [\"{tool}\"] }}]\n")
+    };
+    let file = cluster.file("bridge.toml", &line("desk", "search"));
+    let path = file.display().to_string();
+    let configured = ["--config", &path];
+    let (products, bridge) = tokio::join!(cluster.serve(&["products"]), cluster.bridge_with(&configured));
+    let shows = async |id: &str, tool: &str| {
+        let list = bridge.client(id).list_tools().await;
+        list["result"]["tools"][0]["name"] == tool
+    };
+    eventually("it is there", async || shows("desk", "search").await).await;
+    cluster.file("bridge.toml", &(line("desk", "get") + &line("shop", "search")));
+    eventually("the change is taken", async || {
+        shows("desk", "get").await && shows("shop", "search").await
+    })
+    .await;
+    for program in [products.program, bridge.program] {
+        terminate(program).await;
+    }
 }
