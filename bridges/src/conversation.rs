@@ -14,7 +14,6 @@ use bus_schema::{
     rpc::{self, Kind},
 };
 use bytes::Bytes;
-use runtime::moment;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
@@ -42,7 +41,7 @@ pub(crate) struct Conversation {
     /// The legacy session, once its handshake was made.
     session: Option<Arc<Session>>,
     /// What keeps a legacy session with the versions of servers that it has begun on.
-    staying: Staying,
+    staying: Option<Staying>,
     /// What the client was asked, and has yet to answer.
     questions: Arc<Questions>,
     ledger: Arc<Ledger>,
@@ -74,7 +73,7 @@ impl Conversation {
             door,
             out,
             session: None,
-            staying: Staying::here(moment::now_ms()),
+            staying: None,
             questions,
             ledger,
             notices: None,
@@ -223,7 +222,10 @@ impl Conversation {
             endpoint: self.endpoint.clone(),
             protocol_version,
             trace: None,
-            staying: (protocol_version.era() == Era::Legacy).then(|| self.staying.clone()),
+            staying: self
+                .staying
+                .clone()
+                .filter(|_| protocol_version.era() == Era::Legacy),
             ending: self.ending.clone(),
         }
     }

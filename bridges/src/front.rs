@@ -35,7 +35,7 @@ use bus_schema::{
     policy::ScopeTable,
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Discovery, Retry, traffic, virtuals::Virtuals};
+use runtime::{Bus, Catalogue, Directory, Discovery, traffic::Plan, virtuals::Virtuals};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -49,13 +49,13 @@ pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
 use entrance::Entrance;
 use listening::Listening;
-use route::{Route, Tie};
+use route::Route;
 use task_owners::TaskOwners;
 use trace_ids::Ids;
 pub use traffic_rules::RuleError;
 pub(crate) use versions::Stay;
 pub use versions::Staying;
-use versions::unversioned;
+use versions::{for_trial, unversioned};
 
 /// What the platform calls itself.
 pub const IMPLEMENTATION: &str = "trunkline";
@@ -288,9 +288,9 @@ impl Front {
                 }
             }
         };
-        let owner = self.owner(&caller.principal, incoming, &route).await?;
-        let remote = self.remote(caller, incoming, route, trace).await;
-        let owner = owner.filter(|owner| owner.is_told_apart() || remote.call.version().is_some());
+        let task = self.task(&caller.principal, incoming, &route).await?;
+        let owner = self.owner(&caller.principal, incoming, &route.server);
+        let remote = self.remote(caller, incoming, route, trace, task).await;
         Ok(State::Remote(Box::new(Remote { owner, ..remote })))
     }
 
@@ -332,6 +332,7 @@ impl Front {
         incoming: &Incoming,
         mut route: Route,
         trace: &TraceContext,
+        task: Option<String>,
     ) -> Remote {
         let snapshot = self.directory().snapshot();
         let mut state = None;
@@ -339,22 +340,9 @@ impl Front {
             (state, route.body) = (Some(version), body);
         }
         let tie = self.tie(incoming, &route.server);
-        let begun = match tie {
-            Tie::Free => {
-                self.version_begun(caller, &route, &snapshot, state.as_deref())
-                    .await
-            }
-            Tie::Parked(_) | Tie::Task(_) => None,
-        };
-        let retry = match snapshot.server(&route.server) {
-            Some(_) => {
-                self.0
-                    .catalogue
-                    .retry(&route.server, &incoming.method, route.name.as_deref())
-                    .await
-            }
-            None => Retry::Never,
-        };
+        let version = self
+            .version_begun(caller, &route.server, &snapshot, state.as_deref(), task)
+            .await;
         let request = Request {
             caller: String::new(),
             call: 0,
@@ -372,7 +360,17 @@ impl Front {
         let bus = &self.0.bus;
         let call = match tie.instance() {
             Some(instance) => bus.call_instance(request, instance),
-            None => traffic::call(bus, &snapshot, request, retry, begun.as_deref()),
+            None => {
+                let (server, called) = (&route.server, &incoming.method);
+                let plan = Plan::new(bus, &snapshot, server, called, &caller.principal, version.begun());
+                let may = self.0.catalogue.may_be_done_again(server, &plan, &request).await;
+                let copy = may.copy.then(|| for_trial(incoming, &request.body.0)).flatten();
+                let copy = copy.map(|body| Request {
+                    body: Body(body),
+                    ..request.clone()
+                });
+                plan.call(bus, request, may.retry, copy)
+            }
         };
         Remote {
             owner: None,

@@ -163,6 +163,15 @@ impl Place {
     }
 }
 
+/// The numbers in a version, so that 0.10.0 is newer than 0.9.0 however a server spells its versions.
+#[must_use]
+pub fn version_numbers(version: &str) -> Vec<u64> {
+    version
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|number| number.parse().ok())
+        .collect()
+}
+
 /// A digest for each list of a server, in hex; empty for a list that it does not have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

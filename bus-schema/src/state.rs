@@ -9,7 +9,6 @@
 use crate::Token;
 
 const PREFIX: &str = "tl1.";
-const VERSION_PREFIX: &str = "tlv1.";
 
 /// A `requestState` of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,24 +39,28 @@ impl std::fmt::Display for RoutedState<'_> {
 /// A server's own state, and the version of the server that has made it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionedState<'a> {
-    /// The version as a token.
+    /// The version as a token; empty when it does not matter.
     pub version: &'a str,
     /// What the server has written.
     pub state: &'a str,
 }
 
 impl<'a> VersionedState<'a> {
+    /// What such a state begins with.
+    pub const PREFIX: &'static str = "tlv1.";
+
     /// Reads a `requestState`; `None` for one of another form.
     #[must_use]
     pub fn parse(state: &'a str) -> Option<Self> {
-        let (version, state) = state.strip_prefix(VERSION_PREFIX)?.split_once('.')?;
-        Token::parse(version).is_ok().then_some(Self { version, state })
+        let (version, state) = state.strip_prefix(Self::PREFIX)?.split_once('.')?;
+        let names_one = version.is_empty() || Token::parse(version).is_ok();
+        names_one.then_some(Self { version, state })
     }
 }
 
 impl std::fmt::Display for VersionedState<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{VERSION_PREFIX}{}.{}", self.version, self.state)
+        write!(f, "{}{}.{}", Self::PREFIX, self.version, self.state)
     }
 }
 

@@ -77,10 +77,12 @@ pub enum InstanceVerb {
     Cancel,
     /// A call that only this instance can answer, such as the next round of one that it has parked.
     Call,
+    /// A call that this instance is near to; another may answer it as well.
+    Near,
 }
 
 impl InstanceVerb {
-    const ALL: [Self; 4] = [Self::Body, Self::Credit, Self::Cancel, Self::Call];
+    const ALL: [Self; 5] = [Self::Body, Self::Credit, Self::Cancel, Self::Call, Self::Near];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -88,6 +90,7 @@ impl InstanceVerb {
             Self::Credit => "credit",
             Self::Cancel => "cancel",
             Self::Call => "call",
+            Self::Near => "near",
         }
     }
 }

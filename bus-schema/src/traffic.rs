@@ -7,8 +7,10 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{ServerId, registry::BadDeclaration};
+use crate::{ServerId, card::version_numbers, registry::BadDeclaration};
 
+/// The door that copies of calls come through.
+pub const MIRROR_DOOR: &str = "mirror";
 /// How many bytes a rule may have as JSON.
 pub const MAX_RULE_BYTES: usize = 16 * 1024;
 
@@ -31,7 +33,7 @@ pub struct Traffic {
     /// What is counted when calls are shared out.
     #[serde(default, skip_serializing_if = "Sharing::is_default")]
     pub share_by: Sharing,
-    /// Which version gets copies of calls, on trial.
+    /// Which version gets copies of calls, on trial. Which versions answer is said by shares.
     #[serde(
         default,
         deserialize_with = "present",
@@ -82,7 +84,7 @@ pub struct Mirror {
 pub struct Kept {
     /// The rule.
     pub rule: Traffic,
-    /// Since when the server has had a rule, in milliseconds since 1970.
+    /// Since when its versions have had shares, or since when there is a rule, in milliseconds since 1970.
     pub since_ms: u64,
     /// When it was last changed, as RFC 3339.
     pub updated_at: String,
@@ -155,10 +157,13 @@ impl Traffic {
                 );
                 return Err(bad("mirror", why));
             }
+            if !self.splits() {
+                let why = "needs `versions`: say which version answers, as all share the calls otherwise, also the one on trial";
+                return Err(bad("mirror", why.to_owned()));
+            }
         }
-        let says_nothing = self.versions.is_empty() && self.mirror.is_none() && self.locality.is_default();
-        if says_nothing {
-            let why = "is missing, as are `mirror` and `locality`; a rule says at least one of them";
+        if !self.splits() && self.locality.is_default() {
+            let why = "is missing, and so is `locality`; a rule says at least one of them";
             return Err(bad("versions", why.to_owned()));
         }
         Ok(())
@@ -168,12 +173,6 @@ impl Traffic {
     #[must_use]
     pub fn splits(&self) -> bool {
         !self.versions.is_empty()
-    }
-
-    /// Whether a version gets nothing new.
-    #[must_use]
-    pub fn is_off(&self, version: &str) -> bool {
-        self.versions.get(version) == Some(&0)
     }
 
     /// The version that gets a call. Of as many turns in a row as the shares add up to, each version gets its share, spread over them.
@@ -194,7 +193,23 @@ impl Traffic {
         })
     }
 
-    /// The version that stands for the server where one has to: the one with the greatest share.
+    /// The version that somebody has who draws a number for each: of those who draw at random each version gets its share, and when shares change
+    /// nobody moves but to a version that has got more, or from one that has got less.
+    #[must_use]
+    pub fn pick_drawn(&self, draw: impl Fn(&str) -> u64) -> Option<&str> {
+        // Rendezvous hashing with weights: the shortest of exponential waits, each as much shorter as its version has more.
+        let wait = |version: &str, weight: u32| {
+            let drawn = (draw(version) >> 11) as f64 / (1_u64 << 53) as f64;
+            -(1.0 - drawn).ln() / f64::from(weight)
+        };
+        let shares = self.versions.iter().filter(|(_, weight)| **weight > 0);
+        let waits = shares.map(|(version, weight)| (version.as_str(), wait(version, *weight)));
+        waits
+            .min_by(|(_, one), (_, other)| one.total_cmp(other))
+            .map(|(version, _)| version)
+    }
+
+    /// The version that stands for the server where one has to: the one with the greatest share, and the newest of those.
     #[must_use]
     pub fn main(&self) -> Option<&str> {
         self.by_share().next()
@@ -230,7 +245,8 @@ impl Traffic {
 
     fn by_share(&self) -> impl Iterator<Item = &str> {
         let mut shares: Vec<_> = self.versions.iter().filter(|(_, weight)| **weight > 0).collect();
-        shares.sort_by_key(|(_, weight)| Reverse(**weight));
+        shares
+            .sort_by_cached_key(|(version, weight)| Reverse((**weight, version_numbers(version), *version)));
         shares.into_iter().map(|(version, _)| version.as_str())
     }
 }
@@ -284,15 +300,19 @@ mod tests {
     fn what_cannot_be_meant_is_named() {
         for (rule, says) in [
             (json!({ "id": "a" }), "`versions` is missing"),
+            (
+                json!({ "id": "a", "mirror": { "version": "1" }, "locality": "nearest" }),
+                "needs `versions`",
+            ),
             (json!({ "id": "a", "versions": { "1": 0 } }), "every version"),
             (json!({ "id": "a", "versions": { "1": 10_001 } }), "at most 10000"),
             (json!({ "id": "a", "versions": { "": 1 } }), "1 to 64"),
             (
-                json!({ "id": "a", "mirror": { "version": "1", "percent": 0 } }),
+                json!({ "id": "a", "versions": { "2": 1 }, "mirror": { "version": "1", "percent": 0 } }),
                 "1 to 100",
             ),
             (
-                json!({ "id": "a", "mirror": { "version": "1", "percent": 101 } }),
+                json!({ "id": "a", "versions": { "2": 1 }, "mirror": { "version": "1", "percent": 101 } }),
                 "1 to 100",
             ),
         ] {
@@ -312,10 +332,13 @@ mod tests {
 
     #[test]
     fn a_call_falls_back_to_greater_shares_and_never_to_a_version_that_is_off() {
+        let equal = rule(&[("9.0", 1), ("10.0", 1)]);
         let rule = rule(&[("1", 90), ("2", 10), ("0", 0)]);
         assert_eq!(rule.main(), Some("1"));
         assert_eq!(rule.order(Some("2"), ["0", "1", "2", "3"]), ["2", "1", "3"]);
         assert_eq!(rule.order(None, ["0"]), ["1", "2"]);
+        // Of equal shares the newest comes first, however it is spelled.
+        assert_eq!(equal.main(), Some("10.0"));
         let ranks = ["1", "2", "3", "0"].map(|version| rule.rank(version));
         assert!(ranks.is_sorted_by(|a, b| a > b), "{ranks:?}");
     }
@@ -334,6 +357,29 @@ mod tests {
             for (version, weight) in named {
                 prop_assert_eq!(got.get(version).copied().unwrap_or_default(), weight);
             }
+        }
+
+        #[test]
+        fn a_greater_share_moves_somebody_only_to_the_version_that_has_it(
+            weights in prop::collection::vec(0_u32..40, 2..5), more in 1_u32..40, which in 0_usize..5, seed in any::<u64>(),
+        ) {
+            let which = which % weights.len();
+            let named = |weights: &[u32]| -> Vec<(String, u32)> {
+                weights.iter().enumerate().map(|(at, weight)| (at.to_string(), *weight)).collect()
+            };
+            let of = |weights: &[u32]| {
+                let named = named(weights);
+                let named: Vec<_> = named.iter().map(|(version, weight)| (version.as_str(), *weight)).collect();
+                let draw = |version: &str| {
+                    let mixed = (seed ^ version.as_bytes()[0] as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+                    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+                };
+                rule(&named).pick_drawn(draw).map(str::to_owned)
+            };
+            let mut raised = weights.clone();
+            raised[which] += more;
+            let (before, after) = (of(&weights), of(&raised));
+            prop_assert!(before == after || after == Some(which.to_string()), "{before:?} {after:?}");
         }
 
         #[test]

@@ -236,6 +236,7 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         word(InstanceVerb::Body),
         word(InstanceVerb::Credit),
         word(InstanceVerb::Cancel),
+        word(InstanceVerb::Near),
         Subject::Gone {
             server: server(),
             instance: instance(),

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use add::{AddServer, LimitFlags, OauthFlags};
 pub use import::Import;
-pub use traffic::{Traffic, TrafficCommand, TrafficOf, TrafficSet};
+pub use traffic::{Traffic, TrafficClear, TrafficCommand, TrafficOf, TrafficSet};
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
 #[derive(Debug, Parser)]

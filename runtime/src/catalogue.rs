@@ -3,7 +3,7 @@
 mod kept;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -25,9 +25,9 @@ use tracing::{debug, warn};
 use crate::{
     bus::Bus,
     call::{CallError, Retry},
-    directory::Directory,
+    directory::{Directory, Snapshot},
     own_request::own_request,
-    traffic,
+    traffic::{Begun, Plan},
 };
 
 use kept::{Kept, Lists};
@@ -189,13 +189,22 @@ pub enum CatalogueError {
     },
 }
 
+/// What of a call may be done more than once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Again {
+    /// Whether it may be made again when its host is lost.
+    pub retry: Retry,
+    /// Whether the version on trial may be asked the same, if there is one.
+    pub copy: bool,
+}
+
 /// The lists of all servers, as far as anybody has asked for them.
 #[derive(Clone)]
 pub struct Catalogue {
     bus: Bus,
     directory: Directory,
-    /// Held only to look up or insert a cell; whoever comes first fills it.
-    kept: Arc<Mutex<HashMap<ServerId, Kept>>>,
+    /// By server and version. Held only to look up or insert a cell; whoever comes first fills it.
+    kept: Arc<Mutex<HashMap<ServerId, BTreeMap<String, Kept>>>>,
 }
 
 impl Catalogue {
@@ -237,22 +246,59 @@ impl Catalogue {
         let snapshot = self.directory.snapshot();
         let unknown = || CatalogueError::UnknownServer(server.clone());
         let card = snapshot.server(server).ok_or_else(unknown)?;
-        let lists = self.lists(card, capabilities);
+        self.list_of(&snapshot, card, list, capabilities).await
+    }
+
+    /// The same of the version that a card is of.
+    async fn list_of(
+        &self,
+        snapshot: &Snapshot,
+        card: &ServerCard,
+        list: Listed,
+        capabilities: &Map<String, Value>,
+    ) -> Result<Arc<List>, CatalogueError> {
+        let lists = self.lists(snapshot, card, capabilities);
         lists[list as usize]
-            .get_or_try_init(|| self.fetch(card, list, capabilities))
+            .get_or_try_init(|| self.fetch(snapshot, card, list, capabilities))
             .await
             .cloned()
     }
 
-    /// Whether a call may be made again when its host is lost: reading methods, and tools that are marked so.
-    pub async fn retry(&self, server: &ServerId, called: &str, name: Option<&str>) -> Retry {
+    /// What of a planned call may be done more than once, as the versions say that it goes to.
+    pub async fn may_be_done_again(&self, server: &ServerId, plan: &Plan, request: &Request) -> Again {
+        let (called, name) = (request.method.as_str(), request.name.as_deref());
+        let retry = self.retry(server, plan.version(), called, name).await;
+        let copy = match plan.trial().filter(|_| retry == Retry::Reads) {
+            Some(trial) => self.retry(server, Some(trial), called, name).await == Retry::Reads,
+            None => false,
+        };
+        Again { retry, copy }
+    }
+
+    /// Whether a call may be made again when its host is lost: reading methods, and tools that are marked so by the version that
+    /// is called, or by the one that stands for the server.
+    async fn retry(
+        &self,
+        server: &ServerId,
+        version: Option<&str>,
+        called: &str,
+        name: Option<&str>,
+    ) -> Retry {
         if method::is_read_only(called) {
             return Retry::Reads;
         }
         let Some(name) = name.filter(|_| called == method::TOOLS_CALL) else {
             return Retry::Never;
         };
-        match self.list_soon(server, Listed::Tools).await {
+        let snapshot = self.directory.snapshot();
+        let card = match version {
+            Some(version) => snapshot.of_version(server, version),
+            None => snapshot.server(server),
+        };
+        let Some(card) = card else { return Retry::Never };
+        let everybody = Map::new();
+        let tools = self.list_of(&snapshot, card, Listed::Tools, &everybody);
+        match soon(server, tools).await {
             Some(tools) => tools.get(name).map_or(Retry::Never, |tool| tool.retry),
             None => Retry::Never,
         }
@@ -260,23 +306,16 @@ impl Catalogue {
 
     /// One list of a server, if it can be had without keeping a call waiting.
     pub async fn list_soon(&self, server: &ServerId, list: Listed) -> Option<Arc<List>> {
-        match timeout(SOON, self.list(server, list)).await {
-            Ok(Ok(list)) => Some(list),
-            Ok(Err(error)) => {
-                debug!(%error, "a list is not known");
-                None
-            }
-            Err(_) => {
-                debug!(server.id = %server, "a list did not come in time for a call");
-                None
-            }
-        }
+        soon(server, self.list(server, list)).await
     }
-
-    fn lists(&self, card: &ServerCard, capabilities: &Map<String, Value>) -> Lists {
+    fn lists(&self, snapshot: &Snapshot, card: &ServerCard, capabilities: &Map<String, Value>) -> Lists {
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = all
-            .entry(card.id.clone())
+        let versions = all.entry(card.id.clone()).or_default();
+        if !versions.contains_key(&card.version) {
+            versions.retain(|version, _| snapshot.of_version(&card.id, version).is_some());
+        }
+        let kept = versions
+            .entry(card.version.clone())
             .or_insert_with(|| Kept::new(&card.revision));
         if kept.revision != card.revision {
             *kept = Kept::new(&card.revision);
@@ -287,6 +326,7 @@ impl Catalogue {
 
     async fn fetch(
         &self,
+        snapshot: &Snapshot,
         card: &ServerCard,
         list: Listed,
         capabilities: &Map<String, Value>,
@@ -300,7 +340,7 @@ impl Catalogue {
             items => items?,
         };
         // Most servers show the same to everybody, and then one copy is enough.
-        let of_all = self.lists(card, &Map::new());
+        let of_all = self.lists(snapshot, card, &Map::new());
         let same = of_all[list as usize].get().filter(|known| known.shows(&items));
         Ok(same.map_or_else(|| Arc::new(List::new(items)), Arc::clone))
     }
@@ -341,7 +381,20 @@ impl Catalogue {
             let principal = Principal::new("catalogue", &card.tenant);
             let request = request_for(card.id.as_str(), page, principal);
             let snapshot = self.directory.snapshot();
-            let mut call = traffic::call(&self.bus, &snapshot, request, Retry::Reads, Some(&card.version));
+            let begun = if snapshot.tells_apart(&card.id) {
+                Begun::On(&card.version)
+            } else {
+                Begun::Nowhere
+            };
+            let plan = Plan::new(
+                &self.bus,
+                &snapshot,
+                &card.id,
+                page.method,
+                &request.principal,
+                begun,
+            );
+            let mut call = plan.call(&self.bus, request, Retry::Reads, None);
             let answer = call.last().await;
             let (_, body) = answer.map_err(|source| CatalogueError::Call {
                 server: card.id.clone(),
@@ -355,6 +408,24 @@ impl Catalogue {
             }
         }
         Err(CatalogueError::Upgrading(card.id.clone()))
+    }
+}
+
+/// What comes in time for a call.
+async fn soon(
+    server: &ServerId,
+    list: impl Future<Output = Result<Arc<List>, CatalogueError>>,
+) -> Option<Arc<List>> {
+    match timeout(SOON, list).await {
+        Ok(Ok(list)) => Some(list),
+        Ok(Err(error)) => {
+            debug!(%error, "a list is not known");
+            None
+        }
+        Err(_) => {
+            debug!(server.id = %server, "a list did not come in time for a call");
+            None
+        }
     }
 }
 

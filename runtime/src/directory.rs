@@ -12,7 +12,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use async_nats::{Message, StatusCode, Subscriber};
-use bus_schema::{ServerCard, ServerId, subject};
+use bus_schema::{ServerCard, ServerId, card::version_numbers, subject};
 use futures::StreamExt as _;
 use serde::Deserialize;
 use tokio::{
@@ -77,6 +77,23 @@ impl Snapshot {
     /// All that is said so, in the order of the servers' ids.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
         self.rules.values()
+    }
+
+    /// Whether a server's versions are told apart: they have shares, or there are several at this moment.
+    #[must_use]
+    pub fn tells_apart(&self, id: &ServerId) -> bool {
+        let has_shares = self.rule(id).is_some_and(|rule| rule.kept.rule.splits());
+        has_shares
+            || self
+                .replicas(id)
+                .windows(2)
+                .any(|pair| pair[0].version != pair[1].version)
+    }
+
+    /// A replica of a version.
+    #[must_use]
+    pub fn of_version(&self, id: &ServerId, version: &str) -> Option<&ServerCard> {
+        self.replicas(id).iter().find(|card| card.version == version)
     }
 
     /// The card that stands for a server's replicas: the one of the version with the greatest share of its calls, and else of the newest.
@@ -349,7 +366,12 @@ impl Directory {
             let rule = rules.get(id).map(|rule| &rule.kept.rule);
             replicas.sort_by_cached_key(|card| {
                 let rank = rule.map_or(0, |rule| rule.rank(&card.version));
-                (rank, numbers(&card.version), card.instance.clone())
+                (
+                    rank,
+                    version_numbers(&card.version),
+                    card.version.clone(),
+                    card.instance.clone(),
+                )
             });
         }
         self.note_changes(&servers);
@@ -389,14 +411,6 @@ fn said(card: &ServerCard) -> u64 {
     hasher.finish()
 }
 
-/// The numbers in a version, so that 0.10.0 is newer than 0.9.0 however a server spells its versions.
-fn numbers(version: &str) -> Vec<u64> {
-    version
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|number| number.parse().ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -417,7 +431,7 @@ mod tests {
             tenant: "t".to_owned(),
             snapshot: ArcSwap::default(),
             known: Mutex::default(),
-            rules: Named::nowhere("t", "traffic rule"),
+            rules: Named::nowhere("t", "traffic rule").1,
             table: ArcSwap::default(),
             seen: Mutex::default(),
             changed: watch::channel(0).0,

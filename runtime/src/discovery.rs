@@ -30,7 +30,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use bus_schema::{Principal, RpcError, ServerCard, ServerId, mcp::method, rpc::Message};
+use bus_schema::{Principal, Request, RpcError, ServerCard, ServerId, mcp::method, rpc::Message};
 use futures::future::join_all;
 use serde_json::{Map, Value, json, value::RawValue};
 use tokio::time::timeout;
@@ -38,12 +38,12 @@ use tracing::debug;
 
 use crate::{
     bus::{Bus, BusError},
-    call::CallError,
+    call::{Call, CallError},
     catalogue::{Catalogue, Item, List, Listed},
     directory::{Directory, Snapshot},
     own_request::own_request,
     search::{Indexes, rank},
-    traffic,
+    traffic::{Begun, Plan},
 };
 
 /// How long a server may take to say what it offers.
@@ -313,9 +313,7 @@ impl Discovery {
         );
         request.name = Some(found.name().to_owned());
         request.timeout_ms = u64::try_from(self.call_limit.as_millis()).unwrap_or(u64::MAX);
-        let snapshot = self.catalogue.directory().snapshot();
-        let mut call = traffic::call(&self.bus, &snapshot, request, found.item().retry, None);
-        let (_, body) = call.last().await?;
+        let (_, body) = self.prepare(&found.server, request).await.last().await?;
         let refused = |source| DiscoveryError::Refused {
             server: found.server.clone(),
             source,
@@ -328,6 +326,15 @@ impl Discovery {
             }))),
             (None, None) => Err(refused(RpcError::internal("the server's answer has no result"))),
         }
+    }
+
+    async fn prepare(&self, server: &ServerId, request: Request) -> Call {
+        let snapshot = self.catalogue.directory().snapshot();
+        let (called, principal) = (request.method.as_str(), &request.principal);
+        let plan = Plan::new(&self.bus, &snapshot, server, called, principal, Begun::Nowhere);
+        let may = self.catalogue.may_be_done_again(server, &plan, &request).await;
+        let copy = may.copy.then(|| request.clone());
+        plan.call(&self.bus, request, may.retry, copy)
     }
 
     fn chosen<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a ServerCard> {

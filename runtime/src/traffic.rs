@@ -6,6 +6,7 @@
 mod mirror;
 
 use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -45,51 +46,58 @@ pub struct Rule {
     pub kept: Kept,
     /// Which write it was.
     pub revision: u64,
-    /// How many calls have been shared out by it here.
+    /// Whose turn it is: to be shared out, to be copied, to go to a near replica. Each begins somewhere, as every process that makes only a few
+    /// calls would send them all to the same version otherwise.
     turns: AtomicU64,
-    /// How many calls might have been copied by it here.
     copies: AtomicU64,
+    nears: AtomicU64,
 }
 
 /// The rules of a tenant, to write them.
 pub type Rules = Named<Kept>;
+
+/// What a call has to do with a version of its server from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun<'a> {
+    /// Nothing.
+    Nowhere,
+    /// Its caller is served by that one, and by others when it is gone.
+    On(&'a str),
+    /// It is about what only that one knows, such as a task: it waits for it while it may come back.
+    Bound(&'a str),
+}
 
 impl Rule {
     pub(crate) fn new(kept: Kept, revision: u64) -> Self {
         Self {
             kept,
             revision,
-            turns: AtomicU64::new(0),
-            copies: AtomicU64::new(0),
+            turns: AtomicU64::new(somewhere()),
+            copies: AtomicU64::new(somewhere()),
+            nears: AtomicU64::new(somewhere()),
         }
     }
 
-    /// The version whose turn it is to take a caller's work; `None` when versions are not told apart.
-    #[must_use]
-    pub fn choose(&self, principal: &Principal) -> Option<&str> {
+    /// The version whose turn it is to take a caller's work; `None` when versions have no shares.
+    fn choose(&self, principal: &Principal) -> Option<&str> {
         let rule = &self.kept.rule;
-        let turn = match rule.share_by {
-            Sharing::Call => self.turns.fetch_add(1, Ordering::Relaxed),
-            Sharing::Principal => place_of(principal, &rule.id),
-        };
-        rule.pick(turn)
-    }
-
-    /// The version for somebody who stays with it from now on, and has been here since then.
-    #[must_use]
-    pub fn choose_to_stay(&self, principal: &Principal, since_ms: u64) -> Option<&str> {
-        if since_ms < self.kept.since_ms {
-            // It has been served before there was anything to choose.
-            return self.kept.rule.main();
+        match rule.share_by {
+            Sharing::Call => rule.pick(self.turns.fetch_add(1, Ordering::Relaxed)),
+            Sharing::Principal => rule.pick_drawn(|version| drawn(principal, &rule.id, version)),
         }
-        self.choose(principal)
     }
 }
 
-/// A number that is the same for a principal in every process.
-fn place_of(principal: &Principal, server: &ServerId) -> u64 {
+/// Any number.
+fn somewhere() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The number that a principal draws for a version: the same in every process.
+fn drawn(principal: &Principal, server: &ServerId, version: &str) -> u64 {
     let mut digest = Sha256::new();
-    for piece in principal.identity().pieces().into_iter().chain([server.as_str()]) {
+    let pieces = principal.identity().pieces();
+    for piece in pieces.into_iter().chain([server.as_str(), version]) {
         digest.update(piece.len().to_be_bytes());
         digest.update(piece);
     }
@@ -108,51 +116,148 @@ pub fn is_work(called: &str) -> bool {
     ) || method::is_custom(called)
 }
 
-/// Prepares a call to whichever replica its server's rule says. `version` is the one that the caller has begun on, if it has.
+/// The version of a server for somebody who stays with it from now on, and who has been here since that moment (milliseconds since 1970);
+/// `None` while its versions are not told apart.
 #[must_use]
-pub fn call(bus: &Bus, snapshot: &Snapshot, request: Request, retry: Retry, version: Option<&str>) -> Call {
-    let rule = request.server.parse().ok().and_then(|id| snapshot.rule(&id));
-    let Some(rule) = rule else {
-        return bus.call(request, retry);
-    };
-    let works = is_work(&request.method);
-    let version = match version {
-        Some(version) => Some(version),
-        None if works => rule.choose(&request.principal),
-        None => rule.kept.rule.main(),
-    };
-    let way = way(bus, snapshot, rule, version);
-    let copy = (works && retry == Retry::Reads).then(|| request.clone());
-    let mut call = bus.call_along(way, request, retry);
-    if let Some(copy) = copy {
-        mirror::begin(bus, rule, copy, &mut call);
+pub fn choose_to_stay(
+    snapshot: &Snapshot,
+    server: &ServerId,
+    principal: &Principal,
+    since_ms: u64,
+) -> Option<String> {
+    if !snapshot.tells_apart(server) {
+        return None;
     }
-    call
+    let Some(rule) = snapshot.rule(server).filter(|rule| rule.kept.rule.splits()) else {
+        // What the broker would do, done once.
+        let replicas = snapshot.replicas(server);
+        let any = usize::try_from(somewhere() % replicas.len().max(1) as u64).unwrap_or_default();
+        return replicas.get(any).map(|card| card.version.clone());
+    };
+    let version = if since_ms < rule.kept.since_ms {
+        // It has been served before there was anything to choose.
+        rule.kept.rule.main()
+    } else {
+        rule.choose(principal)
+    };
+    version.map(str::to_owned)
 }
 
-fn way(bus: &Bus, snapshot: &Snapshot, rule: &Rule, version: Option<&str>) -> Way {
-    let rule_of = &rule.kept.rule;
-    let replicas = snapshot.replicas(&rule_of.id);
-    let order = if rule_of.splits() {
-        // The newest of what the rule does not name first.
-        rule_of.order(version, replicas.iter().rev().map(|card| card.version.as_str()))
-    } else {
-        Vec::new()
-    };
-    let near = match rule_of.locality {
-        Locality::Any => Vec::new(),
-        Locality::Nearest => {
-            let first = order.first().copied();
-            let meant = |card: &&ServerCard| {
-                card.trouble.is_none() && first.is_none_or(|version| card.version == version)
-            };
-            let turn = rule.turns.load(Ordering::Relaxed);
-            nearest(replicas.iter().filter(meant), bus.instance(), bus.place(), turn)
+/// Where a call goes, worked out before it is made.
+#[derive(Debug)]
+pub struct Plan {
+    rule: Option<Arc<Rule>>,
+    way: Way,
+    /// Which version gets a copy if it is the call's turn.
+    trial: Option<String>,
+}
+
+impl Plan {
+    /// Plans a call of a method by its server's rule.
+    #[must_use]
+    pub fn new(
+        bus: &Bus,
+        snapshot: &Snapshot,
+        server: &ServerId,
+        called: &str,
+        principal: &Principal,
+        begun: Begun<'_>,
+    ) -> Self {
+        let rule = snapshot.rule(server);
+        let works = is_work(called);
+        let order = match (begun, rule.filter(|rule| rule.kept.rule.splits())) {
+            (Begun::Nowhere, None) => Vec::new(),
+            (Begun::Nowhere, Some(rule)) => {
+                let first = if works {
+                    rule.choose(principal)
+                } else {
+                    rule.kept.rule.main()
+                };
+                order(snapshot, server, Some(rule), first)
+            }
+            (Begun::On(version), rule) => order(snapshot, server, rule, Some(version)),
+            (Begun::Bound(version), rule) => {
+                let is_named = rule.is_some_and(|rule| rule.kept.rule.versions.contains_key(version));
+                if is_named || snapshot.of_version(server, version).is_some() {
+                    vec![version]
+                } else {
+                    order(snapshot, server, rule, Some(version))
+                }
+            }
+        };
+        let goes_to = order.first().copied();
+        let trial = rule
+            .filter(|_| works)
+            .and_then(|rule| rule.kept.rule.mirror.as_ref())
+            // A version is not compared with itself.
+            .filter(|mirror| Some(mirror.version.as_str()) != goes_to)
+            .map(|mirror| mirror.version.clone());
+        Self {
+            way: way(bus, snapshot, server, rule, &order),
+            trial,
+            rule: rule.cloned(),
         }
+    }
+
+    /// The version that the call is for, where versions are told apart.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.way.version().map(AsRef::as_ref)
+    }
+
+    /// The version that gets a copy of it, if there is one on trial and the call only reads there and here.
+    #[must_use]
+    pub fn trial(&self) -> Option<&str> {
+        self.trial.as_deref()
+    }
+
+    /// Prepares the call. `copy` is what the version on trial gets of it, if it is the call's turn.
+    #[must_use]
+    pub fn call(self, bus: &Bus, request: Request, retry: Retry, copy: Option<Request>) -> Call {
+        let mut call = bus.call_along(self.way, request, retry);
+        if let (Some(rule), Some(copy)) = (&self.rule, copy) {
+            mirror::begin(bus, rule, copy, &mut call);
+        }
+        call
+    }
+}
+
+/// The versions that a call may go to. Those that are not there come last, so that looking for them holds nobody up.
+fn order<'a>(
+    snapshot: &'a Snapshot,
+    server: &ServerId,
+    rule: Option<&'a Arc<Rule>>,
+    first: Option<&'a str>,
+) -> Vec<&'a str> {
+    // The newest first.
+    let present = snapshot.replicas(server).iter().rev();
+    let present = present.map(|card| card.version.as_str());
+    let mut order = match rule {
+        Some(rule) => rule.kept.rule.order(first, present),
+        None => first.into_iter().collect(),
+    };
+    order.sort_by_key(|version| snapshot.of_version(server, version).is_none());
+    order
+}
+
+fn way(bus: &Bus, snapshot: &Snapshot, server: &ServerId, rule: Option<&Arc<Rule>>, order: &[&str]) -> Way {
+    let near = match rule {
+        Some(rule) if rule.kept.rule.locality == Locality::Nearest => {
+            let first = order.first().copied();
+            let replicas = snapshot
+                .replicas(server)
+                .iter()
+                .filter(|card| card.trouble.is_none() && first.is_none_or(|version| card.version == version));
+            let turn = rule.nears.fetch_add(1, Ordering::Relaxed);
+            nearest(replicas, bus.instance(), bus.place(), turn)
+        }
+        _ => Vec::new(),
     };
     let version = order.first().map(|version| Arc::from(*version));
-    let versions = order.into_iter().map(|version| To::Version(Arc::from(version)));
-    let anywhere = (!rule_of.splits()).then_some(To::Group);
+    let versions = order.iter().map(|version| To::Version(Arc::from(*version)));
+    let has_shares = rule.is_some_and(|rule| rule.kept.rule.splits());
+    // Where versions have shares, a call goes to none that has not.
+    let anywhere = (!has_shares).then_some(To::Group);
     Way::through(near.into_iter().chain(versions).chain(anywhere), version)
 }
 
@@ -182,7 +287,7 @@ fn nearest<'a>(
         .into_iter()
         .filter_map(|circle| Some(*circle.get(turn % circle.len().max(1))?));
     chosen
-        .map(|card| To::Instance(Token::encode(&card.instance)))
+        .map(|card| To::Near(Token::encode(&card.instance)))
         .collect()
 }
 
@@ -203,7 +308,7 @@ mod tests {
 
     fn instances(way: &[To]) -> Vec<String> {
         let name = |to: &To| match to {
-            To::Instance(token) => token.to_string(),
+            To::Near(token) => token.to_string(),
             other => format!("{other:?}"),
         };
         way.iter().map(name).collect()
@@ -232,14 +337,22 @@ mod tests {
     }
 
     #[test]
-    fn a_principal_has_one_place_at_a_server_and_principals_are_spread() {
-        let server: ServerId = "a".parse().unwrap();
-        let places: Vec<u64> = (0..1_000)
-            .map(|n| place_of(&Principal::new(format!("p{n}"), "t"), &server) % 100)
-            .collect();
-        let tenth = places.iter().filter(|place| **place < 10).count();
-        assert!((60..140).contains(&tenth), "{tenth} of 1000");
-        let again = place_of(&Principal::new("p0", "t"), &server) % 100;
-        assert_eq!(again, places[0]);
+    fn a_principal_draws_the_same_everywhere_and_principals_are_spread() {
+        let rule: Kept = serde_json::from_value(json!({
+            "rule": { "id": "a", "versions": { "1": 90, "2": 10 }, "shareBy": "principal" },
+            "sinceMs": 0, "updatedAt": "", "updatedBy": "",
+        }))
+        .unwrap();
+        let (one, other) = (Rule::new(rule.clone(), 1), Rule::new(rule, 2));
+        let chosen = |rule: &Rule, n: u32| {
+            let principal = Principal::new(format!("p{n}"), "t");
+            rule.choose(&principal).map(str::to_owned)
+        };
+        let second = (0..1_000).filter(|n| {
+            assert_eq!(chosen(&one, *n), chosen(&other, *n));
+            chosen(&one, *n).as_deref() == Some("2")
+        });
+        let second = second.count();
+        assert!((60..140).contains(&second), "{second} of 1000");
     }
 }

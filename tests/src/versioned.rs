@@ -11,7 +11,7 @@ use bus_schema::{
     rpc::Message,
 };
 use futures::{FutureExt as _, future::BoxFuture};
-use runtime::{Bus, Host, HostOptions, McpServer, Outcome, Parts};
+use runtime::{Bus, Host, HostOptions, McpServer, Outcome, Parts, Verdict};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -30,6 +30,8 @@ pub struct Versioned {
     pub written: AtomicU32,
     /// Whether calls of `which` are never answered.
     pub is_stuck: AtomicBool,
+    /// Whether calls of tools fail, and say so of the server.
+    pub is_failing: AtomicBool,
     lists: watch::Sender<u64>,
 }
 
@@ -42,6 +44,7 @@ impl Versioned {
             which: AtomicU32::new(0),
             written: AtomicU32::new(0),
             is_stuck: AtomicBool::new(false),
+            is_failing: AtomicBool::new(false),
             lists: watch::Sender::new(0),
         })
     }
@@ -84,7 +87,7 @@ impl Versioned {
                 Ok(says(version))
             }
             "same" => Ok(says("the same in all".to_owned())),
-            "write" => {
+            "write" | "turns" => {
                 self.written.fetch_add(1, Ordering::SeqCst);
                 Ok(says(version))
             }
@@ -132,8 +135,10 @@ impl Versioned {
             method::TOOLS_LIST => {
                 let tool = |name: &str, reads: bool| json!({ "name": name, "inputSchema": { "type": "object" }, "annotations": { "readOnlyHint": reads } });
                 let own = format!("only-in-{version}");
+                // It reads in versions before the second.
+                let turns = tool("turns", version.starts_with('1'));
                 Ok(json!({ "tools": [
-                    tool("which", true), tool("same", true), tool("write", false), tool("ask", false), tool("begin", false), tool(&own, true),
+                    tool("which", true), tool("same", true), tool("write", false), tool("ask", false), tool("begin", false), tool(&own, true), turns,
                 ] }))
             }
             other => Err(RpcError::method_not_found(other)),
@@ -150,6 +155,10 @@ impl Versioned {
         let params = message.params.map(|raw| serde_json::from_str(raw.get()));
         let params: Value = params.and_then(Result::ok).unwrap_or_default();
         let answered = match request.method.as_str() {
+            method::TOOLS_CALL if self.is_failing.load(Ordering::SeqCst) => {
+                let error = RpcError::internal("it is broken");
+                return Outcome::error(Some(id.get()), &error).saying(Verdict::Failed);
+            }
             method::TOOLS_CALL => self.call(&params).await,
             method::TASKS_GET => self.task(&params),
             other => self.describe(other),

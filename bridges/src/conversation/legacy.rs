@@ -12,7 +12,7 @@ use tracing::debug;
 
 use super::{Conversation, forward};
 use crate::{
-    front::Watching,
+    front::{Staying, Watching},
     legacy::{
         Driving, Local, Parties, Said, Session, Subscription, answer_locally,
         batch::{self, Batch},
@@ -66,6 +66,7 @@ impl Conversation {
         );
         match opened {
             Ok((session, result)) => {
+                self.staying = Some(Staying::here(session.opened_ms, session.versions.clone()));
                 self.session = Some(Arc::new(session));
                 let id = incoming.id.as_deref().unwrap_or("null");
                 self.send(rpc::result_response(id, result.to_string().as_bytes()).into())

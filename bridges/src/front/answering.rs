@@ -134,7 +134,8 @@ impl Remote {
             };
             return self.front.fault(id, &error);
         }
-        let stated = self.call.version().and_then(|version| versioned(&body, version));
+        let version = self.front.version_answered(&self.server, &self.call);
+        let stated = versioned(&body, version.as_deref());
         Final {
             code,
             body: stated.unwrap_or(body),
@@ -171,11 +172,8 @@ impl Remote {
     /// The answer, once it is noted whose the task is that it tells of.
     async fn noted(&self, id: Option<&str>, answer: Final) -> Final {
         let Some(owner) = &self.owner else { return answer };
-        let noting = self
-            .front
-            .0
-            .task_owners
-            .note(owner, self.call.version(), &answer.body);
+        let version = self.front.version_answered(&self.server, &self.call);
+        let noting = self.front.0.task_owners.note(owner, version, &answer.body);
         match noting.await {
             Ok(()) => answer,
             Err(error) => Final {

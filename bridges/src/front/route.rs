@@ -1,7 +1,7 @@
 //! Which server a request on the endpoint of all servers is for, and how that server spells it.
 
 use bus_schema::{
-    ProtocolVersion, RoutedState, RpcError, ServerId,
+    ProtocolVersion, RoutedState, RpcError, ServerId, Token,
     mcp::{Era, meta, method},
     rpc::{self, Message},
 };
@@ -62,7 +62,10 @@ impl Front {
         let Some(instance) = task.and_then(|task| instance(&task.value)) else {
             return Tie::Free;
         };
-        let is_modern = self.directory().snapshot().server(server).is_some_and(|card| {
+        let snapshot = self.directory().snapshot();
+        let mut replicas = snapshot.replicas(server).iter();
+        let holder = replicas.find(|card| Token::encode(&card.instance).as_str() == instance);
+        let is_modern = holder.or_else(|| snapshot.server(server)).is_some_and(|card| {
             let version: Result<ProtocolVersion, _> = card.protocol_version.parse();
             version.is_ok_and(|version| version.era() == Era::Modern)
         });

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use bus_schema::{Principal, RpcError, mcp::method};
+use bus_schema::{Principal, RpcError, ServerId, mcp::method};
 use runtime::{
     Bus,
     store::{Bucket, BucketOptions, StoreError},
@@ -61,23 +61,41 @@ impl Owner {
 }
 
 impl Front {
-    /// Checks that a task that a request is about is its caller's; gives the caller where the answer may tell of a new one.
-    pub(super) async fn owner(
+    /// Checks that a task that a request is about is its caller's, and gives the version of the server that has made it, if that matters.
+    pub(super) async fn task(
         &self,
         principal: &Principal,
         incoming: &Incoming,
         route: &Route,
-    ) -> Result<Option<Owner>, RpcError> {
+    ) -> Result<Option<String>, RpcError> {
+        let Some(task) = route.name.as_ref().filter(|_| is_about_task(incoming)) else {
+            return Ok(None);
+        };
         let owner = Owner::of(principal, route.server.as_str());
-        if method::TASKS.contains(&incoming.method.as_str())
-            && owner.is_told_apart()
-            && let Some(task) = &route.name
-        {
-            self.0.task_owners.check(&owner, task).await?;
+        if owner.is_told_apart() {
+            return self.0.task_owners.check(&owner, task).await;
         }
-        let may_own = incoming.method == method::TOOLS_CALL && incoming.meta.declares_tasks;
-        Ok(may_own.then_some(owner))
+        if !self.directory().snapshot().tells_apart(&route.server) {
+            return Ok(None);
+        }
+        Ok(self.0.task_owners.version(&owner, task).await)
     }
+
+    /// For whom it is noted whose the task is that a request may be answered with, if for anybody.
+    pub(super) fn owner(
+        &self,
+        principal: &Principal,
+        incoming: &Incoming,
+        server: &ServerId,
+    ) -> Option<Owner> {
+        let may_own = incoming.method == method::TOOLS_CALL && incoming.meta.declares_tasks;
+        let matters = || principal.issuer.is_some() || self.directory().snapshot().tells_apart(server);
+        (may_own && matters()).then(|| Owner::of(principal, server.as_str()))
+    }
+}
+
+fn is_about_task(incoming: &Incoming) -> bool {
+    method::TASKS.contains(&incoming.method.as_str())
 }
 
 /// What is noted of a task under its owner.
@@ -124,7 +142,7 @@ impl TaskOwners {
     pub(super) async fn note(
         &self,
         owner: &Owner,
-        version: Option<&str>,
+        version: Option<String>,
         answer: &[u8],
     ) -> Result<(), RpcError> {
         let Some(task) = created(answer) else {
@@ -139,22 +157,27 @@ impl TaskOwners {
             return Err(not_kept("its id is too long"));
         }
         let key = owner.key(&task);
-        let version = version.map(str::to_owned);
-        let written = self.within(async |bucket| bucket.write(&key, &Note { version }, None).await);
+        let note = Note { version };
+        let written = self.within(async |bucket| bucket.write(&key, &note, None).await);
         match written.await {
             // The task is told of again.
             Ok(_) | Err(StoreError::Conflict) => Ok(()),
+            // Nobody else's could be taken for it; it may not be found again among versions.
+            Err(error) if !owner.is_told_apart() => {
+                warn!(%error, "cannot note which version of a server has made a task");
+                Ok(())
+            }
             Err(error) => Err(not_kept(&error.to_string())),
         }
     }
 
-    /// Checks that a task is this caller's.
+    /// Checks that a task is this caller's, and gives the version of the server that has made it, if it was noted.
     ///
     /// # Errors
     /// Whatever the reason is that it is not, the same.
-    pub(super) async fn check(&self, owner: &Owner, task: &str) -> Result<(), RpcError> {
+    pub(super) async fn check(&self, owner: &Owner, task: &str) -> Result<Option<String>, RpcError> {
         match self.read(owner, task).await {
-            Ok(Some(_)) => Ok(()),
+            Ok(Some(note)) => Ok(note.version),
             Ok(None) => Err(unknown()),
             Err(error) => Err(RpcError::internal(format!(
                 "tasks cannot be looked up: {error}; try again"

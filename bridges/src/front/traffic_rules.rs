@@ -45,7 +45,9 @@ impl Front {
         let is_same = |known: &Kept| known.rule == *rule;
         let make = |known: Option<&Kept>| Kept {
             rule: rule.clone(),
-            since_ms: known.map_or_else(moment::now_ms, |known| known.since_ms),
+            since_ms: known
+                .filter(|known| known.rule.splits())
+                .map_or_else(moment::now_ms, |known| known.since_ms),
             updated_at: moment::now(),
             updated_by: by.subject.clone(),
         };

@@ -172,6 +172,7 @@ impl Session {
         if let Some(instructions) = front.instructions(&endpoint) {
             result["instructions"] = instructions.into();
         }
+        let versions = front.versions_at_first(&endpoint, &principal);
         let session = Self {
             key: String::new(),
             principal,
@@ -184,7 +185,7 @@ impl Session {
             promised: promised(&result["capabilities"]),
             subscribed: BTreeSet::new(),
             listener: None,
-            versions: BTreeMap::new(),
+            versions,
             opened_ms: now_ms(),
             used_ms: now_ms(),
         };

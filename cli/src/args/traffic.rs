@@ -7,7 +7,7 @@ use super::Ask;
 pub(super) const EXAMPLES: &str = "\
 Examples:
   trunkline traffic set weather --share 1.4.2=90 --share 2.0.0=10    a tenth of the calls to 2.0.0
-  trunkline traffic set weather --mirror 2.0.0=50                    copies of half of the reading calls to 2.0.0
+  trunkline traffic set weather --share 1.4.2=1 --mirror 2.0.0=50    copies of half of the reading calls to 2.0.0
   trunkline traffic set weather --nearest                            replicas in the caller's process, node or region first
   trunkline traffic clear weather";
 
@@ -25,7 +25,7 @@ pub enum TrafficCommand {
     /// Say how a server's calls are spread; takes the place of what was said before
     Set(TrafficSet),
     /// Leave a server's calls to all its replicas again
-    Clear(TrafficOf),
+    Clear(TrafficClear),
     /// Show how a server's calls are spread
     Show(TrafficOf),
     /// Show the servers whose calls are spread by a rule
@@ -50,6 +50,17 @@ pub struct TrafficSet {
     /// Replicas in the caller's own process come first, then on its node, then in its region
     #[arg(long)]
     pub nearest: bool,
+    /// Only if the rule still has this revision
+    #[arg(long, value_name = "REVISION")]
+    pub revision: Option<u64>,
+}
+
+/// `trunkline traffic clear`
+#[derive(Clone, Debug, Args)]
+pub struct TrafficClear {
+    /// Whose rule.
+    #[command(flatten)]
+    pub of: TrafficOf,
     /// Only if the rule still has this revision
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<u64>,

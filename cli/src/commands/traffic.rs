@@ -10,6 +10,7 @@ use bus_schema::{
     subject::CallerClass,
     traffic::{Locality, Mirror, Sharing, Traffic},
 };
+use runtime::traffic::Rule;
 use serde_json::{Value, json};
 
 use super::output;
@@ -50,9 +51,9 @@ async fn obey(front: &Front, command: TrafficCommand, rule: Option<Traffic>) -> 
             output::line(&format!("{} {what} (revision {revision})", rule.id));
             warn_of_absent(front, &rule);
         }
-        (TrafficCommand::Clear(of), _) => {
-            let id: ServerId = of.server.parse()?;
-            front.clear_traffic(&by, &id, None).await?;
+        (TrafficCommand::Clear(clear), _) => {
+            let id: ServerId = clear.of.server.parse()?;
+            front.clear_traffic(&by, &id, clear.revision).await?;
             output::line(&format!("all replicas of {id} share all its calls"));
         }
         (TrafficCommand::Show(of), _) => {
@@ -61,7 +62,7 @@ async fn obey(front: &Front, command: TrafficCommand, rule: Option<Traffic>) -> 
             let Some(rule) = snapshot.rule(&id) else {
                 bail!("`{id}` has no traffic rule: all its replicas share all its calls");
             };
-            output::json(&rule.kept.rule)?;
+            output::json(&told(rule))?;
         }
         (TrafficCommand::List(ask), _) => list(front, &ask)?,
         (TrafficCommand::Set(_), None) => {}
@@ -89,15 +90,17 @@ fn list(front: &Front, ask: &args::Ask) -> anyhow::Result<()> {
     let snapshot = front.directory().snapshot();
     let rules: Vec<_> = snapshot.rules().collect();
     if ask.json {
-        let objects: Vec<Value> = rules
-            .iter()
-            .map(|rule| json!({ "rule": rule.kept.rule, "revision": rule.revision }))
-            .collect();
+        let objects: Vec<Value> = rules.iter().map(|rule| told(rule)).collect();
         return output::json(&objects);
     }
     let rows: Vec<_> = rules.iter().map(|rule| row(&rule.kept.rule)).collect();
     output::table(&["SERVER", "SHARES", "COPIES TO", "FIRST"], &rows);
     Ok(())
+}
+
+/// A rule with its revision.
+fn told(rule: &Rule) -> Value {
+    json!({ "rule": rule.kept.rule, "revision": rule.revision })
 }
 
 fn row(rule: &Traffic) -> Vec<String> {
@@ -197,7 +200,7 @@ mod tests {
                 "mirror": { "version": "2.0.0", "percent": 50 },
             })
         );
-        let all = read(&set(&[], Some("2.0.0"))).expect("a rule");
+        let all = read(&set(&["1=1"], Some("2.0.0"))).expect("a rule");
         assert_eq!(all.mirror.map(|mirror| mirror.percent), Some(ALL));
     }
 
@@ -208,8 +211,9 @@ mod tests {
             (set(&["1.4.2=much"], None), "1.4.2=much"),
             (set(&["1=2", "1=3"], None), "twice"),
             (set(&["1=0"], None), "every version"),
-            (set(&[], Some("2=200")), "1 to 100"),
-            (set(&[], None), "mirror"),
+            (set(&["1=1"], Some("2=200")), "1 to 100"),
+            (set(&[], Some("2")), "needs `versions`"),
+            (set(&[], None), "locality"),
         ] {
             let error = format!("{:#}", read(&set).expect_err(words));
             assert!(error.contains(words), "{error}");

@@ -38,6 +38,8 @@ pub struct Call {
     timeout_ms: u64,
     pub(super) deadline: Instant,
     attempts: u32,
+    /// How many of those have cost a host.
+    losses: u32,
     pub(super) attempt: Option<Attempt>,
     /// The replica that was heard last.
     instance: Option<String>,
@@ -71,6 +73,7 @@ impl Bus {
             retry,
             deadline,
             attempts: 0,
+            losses: 0,
             attempt: None,
             instance: None,
             delivered: false,
@@ -316,7 +319,7 @@ impl Call {
     }
 
     async fn host_busy(&mut self) -> Result<(), CallError> {
-        if self.turn_if(Way::turn_from_instance) {
+        if self.turn_if(Way::turn_from_near) {
             return Ok(());
         }
         if self.attempts >= MAX_ATTEMPTS {
@@ -329,12 +332,12 @@ impl Call {
         self.try_again(pause).await
     }
 
-    /// Turns to the next place that may take the call, if there is one. It has as many tries as the first had.
+    /// Turns to the next place that may take the call, if there is one. It has as many tries there as it had here, as nothing was begun.
     fn turn_if(&mut self, turn: impl FnOnce(&mut Way) -> bool) -> bool {
         let turned = turn(&mut self.way);
         if turned {
             self.forget_attempt();
-            self.attempts = 0;
+            self.attempts = self.losses;
         }
         turned
     }
@@ -381,9 +384,8 @@ impl Call {
             Some((_, Why::NotBegun)) if self.attempts < MAX_ATTEMPTS => {
                 // Should it be at a replica after all which has not come to say so, that one must not begin it.
                 self.cancel();
-                if !self.turn_if(Way::turn_from_instance) {
-                    self.forget_attempt();
-                }
+                self.way.turn_from_near();
+                self.forget_attempt();
                 Ok(())
             }
             Some((instance, _)) => self.host_is_lost(instance),
@@ -394,9 +396,10 @@ impl Call {
     fn host_is_lost(&mut self, instance: String) -> Result<(), CallError> {
         debug!(server.id = %self.request.server, %instance, attempts = self.attempts, "the host of a call was lost");
         if self.retry.may_repeat() && !self.delivered && self.attempts < MAX_ATTEMPTS {
-            if !self.turn_if(Way::turn_from_instance) {
-                self.forget_attempt();
-            }
+            // One that is the death of its hosts must not find ever more of them.
+            self.losses += 1;
+            self.way.turn_from_near();
+            self.forget_attempt();
             self.lost = Some(instance);
             return Ok(());
         }

@@ -14,11 +14,13 @@ pub enum To {
     Group,
     /// Any replica of one version of it.
     Version(Arc<str>),
-    /// One replica.
+    /// A replica that is near to the caller. When it cannot take the call, it hands it to another.
+    Near(Token),
+    /// One replica, which alone can take it.
     Instance(Token),
 }
 
-/// The places that may take a call, in the order in which they are tried. A place is left for the next when nobody is there; one replica
+/// The places that may take a call, in the order in which they are tried. A place is left for the next when nobody is there; a near replica
 /// also when it is busy, or lost before it can have begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Way {
@@ -69,14 +71,23 @@ impl Way {
         true
     }
 
-    /// Turns away from a single replica, if the call is for one and there are other places.
-    pub(super) fn turn_from_instance(&mut self) -> bool {
-        matches!(self.to, To::Instance(_)) && self.turn()
+    /// Turns away from a near replica, if the call is for one and there are other places.
+    pub(super) fn turn_from_near(&mut self) -> bool {
+        matches!(self.to, To::Near(_)) && self.turn()
     }
 
     /// The subject of a call that goes this way.
     pub(super) fn subject(&self, request: &Request) -> String {
         let server = || Token::encode(&request.server);
+        let word = |instance: &Token, verb| {
+            let (server, instance) = (server(), instance.clone());
+            Subject::Instance {
+                server,
+                instance,
+                verb,
+            }
+            .to_string()
+        };
         match &self.to {
             To::Group => subject::call(&request.principal.tenant, &request.server, &request.method),
             To::Version(version) => Subject::Version {
@@ -86,12 +97,8 @@ impl Way {
                 method: MethodPath::encode(&request.method),
             }
             .to_string(),
-            To::Instance(instance) => Subject::Instance {
-                server: server(),
-                instance: instance.clone(),
-                verb: InstanceVerb::Call,
-            }
-            .to_string(),
+            To::Near(instance) => word(instance, InstanceVerb::Near),
+            To::Instance(instance) => word(instance, InstanceVerb::Call),
         }
     }
 }

@@ -11,8 +11,10 @@ use bus_schema::{
     Request, RpcError, ServerCard, Token,
     envelope::{FrameKind, MAX_BODY_BYTES},
     mcp::method,
+    members::Members,
     rpc,
     subject::{self, InstanceVerb, Subject},
+    traffic::MIRROR_DOOR,
 };
 use serde::Deserialize as _;
 use serde_json::json;
@@ -146,7 +148,7 @@ pub(super) fn admit(
         Err(refused) => refused,
     };
     if via == Via::Group
-        && let Some(peer) = shared.peer_for(request.call)
+        && let Some(peer) = shared.peer_for(request)
     {
         pass_on(shared, message, &peer);
         shared
@@ -171,6 +173,16 @@ pub(super) fn admit(
     Some(Admission::Refused(error))
 }
 
+/// Whether a call means just the version that it has come to.
+fn is_bound(request: &Request) -> bool {
+    let brings_state = || {
+        let message = rpc::Message::parse(&request.body.0).ok();
+        let params = message.and_then(|message| Members::of(message.params?));
+        params.is_some_and(|params| params.get("requestState").is_some())
+    };
+    request.door == MIRROR_DOOR || method::TASKS.contains(&request.method.as_str()) || brings_state()
+}
+
 /// Says that there is no room for a call.
 pub(super) fn answer_busy(shared: &Arc<Shared>, request: Request, frames: Frames) {
     shared.bus.metrics().busy(shared.options.id.as_str());
@@ -188,10 +200,12 @@ pub(super) fn goes_to_its_version(shared: &Arc<Shared>, message: &Message) -> bo
     let Some(version) = subject::version_of_call(&message.subject) else {
         return false;
     };
-    if shared.version.borrow().as_str() == version {
+    let is_meant = |card: &ServerCard| Token::encode(&card.version).as_str() == version;
+    if is_meant(&shared.description().card) {
         return false;
     }
-    let peer = shared.well_peer(0, |card| Token::encode(&card.version).as_str() == version);
+    let call = message.reply.as_deref().and_then(subject::call_of_inbox);
+    let peer = shared.well_peer(call.unwrap_or_default(), is_meant);
     if let Some(peer) = &peer {
         pass_on(shared, message, peer);
     }
@@ -245,23 +259,21 @@ fn why(outcome: &Outcome) -> String {
 }
 
 impl Shared {
-    /// Another replica that is well: of the same version if there is one, and else of one that may be called at all.
-    fn peer_for(&self, call: u64) -> Option<String> {
+    /// Another replica that is well: of the same version if there is one, and else of one that has a share, or of one that the rule
+    /// does not name. What only this version knows, and what is to try it, goes to no other.
+    fn peer_for(&self, request: &Request) -> Option<String> {
         let version = self.description().card.version.clone();
-        let peer = self.well_peer(call, |card| card.version == version);
-        peer.or_else(|| {
-            let rule = self
-                .options
-                .peers
-                .as_ref()?
-                .snapshot()
-                .rule(&self.options.id)
-                .cloned();
-            self.well_peer(call, |card| {
-                rule.as_ref()
-                    .is_none_or(|rule| !rule.kept.rule.is_off(&card.version))
-            })
-        })
+        let peer = self.well_peer(request.call, |card| card.version == version);
+        if peer.is_some() || is_bound(request) {
+            return peer;
+        }
+        let snapshot = self.options.peers.as_ref()?.snapshot();
+        let Some(rule) = snapshot.rule(&self.options.id).map(|rule| &rule.kept.rule) else {
+            return self.well_peer(request.call, |_| true);
+        };
+        let share = |card: &ServerCard| rule.versions.get(&card.version).copied();
+        let with_share = self.well_peer(request.call, |card| share(card).is_some_and(|share| share > 0));
+        with_share.or_else(|| self.well_peer(request.call, |card| share(card).is_none()))
     }
 
     fn well_peer(&self, call: u64, is_meant: impl Fn(&ServerCard) -> bool) -> Option<String> {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use bus_schema::{
-    Request, RpcError, ServerId, Token,
+    Request, RpcError, ServerId,
     integrity::{OFFERED, Policy, Standing, Tool},
     mcp::{error, meta, method},
     rpc::{Message, Params, splice},
@@ -288,6 +288,7 @@ pub(super) async fn keep_described(shared: Arc<Shared>, stop: CancellationToken)
         match describe(&shared.bus, &shared.server, &shared.options).await {
             Ok(_) if shared.draining.is_cancelled() => return,
             Ok(mut description) => {
+                shared.take_version(&description.card.version).await;
                 let is_same = {
                     if let Some(guard) = &shared.guard {
                         guard.show(&mut description);
@@ -295,13 +296,7 @@ pub(super) async fn keep_described(shared: Arc<Shared>, stop: CancellationToken)
                     }
                     let mut known = shared.description();
                     let is_same = known.card == description.card;
-                    let version = Token::encode(&description.card.version);
                     *known = description;
-                    shared.version.send_if_modified(|known| {
-                        let is_new = *known != version;
-                        *known = version;
-                        is_new
-                    });
                     is_same
                 };
                 if is_told || !is_same {

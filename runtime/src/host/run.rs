@@ -17,7 +17,7 @@ use bus_schema::{
 use futures::{FutureExt as _, StreamExt as _};
 use time::OffsetDateTime;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -32,7 +32,7 @@ use super::{
     health::{HostHealth, Source, Troubles},
     listen::Listeners,
     services,
-    subscriptions::{Subscriptions, subscribe},
+    subscriptions::{NewVersion, Subscriptions, Versions, subscribe},
     work::{CallKey, Work},
 };
 use crate::{bus::Bus, supervise::RunningPart, watch::WatchedUntil};
@@ -63,8 +63,10 @@ pub(super) struct Shared {
     pub(super) running: TaskTracker,
     /// What the server said of itself last. Held only to read or replace it.
     description: Mutex<Description>,
-    /// The version that it has told of last.
-    pub(super) version: watch::Sender<Token>,
+    /// Which versions calls are taken to. Held only to read or change it.
+    pub(super) versions: Mutex<Versions>,
+    /// The way of subscriptions to the loop that reads them.
+    pub(super) new_versions: mpsc::Sender<NewVersion>,
     /// Why the server should not be used now. Held only to read or change it.
     pub(super) troubles: Mutex<Troubles>,
     /// Calls to deprecated tools, as the log tells of them.
@@ -100,7 +102,7 @@ impl Host {
         };
         let version = Token::encode(&description.card.version);
         let subscriptions = subscribe(&bus, &options, &version).await?;
-        let version = watch::Sender::new(version);
+        let (new_versions, versions) = mpsc::channel(1);
         let mut troubles = Troubles::default();
         // A host that has just started may be of a server that fails.
         troubles.set(Source::Calls, options.breaker.as_ref().and_then(Breaker::trouble));
@@ -111,7 +113,8 @@ impl Host {
             watched: WatchedUntil::default(),
             running: TaskTracker::new(),
             description: Mutex::new(description),
-            version,
+            versions: Mutex::new(Versions::new(version)),
+            new_versions,
             troubles: Mutex::new(troubles),
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
@@ -132,7 +135,7 @@ impl Host {
         shared.bus.spawn(Arc::clone(&shared).keep_breaker(stop.clone()));
         let (task, stop_task) = (Arc::clone(&shared), stop.clone());
         tokio::spawn(async move {
-            task.run(subscriptions, stop_task).await;
+            task.run(subscriptions, versions, stop_task).await;
             let _ = finished_in.send(true);
         });
         Ok(Self {
@@ -211,20 +214,24 @@ impl Shared {
         }
     }
 
-    async fn run(self: Arc<Self>, mut subs: Subscriptions, stop: CancellationToken) {
+    async fn run(
+        self: Arc<Self>,
+        mut subs: Subscriptions,
+        mut versions: mpsc::Receiver<NewVersion>,
+        stop: CancellationToken,
+    ) {
         let mut early_cancels = VecDeque::with_capacity(EARLY_CANCELS);
         let mut connects = self.bus.connects();
-        let mut version = self.version.subscribe();
         let mut drain_limit = None;
         loop {
             let draining = drain_limit.is_some();
             tokio::select! {
                 () = stop.cancelled(), if !draining => drain_limit = Some(self.begin_drain(&mut subs).await),
                 message = subs.calls.next() => match message {
-                    Some(message) => self.take_call(&message, &early_cancels, Via::Group),
+                    Some((_, message)) => self.take_call(&message, &early_cancels, Via::Group),
                     None => break,
                 },
-                Ok(()) = version.changed(), if !draining => self.subscribe_version(&mut subs).await,
+                Some(new) = versions.recv(), if !draining => new.begin(&mut subs.calls),
                 Some(message) = subs.words.next() => self.take_word(&message, &early_cancels),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
                 Some(_) = subs.watch.next() => self.watched.extend(),
@@ -246,7 +253,7 @@ impl Shared {
         }
         self.announce(EventKind::Down).await;
         // What the broker has already handed to this replica still comes; then the subscription ends.
-        for calls in subs.calls.iter_mut() {
+        for calls in subs.calls.values_mut() {
             if let Err(error) = calls.drain().await {
                 debug!(%error, "a subscription for calls had ended already");
             }
@@ -320,6 +327,10 @@ impl Shared {
                 verb: InstanceVerb::Call,
                 ..
             }) => return self.take_call(message, early_cancels, Via::Instance),
+            Ok(Subject::Instance {
+                verb: InstanceVerb::Near,
+                ..
+            }) => return self.take_call(message, early_cancels, Via::Group),
             Ok(Subject::Instance { verb, .. }) => verb,
             // Only the broker's own answer to a heartbeat counts; anybody may write to the subject.
             Ok(Subject::Gone { caller, call, .. }) if message.status == Some(StatusCode::NO_RESPONDERS) => {
@@ -345,7 +356,7 @@ impl Shared {
             InstanceVerb::Credit => work.credit.grant(control.seq),
             InstanceVerb::Cancel => work.cancel.cancel(),
             InstanceVerb::Body => work.take_chunk(control),
-            InstanceVerb::Call => {}
+            InstanceVerb::Call | InstanceVerb::Near => {}
         }
     }
 

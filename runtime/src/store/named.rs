@@ -1,13 +1,16 @@
 //! Records of a tenant, each under the id of a server: every process that asks holds a picture of them, and writes are fenced by revision.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use bus_schema::{
     ServerId, Token,
     registry::{Over, Was},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tracing::debug;
 
 use super::{Bucket, BucketOptions, Mirror, Mirrored, Picture, StoreError};
@@ -53,46 +56,58 @@ pub enum KeepError {
     Store(#[from] StoreError),
 }
 
+/// How long a bucket that cannot be opened is left alone.
+const OPEN_AGAIN: Duration = Duration::from_secs(5);
+
 /// The records of a tenant.
 #[derive(Clone)]
 pub struct Named<T> {
     what: &'static str,
     prefix: String,
-    /// `None` on a bus without JetStream, where nothing is kept.
-    bucket: Option<Bucket>,
+    /// Empty as long as it cannot be opened, as on a bus without JetStream; then nothing is kept.
+    bucket: Arc<OnceLock<Bucket>>,
     picture: watch::Receiver<Arc<Picture<T>>>,
 }
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Named<T> {
-    /// Reads what is kept, and goes on to do so for as long as the bus connection stands. `what` says what these are records of.
+    /// Reads what is kept, and goes on to do so for as long as the bus connection stands. What cannot be read now is tried again. `what` says
+    /// what these are records of.
     pub async fn open(bus: &Bus, tenant: &str, what: &'static str, options: BucketOptions) -> Self {
-        let kept = async {
-            let bucket = Bucket::open(bus, options).await?;
-            let mirror = Mirror::of(bucket.clone()).await?;
-            Ok::<_, StoreError>((bucket, mirror))
-        };
-        let nowhere = Self::nowhere(tenant, what);
-        match kept.await {
-            Ok((bucket, mirror)) => Self {
-                bucket: Some(bucket),
-                picture: mirror.changes(),
-                ..nowhere
-            },
+        let (pictures, named) = Self::nowhere(tenant, what);
+        match open(bus, &options).await {
+            Ok((bucket, mirror)) => {
+                pictures.send_replace(mirror.picture());
+                let _ = named.bucket.set(bucket);
+                bus.spawn(follow(mirror, pictures));
+            }
             Err(error) => {
-                debug!(%error, what, "nothing is kept of these on this bus");
-                nowhere
+                debug!(%error, what, "nothing is kept of these yet");
+                let (bus_again, bucket) = (bus.clone(), Arc::clone(&named.bucket));
+                bus.spawn(async move {
+                    let (opened, mirror) = loop {
+                        sleep(OPEN_AGAIN).await;
+                        if let Ok(opened) = open(&bus_again, &options).await {
+                            break opened;
+                        }
+                    };
+                    let _ = bucket.set(opened);
+                    follow(mirror, pictures).await;
+                });
             }
         }
+        named
     }
 
-    /// Records of which none can be kept.
-    pub(crate) fn nowhere(tenant: &str, what: &'static str) -> Self {
-        Self {
+    /// Records of which none is kept, and the way to tell of some.
+    pub(crate) fn nowhere(tenant: &str, what: &'static str) -> (watch::Sender<Arc<Picture<T>>>, Self) {
+        let (pictures, picture) = watch::channel(Arc::default());
+        let named = Self {
             what,
             prefix: format!("{}.", Token::encode(tenant)),
-            bucket: None,
-            picture: watch::channel(Arc::default()).1,
-        }
+            bucket: Arc::default(),
+            picture,
+        };
+        (pictures, named)
     }
 
     /// Tells of each change, also of other tenants' records.
@@ -178,12 +193,35 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Named<T> {
     }
 
     fn bucket(&self) -> Result<&Bucket, StoreError> {
-        let missing =
-            || StoreError::Broker("this NATS has no JetStream, or had none when this process started".into());
-        self.bucket.as_ref().ok_or_else(missing)
+        let missing = || StoreError::Broker("this NATS has no JetStream, or has not answered yet".into());
+        self.bucket.get().ok_or_else(missing)
     }
 
     fn key(&self, id: &ServerId) -> String {
         format!("{}{id}", self.prefix)
+    }
+}
+
+async fn open<T: Clone + DeserializeOwned + Send + Sync + 'static>(
+    bus: &Bus,
+    options: &BucketOptions,
+) -> Result<(Bucket, Mirror<T>), StoreError> {
+    let bucket = Bucket::open(bus, options.clone()).await?;
+    let mirror = Mirror::of(bucket.clone()).await?;
+    Ok((bucket, mirror))
+}
+
+/// Tells of what a mirror tells, as long as anybody wants to hear it.
+async fn follow<T: Clone + DeserializeOwned + Send + Sync + 'static>(
+    mirror: Mirror<T>,
+    pictures: watch::Sender<Arc<Picture<T>>>,
+) {
+    let mut changes = mirror.changes();
+    changes.mark_changed();
+    while changes.changed().await.is_ok() {
+        let picture = Arc::clone(&changes.borrow_and_update());
+        if pictures.send(picture).is_err() {
+            return;
+        }
     }
 }

@@ -9,6 +9,7 @@ use bus_schema::{
     Request,
     canonical::{Node, Numbers},
     rpc::Message,
+    traffic::MIRROR_DOOR,
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -25,17 +26,13 @@ use crate::{
 pub(crate) const MAX_COPIES: usize = 64;
 /// Answers that are longer are not compared.
 const MAX_COMPARED_BYTES: usize = 1024 * 1024;
-/// The door that copies come through.
-const DOOR: &str = "mirror";
 
 /// Makes a copy of a call, if it is the call's turn.
 pub(super) fn begin(bus: &Bus, rule: &Rule, mut request: Request, call: &mut Call) {
     let Some(mirror) = &rule.kept.rule.mirror else {
         return;
     };
-    // A version is not compared with itself.
-    let goes_there = call.version() == Some(mirror.version.as_str());
-    if goes_there || !mirror.copies(rule.copies.fetch_add(1, Ordering::Relaxed)) {
+    if !mirror.copies(rule.copies.fetch_add(1, Ordering::Relaxed)) {
         return;
     }
     let version: Arc<str> = mirror.version.as_str().into();
@@ -43,7 +40,7 @@ pub(super) fn begin(bus: &Bus, rule: &Rule, mut request: Request, call: &mut Cal
         bus.metrics().mirrored(&request.server, &version, "left_out");
         return;
     };
-    DOOR.clone_into(&mut request.door);
+    MIRROR_DOOR.clone_into(&mut request.door);
     let answered = call.witnessed();
     let task = copy(bus.clone(), request, version, answered);
     bus.spawn(async move {

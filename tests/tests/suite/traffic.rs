@@ -3,9 +3,9 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bus_schema::{ProtocolVersion, mcp::meta};
+use bus_schema::{ProtocolVersion, mcp::meta, upstream::BreakerKnob};
 use reqwest::{Method, StatusCode};
-use runtime::{Bus, Directory, Host};
+use runtime::{Breaker, Bus, Directory, Host};
 use serde_json::{Value, json};
 use tests::{
     eventually,
@@ -109,6 +109,11 @@ async fn follows(bridge: &HttpBridge, revision: u64) {
     .await;
 }
 
+async fn ask(client: &Client, called: &str, params: Value) -> Value {
+    let answer = within("an answer", client.modern(called, params).send()).await;
+    answer.expect("an answer").json().await.expect("JSON")
+}
+
 async fn which(client: &Client) -> String {
     text(&client.call("which", json!({})).await).to_owned()
 }
@@ -155,6 +160,13 @@ async fn a_canary_gets_just_its_share_and_shares_change_while_calls_go_on() {
     let metrics = format!("{}/metrics", stage.bridge.base);
     let counted = meter(&metrics, "trunkline_calls_by_version_total", NEW).await;
     assert!(counted >= 40, "{counted} calls were counted");
+
+    // With equal shares the newest stands for the server.
+    stage.rule(&json!({ "versions": { OLD: 1, NEW: 1 } })).await;
+    for _ in 0..MANY {
+        assert_eq!(own_tools(&client).await, [format!("only-in-{NEW}")]);
+    }
+    assert_eq!(own_tools(&all).await, [format!("{ID}__only-in-{NEW}")]);
 
     // Taken back, both have their share by chance.
     let (status, _, _) = rest(&stage.bridge, Method::DELETE, &path(), None, None).await;
@@ -222,6 +234,43 @@ async fn a_session_stays_with_the_version_that_it_began_on_at_every_bridge() {
 }
 
 #[tokio::test]
+async fn sessions_are_shared_out_as_calls_are() {
+    let stage = Stage::set().await;
+    stage.rule(&json!({ "versions": { OLD: 3, NEW: 1 } })).await;
+    let mut on_new = 0;
+    for _ in 0..8 {
+        let session = Session::open(&stage.client(), ProtocolVersion::V2025_11_25.as_str()).await;
+        let call = json!({ "name": "which", "arguments": {} });
+        let first = session.ask("tools/call", &call).await;
+        on_new += u32::from(text(&first) == NEW);
+        assert_eq!(text(&session.ask("tools/call", &call).await), text(&first));
+    }
+    assert_eq!(on_new, 2);
+}
+
+#[tokio::test]
+async fn without_a_rule_what_has_begun_on_one_of_two_versions_stays_there_too() {
+    let stage = Stage::set().await;
+    let client = stage.client();
+    let declares = json!({ meta::CLIENT_CAPABILITIES: { "extensions": { meta::TASKS_EXTENSION: {} } } });
+    let begun = ask(
+        &client,
+        "tools/call",
+        json!({ "name": "begin", "arguments": {}, "_meta": declares }),
+    )
+    .await;
+    let task = begun["result"]["taskId"].as_str().expect("a task").to_owned();
+    let session = Session::open(&client, ProtocolVersion::V2025_11_25.as_str()).await;
+    let call = json!({ "name": "which", "arguments": {} });
+    let first = session.ask("tools/call", &call).await;
+    for _ in 0..MANY {
+        let told = ask(&client, "tasks/get", json!({ "taskId": task, "_meta": declares })).await;
+        assert_eq!(told["result"]["status"], "completed", "{told}");
+        assert_eq!(text(&session.ask("tools/call", &call).await), text(&first));
+    }
+}
+
+#[tokio::test]
 async fn a_task_and_a_servers_own_state_come_back_to_the_version_that_made_them() {
     let stage = Stage::set().await;
     let client = stage.client();
@@ -229,13 +278,10 @@ async fn a_task_and_a_servers_own_state_come_back_to_the_version_that_made_them(
     let asks = json!({ "name": "ask", "arguments": {},
         "_meta": { meta::CLIENT_CAPABILITIES: { "elicitation": {} } } });
     let declares = json!({ meta::CLIENT_CAPABILITIES: { "extensions": { meta::TASKS_EXTENSION: {} } } });
-    let ask = async |called: &str, params: Value| -> Value {
-        let answer = within("an answer", client.modern(called, params).send()).await;
-        answer.expect("an answer").json().await.expect("JSON")
-    };
-    let asked = ask("tools/call", asks.clone()).await;
+    let asked = ask(&client, "tools/call", asks.clone()).await;
     let state = asked["result"]["requestState"].as_str().expect("a state");
     let begun = ask(
+        &client,
         "tools/call",
         json!({ "name": "begin", "arguments": {}, "_meta": declares }),
     )
@@ -249,28 +295,80 @@ async fn a_task_and_a_servers_own_state_come_back_to_the_version_that_made_them(
     again["requestState"] = state.into();
     again["inputResponses"] = json!({ "q": { "action": "accept", "content": {} } });
     for _ in 0..MANY {
-        let done = ask("tools/call", again.clone()).await;
+        let done = ask(&client, "tools/call", again.clone()).await;
         assert_eq!(text(&done), format!("{NEW} has of {NEW}"));
-        let told = ask("tasks/get", json!({ "taskId": task, "_meta": declares })).await;
+        let told = ask(&client, "tasks/get", json!({ "taskId": task, "_meta": declares })).await;
         assert_eq!(told["result"]["status"], "completed", "{told}");
     }
-    // Without any rule the state is the server's again.
+    // Without a rule it is known as well, as long as both are there.
     let (status, _, _) = rest(&stage.bridge, Method::DELETE, &path(), None, None).await;
     assert_eq!(status, StatusCode::NO_CONTENT);
-    eventually("the new version is called by chance", async || {
-        text(&ask("tools/call", again.clone()).await) == format!("{NEW} has of {NEW}")
-    })
-    .await;
+    let done = ask(&client, "tools/call", again.clone()).await;
+    assert_eq!(text(&done), format!("{NEW} has of {NEW}"));
 }
 
 #[tokio::test]
-async fn all_calls_of_a_principal_go_to_one_version() {
+async fn all_calls_of_a_principal_go_to_one_version_at_every_bridge() {
     let stage = Stage::set().await;
-    let client = stage.client();
+    let other = stage.cluster.bridge().await;
     let rule = json!({ "versions": { OLD: 1, NEW: 1 }, "shareBy": "principal" });
     stage.rule(&rule).await;
-    let counted = answered(&client, MANY).await;
+    knows(&other, 2).await;
+    let counted = answered(&stage.client(), MANY).await;
     assert!(counted.contains(&MANY), "{counted:?}");
+    assert_eq!(answered(&other.client(ID), MANY).await, counted);
+}
+
+#[tokio::test]
+async fn a_canary_whose_circuit_is_open_costs_no_call_and_its_copies_try_no_other_version() {
+    let cluster = Cluster::start().await;
+    let (one, two, looking) = tokio::join!(cluster.nats.bus(), cluster.nats.bus(), cluster.nats.bus());
+    let directory = Directory::start(&looking, "default").await.expect("starts");
+    let (old, new) = (Versioned::new(OLD), Versioned::new(NEW));
+    let _old = old.serve(&one, |_| {}).await;
+    let _new = new
+        .serve(&two, |options| {
+            options.breaker = Breaker::new(BreakerKnob {
+                failures: 1,
+                ..BreakerKnob::default()
+            });
+            options.peers = Some(directory.clone());
+        })
+        .await;
+    let bridge = cluster.bridge().await;
+    knows(&bridge, 2).await;
+    let client = bridge.client(ID);
+    set(&bridge, &json!({ "versions": { NEW: 1, OLD: 0 } })).await;
+    new.is_failing.store(true, Ordering::SeqCst);
+    let failed = client.call("which", json!({})).await;
+    assert!(failed["error"].is_object(), "{failed}");
+    eventually("its calls are kept away", async || {
+        let answer = client.call("which", json!({})).await;
+        answer["error"]["data"]["reason"] == "circuit_open"
+    })
+    .await;
+    // One that has a share takes its calls.
+    set(&bridge, &json!({ "versions": { NEW: 1, OLD: 1 } })).await;
+    assert_eq!(answered(&client, MANY).await, [MANY, 0]);
+    // Copies for it are not made of another.
+    let before = old.which.load(Ordering::SeqCst);
+    let rule = json!({ "versions": { NEW: 0, OLD: 1 }, "mirror": { "version": NEW } });
+    set(&bridge, &rule).await;
+    assert_eq!(answered(&client, MANY).await, [MANY, 0]);
+    let metrics = format!("{}/metrics", bridge.base);
+    eventually("all copies have ended", async || {
+        meter(&metrics, "trunkline_calls_mirrored_total", NEW).await == MANY as u64
+    })
+    .await;
+    let asked = old.which.load(Ordering::SeqCst) - before;
+    assert_eq!(asked, u32::try_from(MANY).expect("few"));
+    // So is what is near: it hands on what it cannot take.
+    set(
+        &bridge,
+        &json!({ "versions": { NEW: 1, OLD: 1 }, "locality": "nearest" }),
+    )
+    .await;
+    assert_eq!(answered(&client, MANY).await, [MANY, 0]);
 }
 
 #[tokio::test]
@@ -289,6 +387,8 @@ async fn copies_of_what_reads_go_to_a_version_on_trial_and_hold_nobody_up() {
         let same = client.call("same", json!({})).await;
         assert_eq!(text(&same), "the same in all");
         assert_eq!(text(&client.call("write", json!({})).await), OLD);
+        // It reads in the version that answers, and not in the one on trial.
+        assert_eq!(text(&client.call("turns", json!({})).await), OLD);
     }
     eventually("all copies were compared", async || {
         went("different").await == 10 && went("same").await == 10
@@ -297,7 +397,7 @@ async fn copies_of_what_reads_go_to_a_version_on_trial_and_hold_nobody_up() {
     assert_eq!(stage.new.which.load(Ordering::SeqCst), 10);
     // What may have an effect is never done twice.
     assert_eq!(stage.new.written.load(Ordering::SeqCst), 0);
-    assert_eq!(stage.old.written.load(Ordering::SeqCst), 10);
+    assert_eq!(stage.old.written.load(Ordering::SeqCst), 20);
 
     // A version that hangs costs copies and no calls: beyond those on their way, copies are left out.
     stage.new.is_stuck.store(true, Ordering::SeqCst);
@@ -366,7 +466,17 @@ async fn a_server_that_is_upgraded_where_it_runs_takes_the_calls_to_its_new_vers
     let bridge = cluster.bridge().await;
     knows(&bridge, 2).await;
     let client = bridge.client(ID);
-    upgraded.upgrade(NEW);
+    // Back and forth, as an upstream that is reached by turns.
+    for version in [NEW, OLD, NEW] {
+        upgraded.upgrade(version);
+        eventually("the bridge knows the version", async || {
+            let (_, _, told) = rest(&bridge, Method::GET, &format!("/servers/{ID}"), None, None).await;
+            let replicas = told["replicas"].as_array().expect("replicas");
+            let new = replicas.iter().filter(|replica| replica["version"] == NEW);
+            new.count() == usize::from(version == NEW)
+        })
+        .await;
+    }
     let has_new = |told: &Value| told["replicas"][NEW] == 1;
     set(&bridge, &json!({ "versions": { NEW: 1, OLD: 0 } })).await;
     eventually("the bridge knows the new version", async || {
@@ -392,7 +502,11 @@ async fn rules_are_judged_fenced_and_shown() {
     for (rule, field) in [
         (json!({}), "versions"),
         (json!({ "versions": { OLD: 0 } }), "versions"),
-        (json!({ "mirror": { "version": NEW, "percent": 101 } }), "mirror"),
+        (
+            json!({ "versions": { OLD: 1 }, "mirror": { "version": NEW, "percent": 101 } }),
+            "mirror",
+        ),
+        (json!({ "mirror": { "version": NEW } }), "mirror"),
         (json!({ "id": "other", "locality": "nearest" }), "id"),
     ] {
         let (status, _, told) = put(&rule, None).await;
@@ -427,13 +541,22 @@ async fn rules_are_judged_fenced_and_shown() {
     assert_eq!(code, 0, "{err}");
     assert!(out.contains(ID) && err.contains("7.7.7"), "{out} {err}");
     let shown = cluster.json(&["traffic", "show", ID]).await;
-    assert_eq!(shown["versions"], json!({ NEW: 1, "7.7.7": 1 }), "{shown}");
+    assert_eq!(
+        shown["rule"]["versions"],
+        json!({ NEW: 1, "7.7.7": 1 }),
+        "{shown}"
+    );
     let stale = ["traffic", "set", ID, "--share", &share, "--revision", "1"];
     let (code, _, err) = cluster.run(&stale).await;
     assert!(code != 0 && err.contains("revision"), "{err}");
     let (code, _, err) = cluster.run(&["traffic", "set", ID, "--share", "2"]).await;
     assert!(code != 0 && err.contains("<version>=<share>"), "{err}");
-    let (code, _, err) = cluster.run(&["traffic", "clear", ID]).await;
+    let (code, _, err) = cluster.run(&["traffic", "clear", ID, "--revision", "1"]).await;
+    assert!(code != 0 && err.contains("revision"), "{err}");
+    let revision = shown["revision"].to_string();
+    let (code, _, err) = cluster
+        .run(&["traffic", "clear", ID, "--revision", &revision])
+        .await;
     assert_eq!(code, 0, "{err}");
     let (code, _, err) = cluster.run(&["traffic", "show", ID]).await;
     assert!(code != 0 && err.contains("no traffic rule"), "{err}");
