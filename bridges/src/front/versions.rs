@@ -266,10 +266,10 @@ mod tests {
     #[test]
     fn other_answers_and_requests_pass_untouched() {
         for answer in [
-            r#"{"id":1,"result":{"resultType":"complete","requestState":"a"}}"#,
-            r#"{"id":1,"result":{"resultType":"input_required","requestState":"tl1.00ff.abc"}}"#,
-            r#"{"id":1,"result":{"resultType":"input_required"}}"#,
-            r#"{"id":1,"error":{"code":1,"message":"m"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","requestState":"a"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"tl1.00ff.abc"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required"}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"error":{"code":1,"message":"m"}}"#,
         ] {
             assert!(versioned(&Bytes::from(answer), Some("2")).is_none(), "{answer}");
         }
@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_state_that_looks_like_one_with_a_version_comes_back_as_it_was() {
-        let answer = r#"{"id":1,"result":{"requestState":"tlv1.2.x","resultType":"input_required"}}"#;
+        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"requestState":"tlv1.2.x","resultType":"input_required"}}"#;
         let out = versioned(&Bytes::from(answer), None).unwrap();
         let out: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let state = &out["result"]["requestState"];
@@ -296,7 +296,7 @@ mod tests {
         let (version, body) = unversioned(&incoming, &incoming.body).unwrap();
         assert!(version.is_empty());
         assert!(std::str::from_utf8(&body).unwrap().contains(r#""tlv1.2.x""#));
-        let plain = r#"{"id":1,"result":{"requestState":"x","resultType":"input_required"}}"#;
+        let plain = r#"{"jsonrpc":"2.0","id":1,"result":{"requestState":"x","resultType":"input_required"}}"#;
         assert!(versioned(&Bytes::from(plain), None).is_none());
     }
 
