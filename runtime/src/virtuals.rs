@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus_schema::{
     ServerId, Token,
+    registry::{Record, Removed},
     virtual_server::{Defined, VirtualServer},
 };
 use tokio::sync::watch;
@@ -40,6 +41,8 @@ pub struct Table {
     pub generation: u64,
     /// By their ids. What stands in the configuration comes before what is kept.
     pub servers: BTreeMap<ServerId, Arc<Virtual>>,
+    /// What is left of those that were removed, each with its revision.
+    pub removed: BTreeMap<ServerId, (Removed, u64)>,
 }
 
 /// The virtual servers of a tenant.
@@ -57,7 +60,7 @@ impl Virtuals {
     pub async fn open(bus: &Bus, tenant: &str, configured: Vec<VirtualServer>) -> Self {
         let kept = async {
             let bucket = Bucket::open(bus, BUCKET).await?;
-            let mirror = Mirror::<Defined>::of(bucket.clone()).await?;
+            let mirror = Mirror::<Record<Defined>>::of(bucket.clone()).await?;
             Ok::<_, StoreError>((bucket, mirror))
         };
         let (bucket, mirror) = match kept.await {
@@ -68,7 +71,7 @@ impl Virtuals {
             }
         };
         let (configured, mut changed) = watch::channel(configured);
-        let (_alone, nothing) = watch::channel(Arc::<Picture<Defined>>::default());
+        let (_alone, nothing) = watch::channel(Arc::<Picture<Record<Defined>>>::default());
         let mut picture = mirror.map_or(nothing, |mirror| mirror.changes());
         let prefix = format!("{}.", Token::encode(tenant));
         let (tables, table) = watch::channel(Arc::new(put_together(
@@ -125,11 +128,11 @@ impl Virtuals {
         self.configured.send_replace(servers);
     }
 
-    /// Reads a definition as it is kept, with its revision.
+    /// Reads what is kept under an id, with its revision.
     ///
     /// # Errors
     /// [`StoreError`] when the broker has no JetStream or does not answer.
-    pub async fn read(&self, id: &ServerId) -> Result<Option<(Defined, u64)>, StoreError> {
+    pub async fn read(&self, id: &ServerId) -> Result<Option<(Record<Defined>, u64)>, StoreError> {
         self.bucket()?.read(&self.key(id)).await
     }
 
@@ -142,12 +145,30 @@ impl Virtuals {
         self.bucket()?.write(&key, defined, over).await
     }
 
-    /// Forgets a definition at the revision that was read.
+    /// Leaves of a definition what is to be told of it, at the revision that was read. Gives the new revision.
     ///
     /// # Errors
     /// [`StoreError::Conflict`] when somebody else has written in between.
-    pub async fn remove(&self, id: &ServerId, revision: u64) -> Result<(), StoreError> {
-        self.bucket()?.remove_at(&self.key(id), revision).await
+    pub async fn remove(&self, id: &ServerId, left: &Removed, revision: u64) -> Result<u64, StoreError> {
+        self.bucket()?.write(&self.key(id), left, Some(revision)).await
+    }
+
+    /// Forgets for good what was removed before a moment.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn forget_before(&self, moment: &str) -> Result<(), StoreError> {
+        for (id, (removed, revision)) in &self.table().removed {
+            if removed.removed_at.as_str() >= moment {
+                continue;
+            }
+            match self.bucket()?.remove_at(&self.key(id), *revision).await {
+                // Somebody else was quicker, or it is defined again.
+                Ok(()) | Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn bucket(&self) -> Result<&Bucket, StoreError> {
@@ -164,13 +185,23 @@ impl Virtuals {
 fn put_together(
     generation: u64,
     prefix: &str,
-    kept: &Picture<Defined>,
+    kept: &Picture<Record<Defined>>,
     configured: &[VirtualServer],
 ) -> Table {
-    let of_tenant = kept.iter().filter(|(key, _)| key.starts_with(prefix));
-    let kept = of_tenant.map(|(_, record)| Virtual {
-        definition: record.value.definition.clone(),
-        kept: Some((record.value.clone(), record.revision)),
+    let of_tenant = || {
+        kept.iter()
+            .filter_map(|(key, record)| Some((key.strip_prefix(prefix)?, record)))
+    };
+    let removed = of_tenant().filter_map(|(id, record)| {
+        let removed = record.value.removed()?.clone();
+        Some((id.parse().ok()?, (removed, record.revision)))
+    });
+    let kept = of_tenant().filter_map(|(_, record)| {
+        let defined = record.value.entry()?;
+        Some(Virtual {
+            definition: defined.definition.clone(),
+            kept: Some((defined.clone(), record.revision)),
+        })
     });
     let configured = configured.iter().map(|definition| Virtual {
         definition: definition.clone(),
@@ -178,6 +209,7 @@ fn put_together(
     });
     Table {
         generation,
+        removed: removed.collect(),
         servers: kept
             .chain(configured)
             .map(|server| (server.definition.id.clone(), Arc::new(server)))

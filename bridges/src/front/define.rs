@@ -2,13 +2,13 @@
 
 use bus_schema::{
     Principal, ServerId,
-    registry::{BadDeclaration, Over, Was},
+    registry::{BadDeclaration, GONE_FOR_DAYS, Gone, Over, Record, Removed, Was},
     virtual_server::{Defined, VirtualServer},
 };
 use runtime::{catalogue::Listed, moment, store::StoreError};
-use tracing::info;
+use tracing::{debug, info};
 
-use super::{Front, faces::LeftOut};
+use super::{Endpoint, Front, faces::LeftOut};
 
 /// How often a write is tried again that may replace anything and met another one.
 const ATTEMPTS: usize = 8;
@@ -63,7 +63,8 @@ impl Front {
         self.check_definition(definition).await?;
         let id = &definition.id;
         for _ in 0..ATTEMPTS {
-            let known = self.virtuals().read(id).await?;
+            let record = self.virtuals().read(id).await?;
+            let known = record.as_ref().and_then(defined);
             match (&known, over) {
                 (Some((_, is)), Over::Revision(wanted)) if *is != wanted => {
                     let (id, is) = (id.clone(), *is);
@@ -84,7 +85,7 @@ impl Front {
                 updated_at: now,
                 registered_by: by.subject.clone(),
             };
-            let over = known.as_ref().map(|(_, revision)| *revision);
+            let over = record.as_ref().map(|(_, revision)| *revision);
             match self.virtuals().write(&defined, over).await {
                 Ok(revision) => {
                     info!(virtual.id = %id, by = by.subject, revision, "defined a virtual server");
@@ -110,14 +111,36 @@ impl Front {
         wanted: Option<u64>,
     ) -> Result<(), DefineError> {
         self.check_configured(id)?;
-        let known = self.virtuals().read(id).await?;
-        let (_, is) = known.ok_or_else(|| DefineError::Unknown(id.clone()))?;
+        let record = self.virtuals().read(id).await?;
+        let known = record.as_ref().and_then(defined);
+        let (known, is) = known.ok_or_else(|| DefineError::Unknown(id.clone()))?;
         if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
             let id = id.clone();
             return Err(DefineError::Changed { id, is, wanted });
         }
-        self.virtuals().remove(id, is).await?;
+        let now = moment::now();
+        let card = self.card(&Endpoint::Server(id.clone()));
+        let left = Removed {
+            gone: vec![Gone {
+                name: None,
+                version: card.map(|card| card.version),
+                title: known.definition.title,
+                description: known.definition.description,
+                published_at: known.registered_at,
+                gone_at: now.clone(),
+            }],
+            removed_at: now,
+        };
+        self.virtuals().remove(id, &left, is).await?;
         info!(virtual.id = %id, by = by.subject, "removed a virtual server");
+        // Whoever removes one clears away what nobody is told of any more.
+        if let Err(error) = self
+            .virtuals()
+            .forget_before(&moment::days_ago(GONE_FOR_DAYS))
+            .await
+        {
+            debug!(%error, "could not forget removed virtual servers");
+        }
         Ok(())
     }
 
@@ -148,4 +171,8 @@ impl Front {
             _ => Ok(()),
         }
     }
+}
+
+fn defined((record, revision): &(Record<Defined>, u64)) -> Option<(Defined, u64)> {
+    Some((record.entry()?.clone(), *revision))
 }
