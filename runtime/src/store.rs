@@ -22,7 +22,7 @@ use tracing::debug;
 use crate::bus::Bus;
 
 pub use mirror::{Mirror, Mirrored, Picture};
-pub use named::{KeepError, Named};
+pub use named::{KeepError, Live, Named};
 
 /// How long the broker may take over one read or write.
 const REPLY_LIMIT: Duration = Duration::from_secs(5);

@@ -28,7 +28,7 @@ use crate::{
     bus::Bus,
     call::{Call, Retry, To, Way},
     directory::Snapshot,
-    store::{BucketOptions, Named},
+    store::{BucketOptions, Live, Named},
 };
 
 /// Where rules are kept.
@@ -52,6 +52,8 @@ pub struct Rule {
     copies: AtomicU64,
     nears: AtomicU64,
 }
+
+impl Live for Kept {}
 
 /// The rules of a tenant, to write them.
 pub type Rules = Named<Kept>;

@@ -7,13 +7,14 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bus_schema::{
     ServerId,
+    registry::{Record, Removed},
     virtual_server::{Defined, VirtualServer},
 };
 use tokio::sync::watch;
 
 use crate::{
     bus::Bus,
-    store::{BucketOptions, Named, Picture},
+    store::{BucketOptions, Live, Named, Picture, StoreError},
 };
 
 const BUCKET: BucketOptions = BucketOptions {
@@ -39,12 +40,20 @@ pub struct Table {
     pub generation: u64,
     /// By their ids. What stands in the configuration comes before what is kept.
     pub servers: BTreeMap<ServerId, Arc<Virtual>>,
+    /// What is left of those that were removed, each with its revision.
+    pub removed: BTreeMap<ServerId, (Removed, u64)>,
+}
+
+impl Live for Record<Defined> {
+    fn is_there(&self) -> bool {
+        self.entry().is_some()
+    }
 }
 
 /// The virtual servers of a tenant.
 #[derive(Clone)]
 pub struct Virtuals {
-    kept: Named<Defined>,
+    kept: Named<Record<Defined>>,
     table: watch::Receiver<Arc<Table>>,
     configured: watch::Sender<Vec<VirtualServer>>,
 }
@@ -112,20 +121,45 @@ impl Virtuals {
 
     /// Those that are kept, to write them.
     #[must_use]
-    pub fn kept(&self) -> &Named<Defined> {
+    pub fn kept(&self) -> &Named<Record<Defined>> {
         &self.kept
+    }
+
+    /// Forgets for good what was removed before a moment.
+    ///
+    /// # Errors
+    /// [`StoreError::Broker`] when the broker does not answer.
+    pub async fn forget_before(&self, moment: &str) -> Result<(), StoreError> {
+        for (id, (removed, revision)) in &self.table().removed {
+            if removed.removed_at.as_str() >= moment {
+                continue;
+            }
+            match self.kept.remove_at(id, *revision).await {
+                // Somebody else was quicker, or it is defined again.
+                Ok(()) | Err(StoreError::Conflict) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 
 fn put_together(
     generation: u64,
-    named: &Named<Defined>,
-    picture: &Picture<Defined>,
+    named: &Named<Record<Defined>>,
+    picture: &Picture<Record<Defined>>,
     configured: &[VirtualServer],
 ) -> Table {
-    let kept = named.of_tenant(picture).map(|(_, record)| Virtual {
-        definition: record.value.definition.clone(),
-        kept: Some((record.value.clone(), record.revision)),
+    let removed = named.of_tenant(picture).filter_map(|(id, record)| {
+        let removed = record.value.removed()?.clone();
+        Some((id, (removed, record.revision)))
+    });
+    let kept = named.of_tenant(picture).filter_map(|(_, record)| {
+        let defined = record.value.entry()?;
+        Some(Virtual {
+            definition: defined.definition.clone(),
+            kept: Some((defined.clone(), record.revision)),
+        })
     });
     let configured = configured.iter().map(|definition| Virtual {
         definition: definition.clone(),
@@ -133,6 +167,7 @@ fn put_together(
     });
     Table {
         generation,
+        removed: removed.collect(),
         servers: kept
             .chain(configured)
             .map(|server| (server.definition.id.clone(), Arc::new(server)))

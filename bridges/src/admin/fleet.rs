@@ -179,7 +179,11 @@ impl Fleet {
     /// What servers were told of as and are not any more, with their ids.
     pub(super) fn gone(&self) -> Vec<(ServerId, Gone)> {
         let registry = self.declared.as_ref().map(|(registry, _)| registry);
-        registry.map_or_else(Vec::new, |registry| registry.gone(DEFAULT_TENANT))
+        let mut gone = registry.map_or_else(Vec::new, |registry| registry.gone(DEFAULT_TENANT));
+        for (id, (removed, _)) in &self.front.virtuals().table().removed {
+            gone.extend(removed.gone.iter().map(|gone| (id.clone(), gone.clone())));
+        }
+        gone
     }
 
     /// Whether a server of that id is declared, be it there or not.

@@ -2,13 +2,17 @@
 
 use bus_schema::{
     Principal, ServerId,
-    registry::{BadDeclaration, Over, Was},
+    registry::{BadDeclaration, GONE_FOR_DAYS, Gone, Over, Record, Removed, Was},
     virtual_server::{Defined, VirtualServer},
 };
-use runtime::{catalogue::Listed, moment, store::KeepError};
-use tracing::info;
+use runtime::{
+    catalogue::Listed,
+    moment,
+    store::{KeepError, StoreError},
+};
+use tracing::{debug, info};
 
-use super::{Front, faces::LeftOut};
+use super::{Endpoint, Front, faces::LeftOut};
 
 /// Says why a virtual server is not defined, or not forgotten.
 #[derive(Debug, thiserror::Error)]
@@ -41,19 +45,24 @@ impl Front {
     ) -> Result<(Defined, u64, Was), DefineError> {
         self.check_definition(definition).await?;
         let id = &definition.id;
-        let is_same = |known: &Defined| known.definition == *definition;
-        let make = |known: Option<&Defined>| {
+        let is_same = |known: &Record<Defined>| known.entry().is_some_and(|known| known.definition == *definition);
+        let make = |known: Option<&Record<Defined>>| {
+            let known = known.and_then(Record::entry);
             let now = moment::now();
-            Defined {
+            Record::Declared(Box::new(Defined {
                 definition: definition.clone(),
                 registered_at: known.map_or_else(|| now.clone(), |known| known.registered_at.clone()),
                 updated_at: now,
                 registered_by: by.subject.clone(),
-            }
+            }))
         };
         let kept = self.virtuals().kept().keep(id, over, is_same, make).await?;
-        info!(virtual.id = %id, by = by.subject, revision = kept.1, was = ?kept.2, "defined a virtual server");
-        Ok(kept)
+        let (record, revision, was) = kept;
+        info!(virtual.id = %id, by = by.subject, revision, ?was, "defined a virtual server");
+        match record {
+            Record::Declared(defined) => Ok((*defined, revision, was)),
+            Record::Removed(_) => Err(KeepError::from(StoreError::Conflict).into()),
+        }
     }
 
     /// Forgets a virtual server; only that of a revision, if one is given.
@@ -67,8 +76,29 @@ impl Front {
         wanted: Option<u64>,
     ) -> Result<(), DefineError> {
         self.check_configured(id)?;
-        self.virtuals().kept().forget(id, wanted).await?;
+        let version = self.card(&Endpoint::Server(id.clone())).map(|card| card.version);
+        let now = moment::now();
+        let leave = |record: &Record<Defined>| {
+            let gone = record.entry().map(|known| Gone {
+                name: None,
+                version,
+                title: known.definition.title.clone(),
+                description: known.definition.description.clone(),
+                published_at: known.registered_at.clone(),
+                gone_at: now.clone(),
+            });
+            Record::Removed(Removed {
+                gone: gone.into_iter().collect(),
+                removed_at: now.clone(),
+            })
+        };
+        self.virtuals().kept().forget_but(id, wanted, leave).await?;
         info!(virtual.id = %id, by = by.subject, "removed a virtual server");
+        // Whoever removes one clears away what nobody is told of any more.
+        let before = moment::days_ago(GONE_FOR_DAYS);
+        if let Err(error) = self.virtuals().forget_before(&before).await {
+            debug!(%error, "could not forget removed virtual servers");
+        }
         Ok(())
     }
 

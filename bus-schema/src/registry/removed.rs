@@ -14,14 +14,14 @@ pub const MOST_GONE: usize = 32;
 const MAX_TEXT: usize = 100;
 const MAX_VERSION: usize = 255;
 
-/// What the registry keeps under an id.
+/// What is kept under an id, of servers or of virtual ones.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Record {
+pub enum Record<T = Entry> {
     /// Nothing is declared any more.
     Removed(Removed),
     /// A server.
-    Declared(Box<Entry>),
+    Declared(Box<T>),
 }
 
 /// What is left of a server.
@@ -56,16 +56,27 @@ pub struct Gone {
     pub gone_at: String,
 }
 
-impl Record {
+impl<T> Record<T> {
     /// What is declared.
     #[must_use]
-    pub fn entry(&self) -> Option<&Entry> {
+    pub fn entry(&self) -> Option<&T> {
         match self {
             Self::Declared(entry) => Some(entry),
             Self::Removed(_) => None,
         }
     }
 
+    /// What is left of what was declared.
+    #[must_use]
+    pub fn removed(&self) -> Option<&Removed> {
+        match self {
+            Self::Removed(removed) => Some(removed),
+            Self::Declared(_) => None,
+        }
+    }
+}
+
+impl Record {
     /// What is gone.
     #[must_use]
     pub fn gone(&self) -> &[Gone] {
@@ -140,7 +151,7 @@ mod tests {
     #[test]
     fn a_record_is_a_server_or_what_is_left_of_one_and_nothing_else() {
         let there = Record::Declared(Box::new(entry(Some("1.0.0"))));
-        let gone = Record::Removed(Removed {
+        let gone: Record = Record::Removed(Removed {
             removed_at: "2026-02-01T00:00:00Z".to_owned(),
             gone: vec![entry(None).going(Some("2"), "2026-02-01T00:00:00Z")],
         });

@@ -56,6 +56,14 @@ pub enum KeepError {
     Store(#[from] StoreError),
 }
 
+/// What is kept under an id.
+pub trait Live {
+    /// Whether it says that something is there, and not what is left of it.
+    fn is_there(&self) -> bool {
+        true
+    }
+}
+
 /// How long a bucket that cannot be opened is left alone.
 const OPEN_AGAIN: Duration = Duration::from_secs(5);
 
@@ -69,7 +77,7 @@ pub struct Named<T> {
     picture: watch::Receiver<Arc<Picture<T>>>,
 }
 
-impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Named<T> {
+impl<T: Live + Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Named<T> {
     /// Reads what is kept, and goes on to do so for as long as the bus connection stands. What cannot be read now is tried again. `what` says
     /// what these are records of.
     pub async fn open(bus: &Bus, tenant: &str, what: &'static str, options: BucketOptions) -> Self {
@@ -149,8 +157,9 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Named<T> {
     ) -> Result<(T, u64, Was), KeepError> {
         let (what, named) = (self.what, || id.clone());
         for _ in 0..ATTEMPTS {
-            let known = self.read(id).await?;
-            match (&known, over) {
+            let record = self.read(id).await?;
+            let known = record.as_ref().filter(|(record, _)| record.is_there());
+            match (known, over) {
                 (Some((_, is)), Over::Revision(wanted)) if *is != wanted => {
                     let (id, is) = (named(), *is);
                     return Err(KeepError::Changed { what, id, is, wanted });
@@ -162,12 +171,12 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Named<T> {
                 (None, Over::Revision(_)) => return Err(KeepError::Unknown { what, id: named() }),
                 _ => {}
             }
-            let record = make(known.as_ref().map(|(record, _)| record));
-            let over = known.as_ref().map(|(_, revision)| *revision);
-            match self.bucket()?.write(&self.key(id), &record, over).await {
+            let made = make(known.map(|(record, _)| record));
+            let over = record.as_ref().map(|(_, revision)| *revision);
+            match self.bucket()?.write(&self.key(id), &made, over).await {
                 Ok(revision) => {
                     let was = if known.is_some() { Was::Changed } else { Was::New };
-                    return Ok((record, revision, was));
+                    return Ok((made, revision, was));
                 }
                 // Somebody else was quicker; what is there now decides.
                 Err(StoreError::Conflict) => {}
@@ -182,14 +191,45 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Named<T> {
     /// # Errors
     /// [`KeepError`] when there is none, or another.
     pub async fn forget(&self, id: &ServerId, wanted: Option<u64>) -> Result<(), KeepError> {
-        let (what, named) = (self.what, || id.clone());
-        let known = self.read(id).await?;
-        let (_, is) = known.ok_or_else(|| KeepError::Unknown { what, id: named() })?;
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != is) {
-            let id = named();
-            return Err(KeepError::Changed { what, id, is, wanted });
+        let (_, is) = self.meant(id, wanted).await?;
+        Ok(self.remove_at(id, is).await?)
+    }
+
+    /// The same, which keeps in its place what `leave` makes of it.
+    ///
+    /// # Errors
+    /// [`KeepError`] when there is none, or another.
+    pub async fn forget_but(
+        &self,
+        id: &ServerId,
+        wanted: Option<u64>,
+        leave: impl FnOnce(&T) -> T,
+    ) -> Result<(), KeepError> {
+        let (record, is) = self.meant(id, wanted).await?;
+        let left = leave(&record);
+        self.bucket()?.write(&self.key(id), &left, Some(is)).await?;
+        Ok(())
+    }
+
+    /// Clears away whatever stands under an id at a revision.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it has another revision by now.
+    pub async fn remove_at(&self, id: &ServerId, revision: u64) -> Result<(), StoreError> {
+        self.bucket()?.remove_at(&self.key(id), revision).await
+    }
+
+    /// The record that is there, if it is the one that is meant.
+    async fn meant(&self, id: &ServerId, wanted: Option<u64>) -> Result<(T, u64), KeepError> {
+        let (what, id) = (self.what, id.clone());
+        let known = self.read(&id).await?.filter(|(record, _)| record.is_there());
+        let Some((record, is)) = known else {
+            return Err(KeepError::Unknown { what, id });
+        };
+        match wanted.filter(|wanted| *wanted != is) {
+            Some(wanted) => Err(KeepError::Changed { what, id, is, wanted }),
+            None => Ok((record, is)),
         }
-        Ok(self.bucket()?.remove_at(&self.key(id), is).await?)
     }
 
     fn bucket(&self) -> Result<&Bucket, StoreError> {

@@ -310,6 +310,42 @@ async fn a_mirror_learns_what_is_gone_and_nobody_else_sees_it() {
 }
 
 #[tokio::test]
+async fn a_mirror_learns_that_a_virtual_server_is_gone() {
+    let platform = Platform::start("", &["products", "registry"]).await;
+    let desk =
+        json!({ "id": "desk", "title": "Desk", "items": [{ "server": "products", "tools": ["search"] }] });
+    let made = ask(&platform, Method::POST, "/virtual-servers", &desk).await;
+    assert_eq!(made, StatusCode::CREATED);
+    let is = async |status: &str| {
+        let (_, versions) = get(
+            &platform,
+            "/v0.1/servers/local.trunkline%2Fdesk/versions?include_deleted=true",
+        )
+        .await;
+        versions["metadata"]["count"] == 1 && versions["servers"][0]["_meta"][OFFICIAL]["status"] == status
+    };
+    eventually("it is there", async || is("active").await).await;
+    let before = page(&platform, "?search=desk").await;
+    let gone = ask(&platform, Method::DELETE, "/virtual-servers/desk", &Value::Null).await;
+    assert_eq!(gone, StatusCode::NO_CONTENT);
+    eventually("it is told of as gone", async || is("deleted").await).await;
+    let after = page(&platform, "?search=desk&updated_since=2020-01-01T00:00:00Z").await;
+    for member in ["name", "version", "title"] {
+        assert_eq!(
+            after["servers"][0]["server"][member], before["servers"][0]["server"][member],
+            "{member}"
+        );
+    }
+    for path in ["/virtual-servers/desk", "/servers/desk"] {
+        assert_eq!(get(&platform, path).await.0, StatusCode::NOT_FOUND, "{path}");
+    }
+    let again = ask(&platform, Method::POST, "/virtual-servers", &desk).await;
+    assert_eq!(again, StatusCode::CREATED);
+    eventually("it is there again", async || is("active").await).await;
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn names_and_places_are_those_that_the_operator_gives() {
     let file = "public_url = \"https://mcp.example.com/x/\"\n[registry]\nnamespace = \"com.example\"\n";
     let platform = Platform::start(file, &["products", "registry"]).await;
