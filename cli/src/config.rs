@@ -23,6 +23,10 @@ use bridges::{
 use bus_schema::{
     ServerId, integrity::Policies, policy::ScopeTable, registry::SECRET_PREFIX, virtual_server::VirtualServer,
 };
+use runtime::{
+    callout::{CalloutKeys, CalloutOptions},
+    nats_server::password_variable,
+};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -46,6 +50,8 @@ pub struct Config {
     pub nats: Option<String>,
     /// Where the platform's own NATS listens.
     pub nats_listen: SocketAddr,
+    /// The tenants beside `default` that have an account of their own on the platform's NATS.
+    pub tenants: Vec<String>,
     /// Where HTTP listens.
     pub listen: SocketAddr,
     /// Hosts and origins beside the loopback ones that HTTP clients may come with.
@@ -93,6 +99,8 @@ struct File {
     bootstrap: Option<PathBuf>,
     nats: Option<String>,
     nats_listen: Option<SocketAddr>,
+    #[serde(default)]
+    tenants: Vec<String>,
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
@@ -177,6 +185,7 @@ impl Config {
             nats_listen: file
                 .nats_listen
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4222))),
+            tenants: file.tenants,
             listen: file
                 .listen
                 .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
@@ -245,6 +254,33 @@ impl Config {
             true => Private::Allowed,
             false => Private::Refused,
         }
+    }
+
+    /// The password of a role on a NATS that was started elsewhere, by the name that its nats-server has for it.
+    #[must_use]
+    pub fn nats_password(role: &str) -> Option<String> {
+        variable(&password_variable(role))
+    }
+
+    /// What the environment has to say for the auth callout of a NATS that was started elsewhere.
+    pub const CALLOUT_VARIABLES: [&str; 3] = [
+        "TRUNKLINE_NATS_CALLOUT_PASSWORD",
+        "TRUNKLINE_NATS_CALLOUT_SIGNING_SEED",
+        "TRUNKLINE_NATS_CALLOUT_SEALING_SEED",
+    ];
+
+    /// How the auth callout reaches such a NATS, if the environment says so.
+    ///
+    /// # Errors
+    /// When a seed is none.
+    pub fn callout(url: &str) -> anyhow::Result<Option<CalloutOptions>> {
+        let [password, signing, sealing] = Self::CALLOUT_VARIABLES.map(variable);
+        let (Some(password), Some(signing), Some(sealing)) = (password, signing, sealing) else {
+            return Ok(None);
+        };
+        let keys = CalloutKeys::from_seeds(&signing, &sealing)?;
+        let url = url.to_owned();
+        Ok(Some(CalloutOptions { url, password, keys }))
     }
 
     /// A variable that a declaration in the registry names; only those that are meant for that are looked up.

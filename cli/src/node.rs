@@ -1,9 +1,11 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
+mod callout;
 mod lines;
 mod open_door;
+mod own_nats;
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::products::Products;
 use anyhow::Context as _;
@@ -19,16 +21,19 @@ use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
     Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
-    nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
+    callout::CalloutOptions,
+    nats_server::{LocalNats, NatsServer},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
     virtuals::Virtuals,
 };
-use tokio::{sync::Mutex, task::JoinHandle, time::timeout};
+use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use lines::Adds;
+pub use own_nats::{NatsChoice, own_nats};
+use own_nats::{OwnNats, default_nats, say_who_comes_in};
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
@@ -59,23 +64,9 @@ pub struct Node {
     services: Vec<Kept>,
     /// What is declared; opened on first use.
     declared: Declared,
-    /// Whose word the NATS door takes for who calls.
-    identity: Identity,
+    /// How the auth callout reaches NATS, where its secrets are known.
+    callout: Option<CalloutOptions>,
     nats: Option<OwnNats>,
-}
-
-struct OwnNats {
-    url: String,
-    kept: Kept,
-}
-
-/// What a process connects to, or starts.
-#[derive(Clone)]
-pub enum NatsChoice {
-    /// A NATS of its own.
-    Own(NatsServerOptions),
-    /// One that is there: the one that is named, or the one of this data folder's platform.
-    Join(Option<String>),
 }
 
 impl Node {
@@ -84,32 +75,28 @@ impl Node {
     /// # Errors
     /// What went wrong, and what to change.
     pub async fn connect(config: &Config, class: CallerClass, choice: NatsChoice) -> anyhow::Result<Self> {
-        let (url, password, server) = match choice {
+        let (url, secrets, server) = match choice {
             NatsChoice::Own(options) => {
-                Self::warn_of_open_nats(options.listen);
+                say_who_comes_in(&options);
                 let server = NatsServer::start(options.clone()).await?;
-                (
-                    server.url().to_owned(),
-                    Some(server.password().to_owned()),
-                    Some((options, server)),
-                )
+                let secrets = server.secrets().clone();
+                (server.url().to_owned(), Some(secrets), Some((options, server)))
             }
             NatsChoice::Join(url) => {
                 let local = LocalNats::find(&config.data_dir);
                 let url = url
                     .or_else(|| local.as_ref().map(|nats| nats.url.clone()))
                     .unwrap_or_else(default_nats);
-                // The secret is for the NATS that made it, and for no other that somebody names.
-                let password = local.filter(|nats| nats.url == url).map(|nats| nats.password);
-                (url, password, None)
+                // The secrets are for the NATS that made them, and for no other that somebody names.
+                let secrets = local.filter(|nats| nats.url == url).map(|nats| nats.secrets);
+                (url, secrets, None)
             }
         };
-        let identity = if password.is_some() || url.contains(&format!("//{CORE_USER}:")) {
-            Identity::FromBroker
-        } else {
-            Identity::Developer
-        };
-        let credentials = password.map(|password| (CORE_USER.to_owned(), password));
+        let own = secrets.as_ref().map(|secrets| secrets.password(class).to_owned());
+        let password = Config::nats_password(class.as_str())
+            .filter(|_| server.is_none())
+            .or(own);
+        let credentials = password.map(|password| (class.as_str().to_owned(), password));
         let bus = match Bus::connect(BusOptions {
             url,
             credentials,
@@ -125,6 +112,10 @@ impl Node {
                 return Err(error.into());
             }
         };
+        let callout = match &secrets {
+            Some(secrets) => Some(callout::options_of(bus.url(), secrets)),
+            None => Config::callout(bus.url())?,
+        };
         let nats = match server {
             Some((options, server)) => Some(OwnNats::keep(options, server, &bus).await?),
             None => None,
@@ -139,16 +130,9 @@ impl Node {
             servers: Vec::new(),
             services: Vec::new(),
             declared: Declared::default(),
-            identity,
+            callout,
             nats,
         })
-    }
-
-    /// Warns when plain NATS clients can come from elsewhere without saying who they are.
-    fn warn_of_open_nats(listen: SocketAddr) {
-        if !listen.ip().is_loopback() {
-            warn!(address = %listen, "this NATS takes clients without credentials, and is open to the network");
-        }
     }
 
     /// The connection to the bus.
@@ -356,7 +340,13 @@ impl Node {
     /// # Errors
     /// When the bus refuses the subscription.
     pub async fn open_nats(&mut self, config: &Config) -> anyhow::Result<()> {
-        let door = NatsDoor::open(self.front(config).await?, self.identity).await?;
+        // Whoever is known to the broker as one of our roles is on a NATS with our accounts.
+        let identity = match (self.bus.role(), config.is_authenticated()) {
+            (Some(_), _) => Identity::FromBroker,
+            (None, false) => Identity::Developer,
+            (None, true) => Identity::Nobody,
+        };
+        let door = NatsDoor::open(self.front(config).await?, identity).await?;
         self.doors.push(tokio::spawn(door.serve(self.doors_stop.clone())));
         Ok(())
     }
@@ -422,70 +412,4 @@ impl Part for ProductsPart {
         }
         .boxed()
     }
-}
-
-impl OwnNats {
-    async fn keep(options: NatsServerOptions, server: NatsServer, bus: &Bus) -> anyhow::Result<Self> {
-        let url = server.url().to_owned();
-        // A restart must come back where the others look for it.
-        let listen = url
-            .trim_start_matches("nats://")
-            .parse()
-            .context("nats-server listens nowhere")?;
-        let part = NatsPart {
-            options: NatsServerOptions { listen, ..options },
-            first: Mutex::new(Some(server)),
-        };
-        let kept = supervise::keep(Arc::new(part), bus.metrics().clone()).await?;
-        Ok(Self { url, kept })
-    }
-}
-
-/// The platform's own NATS under supervision. The first one is started before there is a bus, and handed over.
-struct NatsPart {
-    options: NatsServerOptions,
-    /// Held only to take it.
-    first: Mutex<Option<NatsServer>>,
-}
-
-impl Part for NatsPart {
-    fn name(&self) -> &str {
-        "nats-server"
-    }
-
-    fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
-        async move {
-            let first = self.first.lock().await.take();
-            let mut server = match first {
-                Some(server) => server,
-                None => NatsServer::start(self.options.clone()).await?,
-            };
-            let running = async move {
-                tokio::select! {
-                    () = stop.cancelled() => {
-                        server.stop().await;
-                        Ok(())
-                    }
-                    ended = server.ended() => Err(PartError::from(format!("nats-server ended: {ended}"))),
-                }
-            };
-            Ok(running.boxed() as RunningPart)
-        }
-        .boxed()
-    }
-}
-
-/// Where NATS listens unless somebody says otherwise.
-fn default_nats() -> String {
-    "nats://127.0.0.1:4222".to_owned()
-}
-
-/// Where the program of a nats-server and its data are, as `trunkline up` takes it.
-#[must_use]
-pub fn own_nats(config: &Config, program: Option<PathBuf>) -> NatsChoice {
-    NatsChoice::Own(NatsServerOptions {
-        program,
-        listen: config.nats_listen,
-        data_dir: config.data_dir.clone(),
-    })
 }

@@ -12,3 +12,9 @@ pub fn now() -> String {
         .format(&Rfc3339)
         .expect("the present has a date")
 }
+
+/// Now, in whole seconds since 1970.
+#[must_use]
+pub fn now_secs() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default()
+}

@@ -8,6 +8,7 @@ pub mod children;
 pub mod conformance;
 pub mod dialogue;
 pub mod fixture;
+pub mod forger;
 pub mod http;
 pub mod issuer;
 pub mod mark;

@@ -14,7 +14,10 @@ use bus_schema::{
     mcp::method,
     subject::{self, EventKind, InstanceVerb, Subject},
 };
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{
+    FutureExt as _, StreamExt as _,
+    stream::{SelectAll, select_all},
+};
 use time::OffsetDateTime;
 use tokio::{
     sync::{Semaphore, watch},
@@ -77,7 +80,7 @@ pub(super) struct Shared {
 
 struct Subscriptions {
     calls: Subscriber,
-    words: Subscriber,
+    words: SelectAll<Subscriber>,
     cancels: Subscriber,
     watch: Subscriber,
     questions: Questions,
@@ -374,9 +377,14 @@ impl Shared {
 async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, HostError> {
     let tenant = Token::encode(&options.tenant);
     let server = Token::encode(options.id.as_str());
-    let words = bus
-        .subscribe(subject::all_instance_words(&server, bus.instance_token()))
-        .await?;
+    let instance = bus.instance_token();
+    let words = [
+        // In the group as well, of which it is the only member: so the broker need let nobody listen in on words to others.
+        bus.queue_subscribe(subject::all_instance_words(&server, instance))
+            .await?,
+        // The broker tells of callers that are gone only to those who are in no group.
+        bus.subscribe(subject::all_gone(&server, instance)).await?,
+    ];
     let cancel = Subject::Cancel {
         tenant: tenant.clone(),
         server: server.clone(),
@@ -400,7 +408,7 @@ async fn subscribe(bus: &Bus, options: &HostOptions) -> Result<Subscriptions, Ho
     bus.round_trip().await?;
     Ok(Subscriptions {
         calls,
-        words,
+        words: select_all(words),
         cancels,
         watch,
         questions,

@@ -133,7 +133,7 @@ pub(crate) async fn connect(nats: &str) -> anyhow::Result<Bus> {
     let options = BusOptions {
         url: nats.to_owned(),
         credentials: None,
-        class: CallerClass::Bridge,
+        class: CallerClass::Node,
     };
     Ok(Bus::connect(options).await?)
 }
