@@ -15,6 +15,8 @@ pub const QUEUE_GROUP: &str = "mcp";
 /// The header-less events by which the broker tells that a connection of ours has ended.
 pub const DISCONNECTS: &str = "$SYS.ACCOUNT.*.DISCONNECT";
 
+/// What those events begin with, which nobody but the broker publishes.
+const BROKER_EVENT: &str = "$SYS.ACCOUNT.";
 /// Where the broker asks who a plain client is.
 pub const CALLOUT: &str = "$SYS.REQ.USER.AUTH";
 
@@ -387,6 +389,13 @@ pub fn is_inbox(subject: &str) -> bool {
         && tokens.next() == Some("call")
         && tokens.next().is_some_and(|call| parse_call(call).is_some())
         && tokens.next().is_none()
+}
+
+/// Whether it is the broker that tells of the end of a connection. What somebody has JetStream deliver to the same subscription keeps the
+/// subject that it was written under.
+#[must_use]
+pub fn is_disconnect(subject: &str) -> bool {
+    subject.starts_with(BROKER_EVENT)
 }
 
 /// Whether an inbox is the one that a caller has for one of its calls.

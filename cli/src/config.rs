@@ -182,13 +182,9 @@ impl Config {
                 .or(file.data_dir)
                 .unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             nats: common.nats.clone().or(file.nats),
-            nats_listen: file
-                .nats_listen
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 4222))),
+            nats_listen: file.nats_listen.unwrap_or_else(|| on_this_machine(4222)),
             tenants: file.tenants,
-            listen: file
-                .listen
-                .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080))),
+            listen: file.listen.unwrap_or_else(|| on_this_machine(8080)),
             allowed_hosts: file.allowed_hosts,
             max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
             max_sessions_per_principal: file
@@ -373,6 +369,10 @@ impl Config {
         }
         Ok(())
     }
+}
+
+fn on_this_machine(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// A variable of the environment that is there and says something.

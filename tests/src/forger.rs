@@ -50,7 +50,6 @@ impl Forger {
     ///
     /// # Panics
     /// When the broker is not there.
-    #[expect(clippy::needless_pass_by_value, reason = "JSON is built where it is used")]
     pub async fn enter_with(url: &str, options: Value) -> Result<Self, String> {
         let rest = url.trim_start_matches("nats://");
         let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
@@ -182,7 +181,7 @@ impl Forger {
     }
 
     async fn read(&mut self) -> bool {
-        let mut buffer = [0; 16 * 1024];
+        let mut buffer = vec![0; 16 * 1024];
         match self.stream.read(&mut buffer).await {
             Ok(read) if read > 0 => {
                 self.heard.push_str(&String::from_utf8_lossy(&buffer[..read]));

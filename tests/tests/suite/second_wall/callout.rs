@@ -12,10 +12,14 @@ use tests::{
     forger::Forger,
     issuer::{self, Issuer},
     nats::Nats,
+    parts::{printed, python},
     platform::Platform,
+    program::{self, Program},
+    root,
     whoami::WhoAmI,
     within,
 };
+use tokio::process::Command;
 use trunkline::{
     args::Common,
     config::Config,
@@ -126,6 +130,20 @@ async fn a_client_with_a_token_gets_just_the_tools_that_its_scopes_open() {
             !none.publish(&tool("whoami", name), None, &call(name)).await,
             "{name}"
         );
+    }
+}
+
+/// A way around: the same tools by the names of an endpoint that shows them.
+#[tokio::test]
+async fn a_virtual_servers_tools_are_open_to_those_to_whom_their_owners_are() {
+    let desk = "[[virtual]]\nid = \"desk\"\n\
+        items = [{ server = \"whoami\", tools = [\"*\"], rename = { whoami = \"me\", other = \"whoami\" } }]\n";
+    let stage = Stage::start(desk).await;
+    let token = stage.token(json!({ "scope": "who:read" }));
+    let mut client = stage.enter(&token).await.expect("it comes in");
+    for (name, is_open) in [("me", true), ("whoami", false), ("other", false)] {
+        let taken = client.publish(&tool("desk", name), None, &call(name)).await;
+        assert_eq!(taken, is_open, "{name}");
     }
 }
 
@@ -350,6 +368,108 @@ async fn what_is_shown_at_http_and_nats_is_one_caller() {
         let told = format!("\"{key}\":{}", who[key]);
         assert!(over_nats.contains(&told), "no {told} in {over_nats}");
     }
+}
+
+#[tokio::test]
+async fn the_example_in_the_documentation_runs() {
+    let key = new_api_key();
+    let file = format!(
+        "[auth]\nmode = \"api_keys\"\n[[auth.api_keys]]\nsubject = \"ci\"\nsha256 = \"{}\"\n",
+        key.sha256
+    );
+    let platform = Platform::start(&file, &["products"]).await;
+    platform.knows("products").await;
+    let text = std::fs::read_to_string(root().join("docs/security.md")).expect("the documentation");
+    let (_, after) = text
+        .split_once("<!-- test: nats-py -->\n```python\n")
+        .expect("an example");
+    let (example, _) = after.split_once("\n```").expect("its end");
+    let url = platform.node.nats_url().expect("a NATS of its own");
+    let filled = example
+        .replace("tlk_…", &key.key)
+        .replace("nats://127.0.0.1:4222", url);
+    assert!(filled.contains(url) && filled.contains(&key.key), "{example}");
+    let program = platform.folder().join("example.py");
+    std::fs::write(&program, filled).expect("the file is written");
+    let out = printed(python(&program)).await;
+    assert!(out.contains("\"total\""), "{out}");
+}
+
+#[tokio::test]
+async fn the_callout_is_a_process_of_its_own_where_an_operator_wants_it() {
+    let nats = Nats::start_for(Clients::Callout, &[]).await;
+    let key = new_api_key();
+    let (data, file) = (nats.data_dir(), nats.data_dir().join("callout.toml"));
+    let [data, file] = [data, file].map(|path| path.display().to_string());
+    let words = [
+        "bridge",
+        "callout",
+        "--nats",
+        nats.url(),
+        "--data-dir",
+        &data,
+        "--config",
+        &file,
+    ];
+    std::fs::write(&file, "").expect("the file is written");
+    let (code, _, err) = program::run(&words).await;
+    assert!(code != 0 && err.contains("[auth]"), "{err}");
+    let keys = format!(
+        "[auth]\nmode = \"api_keys\"\n[[auth.api_keys]]\nsubject = \"ci\"\nsha256 = \"{}\"\n",
+        key.sha256
+    );
+    std::fs::write(&file, keys).expect("the file is written");
+    let mut callout = Program::start(&words);
+    callout.logged("the auth callout is ready").await;
+    Forger::enter_by(nats.url(), &key.key).await.expect("it comes in");
+    assert!(Forger::enter_by(nats.url(), &new_api_key().key).await.is_err());
+    let log = callout.logged("kept a plain NATS client out").await;
+    assert!(log.contains("API key") && !log.contains(&key.key), "{log}");
+    // Without its secrets it cannot even begin.
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let nowhere = nowhere.path().display().to_string();
+    let url = nats.url_of(CallerClass::Bridge);
+    let words = [
+        "bridge",
+        "callout",
+        "--nats",
+        &url,
+        "--data-dir",
+        &nowhere,
+        "--config",
+        &file,
+    ];
+    let (code, _, err) = program::run(&words).await;
+    assert!(
+        code != 0 && err.contains("TRUNKLINE_NATS_CALLOUT_SIGNING_SEED"),
+        "{err}"
+    );
+}
+
+#[tokio::test]
+async fn a_process_elsewhere_takes_its_roles_password_from_the_environment() {
+    let nats = Nats::start().await;
+    let nowhere = tempfile::tempdir().expect("a folder");
+    let servers = async |role: CallerClass| {
+        let run = Command::new(program::path())
+            .args(["servers", "--json", "--nats", nats.url(), "--data-dir"])
+            .arg(nowhere.path())
+            .env("TRUNKLINE_NATS_CLI_PASSWORD", nats.password_of(role))
+            .output();
+        within("the end of a command", run).await.expect("it runs")
+    };
+    let right = servers(CallerClass::Cli).await;
+    assert!(
+        right.status.success(),
+        "{}",
+        String::from_utf8_lossy(&right.stderr)
+    );
+    let wrong = servers(CallerClass::Host).await;
+    let words = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(
+        !wrong.status.success() && words.contains("refuses the credentials"),
+        "{words}"
+    );
 }
 
 /// A process of ours on somebody else's NATS that runs nothing but the callout.

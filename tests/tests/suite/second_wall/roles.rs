@@ -7,7 +7,7 @@ use bus_schema::{
     mcp::method,
     subject::{self, CallerClass, MethodPath, Subject},
 };
-use runtime::{Bus, BusError, BusOptions};
+use runtime::{Bus, BusError, BusOptions, Directory, registry::Registry};
 use tests::{
     eventually,
     fixture::{self, Probe},
@@ -307,6 +307,77 @@ async fn a_careless_host_cannot_publish_where_a_forged_reply_leads() {
         );
     }
     assert!(led > 0, "no reply was even forged");
+}
+
+/// A consumer delivers to any subject, whoever has made it: what a role writes into its own bucket must not become somebody's word.
+#[tokio::test]
+async fn what_a_consumer_delivers_elsewhere_is_nobodys_word() {
+    let nats = Nats::start().await.expecting_refusals();
+    let (bus, hosting) = (nats.bus().await, nats.bus().await);
+    let _host = fixture::serve(&hosting, Arc::default(), |_| {}).await;
+    let directory = Directory::start(&bus, "default").await.expect("a directory");
+    let id = "fixture".parse().expect("an id");
+    eventually("it is known", async || directory.snapshot().server(&id).is_some()).await;
+    let _registry = Registry::open(&bus).await.expect("the bucket of declarations");
+    let mut host = Forger::enter(&nats.url_of(CallerClass::Host))
+        .await
+        .expect("it comes in");
+    assert!(host.subscribe("_INBOX_host.forger.>", None).await);
+    let mut ask = async |subject: &str, body: String| {
+        assert!(
+            host.publish(subject, Some("_INBOX_host.forger.x"), body.as_bytes())
+                .await,
+            "{subject}"
+        );
+        host.heard("MSG _INBOX_host.forger.x").await
+    };
+    let stream = r#"{"name":"KV_nodes","subjects":["$KV.nodes.>"]}"#;
+    ask("$JS.API.STREAM.CREATE.KV_nodes", stream.to_owned()).await;
+    let lost = format!(r#"{{"client":{{"name":"{}"}}}}"#, hosting.instance());
+    ask("$KV.nodes.evil", lost).await;
+    let mut tapped = Forger::enter(&nats.url_of(CallerClass::Node))
+        .await
+        .expect("it comes in");
+    assert!(
+        tapped
+            .subscribe("mcp.rpc.default.other.>", Some(subject::QUEUE_GROUP))
+            .await
+    );
+    for (deliver, group) in [
+        ("$SYS.ACCOUNT.CORE.DISCONNECT", ""),
+        ("$KV.registry.default.evil", ""),
+        ("mcp.gw.cancel", ""),
+        ("mcp.rpc.default.other.tools.call", r#","deliver_group":"mcp""#),
+    ] {
+        let config = format!(
+            r#"{{"stream_name":"KV_nodes","config":{{"deliver_subject":"{deliver}"{group},"ack_policy":"none","deliver_policy":"all"}}}}"#
+        );
+        let made = ask("$JS.API.CONSUMER.CREATE.KV_nodes", config).await;
+        assert!(made.contains("\"deliver_subject\""), "{made}");
+    }
+    // The broker has delivered what it delivers; and the end of a connection that is true is still heard.
+    bus.round_trip().await.expect("the broker answers");
+    assert!(
+        directory.snapshot().server(&id).is_some(),
+        "a forged end was believed"
+    );
+    let info = ask_of(&nats, "$JS.API.STREAM.INFO.KV_registry").await;
+    assert!(info.contains("\"messages\":0"), "{info}");
+    assert_eq!(tapped.everything().await, "");
+}
+
+/// What JetStream says to the registry.
+async fn ask_of(nats: &Nats, subject: &str) -> String {
+    let mut registry = Forger::enter(&nats.url_of(CallerClass::Registry))
+        .await
+        .expect("it comes in");
+    assert!(registry.subscribe("_INBOX_registry.forger.>", None).await);
+    assert!(
+        registry
+            .publish(subject, Some("_INBOX_registry.forger.x"), b"")
+            .await
+    );
+    registry.heard("\"messages\"").await
 }
 
 async fn connect(nats: &Nats, role: CallerClass) -> Result<Bus, BusError> {
