@@ -2,10 +2,12 @@
 //!
 //! A door reads a message into a [`request::Incoming`], the [`front`] finds out which server it is for and asks it over the bus. The
 //! [`http`], [`stdio`], [`ws`] and [`nats`] doors differ only in how messages come and go; [`legacy`] is the one room that knows sessions.
+//! [`callout`] is no door: it tells the broker which plain NATS clients come in.
 
 pub mod admin;
 mod askable;
 pub mod auth;
+pub mod callout;
 mod conversation;
 mod edit;
 pub mod front;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bus_schema::{
     ContentType, Principal, ProtocolVersion, RpcError, ServerId, Token, TraceContext,
     mcp::{error, meta, method},
+    principal::DEFAULT_TENANT,
     rpc::{self, Kind},
     subject::{self, MethodPath, Subject},
 };
@@ -43,6 +44,8 @@ pub enum Identity {
     FromBroker,
     /// Nobody's: on another NATS every caller is the developer.
     Developer,
+    /// Nobody's, where callers have to say who they are: nobody is served.
+    Nobody,
 }
 
 /// The door for plain NATS clients.
@@ -175,7 +178,12 @@ impl Answers {
             .trace
             .as_ref()
             .and_then(|(parent, state)| TraceContext::parse(parent, state.as_deref()));
-        let principal = principal(self.identity, call.request_info.as_deref());
+        let principal = principal(self.identity, call.request_info.as_deref())
+            .map_err(|error| (incoming.id.clone(), error))?;
+        if principal.tenant != DEFAULT_TENANT {
+            let error = RpcError::invalid_params("the servers of this caller's tenant are not here");
+            return Err((incoming.id, error));
+        }
         let caller = Caller {
             principal,
             door: DOOR,
@@ -242,7 +250,7 @@ fn check(call: &PublicCall, incoming: &Incoming) -> Result<Endpoint, RpcError> {
             "only requests are served here; a call ends at its deadline",
         ));
     }
-    if tenant != Token::encode(bus_schema::principal::DEFAULT_TENANT) {
+    if tenant != Token::encode(DEFAULT_TENANT) {
         return Err(RpcError::invalid_params(format!("there is no tenant `{tenant}`")));
     }
     let mismatch = |what: &str, subject: String, body: &str| {
@@ -293,17 +301,67 @@ fn with_metadata(json: Bytes) -> Bytes {
     ))
 }
 
-fn principal(identity: Identity, request_info: Option<&str>) -> Principal {
-    let told = request_info.filter(|_| identity == Identity::FromBroker);
-    let info = told.and_then(|text| serde_json::from_str::<RequestInfo>(text).ok());
-    match info {
-        Some(info) if !info.user.is_empty() => Principal {
+/// Who calls, as the broker says: the auth callout has given its users the principal for a name, and others have their account's.
+fn principal(identity: Identity, request_info: Option<&str>) -> Result<Principal, RpcError> {
+    let unknown = |why: &str| {
+        RpcError::invalid_request(format!("nobody says who calls: {why}"))
+            .with_data(json!({ "reason": "unauthenticated" }))
+    };
+    match identity {
+        // One account for everybody, as on a NATS that is not ours: the developer's.
+        Identity::Developer => return Ok(Principal::developer()),
+        Identity::Nobody => return Err(unknown("this NATS does not tell it; use the HTTP door")),
+        Identity::FromBroker => {}
+    }
+    let info = request_info.and_then(|text| serde_json::from_str::<RequestInfo>(text).ok());
+    let Some(info) = info.filter(|info| !info.user.is_empty()) else {
+        // It was not imported from a tenant's account, so it comes from one of our own.
+        return Err(unknown("the call does not come from the account of a tenant"));
+    };
+    match Principal::of_user_name(&info.user) {
+        Some(Ok(principal)) => Ok(principal),
+        Some(Err(_)) => Err(unknown("the name of the user cannot be read")),
+        None => Ok(Principal {
             subject: format!("{}/{}", info.acc, info.user),
             issuer: Some(ISSUER.to_owned()),
             client: Some(info.name).filter(|name| !name.is_empty()),
             ..Principal::developer()
-        },
-        // One account for everybody, as on a NATS that is not ours: the developer's.
-        _ => Principal::developer(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(user: &str) -> String {
+        json!({ "acc": "DEFAULT", "user": user, "name": "a program" }).to_string()
+    }
+
+    #[test]
+    fn who_calls_is_what_the_broker_says_and_nothing_else() {
+        let ann = Principal {
+            issuer: Some("https://id.example".to_owned()),
+            scopes: vec!["a".to_owned()],
+            ..Principal::new("ann", "default")
+        };
+        let attested = told(&ann.to_user_name());
+        let from_broker = |text: &str| principal(Identity::FromBroker, Some(text));
+        assert_eq!(from_broker(&attested).expect("ann"), ann);
+        let named = from_broker(&told("developer")).expect("the developer");
+        assert_eq!(
+            (named.subject.as_str(), named.client.as_deref()),
+            ("DEFAULT/developer", Some("a program"))
+        );
+        assert!(named.scopes.is_empty());
+        for nobody in [told(""), told("{"), "{}".to_owned(), "no JSON".to_owned()] {
+            assert!(from_broker(&nobody).is_err(), "{nobody}");
+        }
+        assert!(principal(Identity::FromBroker, None).is_err());
+        assert!(principal(Identity::Nobody, Some(&attested)).is_err());
+        assert_eq!(
+            principal(Identity::Developer, Some(&attested)).expect("the developer"),
+            Principal::developer()
+        );
     }
 }

@@ -29,6 +29,9 @@ pub const CONTENT_TYPE: &str = "Content-Type";
 /// What the broker says of the client behind a service import; a client cannot set it across accounts.
 pub const NATS_REQUEST_INFO: &str = "Nats-Request-Info";
 
+/// The key that the broker has sealed a question of its auth callout with.
+pub const NATS_SERVER_XKEY: &str = "Nats-Server-Xkey";
+
 const OPEN: &str = "=?base64?";
 const CLOSE: &str = "?=";
 

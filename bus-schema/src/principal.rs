@@ -49,6 +49,23 @@ impl Principal {
         Self::new("developer", DEFAULT_TENANT)
     }
 
+    /// The principal as the name of a user of the broker, which tells it to whoever serves that user.
+    ///
+    /// # Panics
+    /// Never: a principal is always JSON.
+    #[must_use]
+    pub fn to_user_name(&self) -> String {
+        serde_json::to_string(self).expect("a principal is always JSON")
+    }
+
+    /// Reads the name of a user of the broker; `None` for one that is a name and no more, as the configuration gives them.
+    ///
+    /// # Errors
+    /// When it is meant to be a principal and is none.
+    pub fn of_user_name(name: &str) -> Option<Result<Self, serde_json::Error>> {
+        name.starts_with('{').then(|| serde_json::from_str(name))
+    }
+
     /// What tells this caller from every other: two tokens of one subject agree in it, whatever else they say.
     #[must_use]
     pub fn identity(&self) -> Identity<'_> {
@@ -82,6 +99,21 @@ impl<'a> Identity<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_principal_travels_as_a_users_name_and_other_names_are_none() {
+        let ann = Principal {
+            issuer: Some("https://a.example".to_owned()),
+            roles: vec!["\"buyer\"\r\n".to_owned()],
+            ..Principal::new("ann", "t")
+        };
+        let name = ann.to_user_name();
+        assert!(!name.contains(['\r', '\n']), "{name}");
+        let read = Principal::of_user_name(&name).expect("a principal");
+        assert_eq!(read.expect("readable"), ann);
+        assert!(Principal::of_user_name("developer").is_none());
+        assert!(Principal::of_user_name("{\"subject\":\"ann\"}").is_some_and(|read| read.is_err()));
+    }
 
     #[test]
     fn a_caller_stays_the_same_with_another_token_and_not_at_another_issuer() {

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+pub use crate::caller::CallerClass;
 use crate::{
     mcp::method,
     token::{self, Token},
@@ -13,6 +14,11 @@ use crate::{
 pub const QUEUE_GROUP: &str = "mcp";
 /// The header-less events by which the broker tells that a connection of ours has ended.
 pub const DISCONNECTS: &str = "$SYS.ACCOUNT.*.DISCONNECT";
+
+/// What those events begin with, which nobody but the broker publishes.
+const BROKER_EVENT: &str = "$SYS.ACCOUNT.";
+/// Where the broker asks who a plain client is.
+pub const CALLOUT: &str = "$SYS.REQ.USER.AUTH";
 
 const RPC: &str = "mcp.rpc";
 const VERSION: &str = "mcp.ver";
@@ -24,26 +30,10 @@ const WATCH: &str = "mcp.watch";
 const INBOX: &str = "_INBOX_";
 const DOORS: &str = "mcp.gw";
 const SERVICES: &str = "$SRV";
-
-/// The classes of process that may make calls. Each has inboxes of its own, which only its user may read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum CallerClass {
-    /// A door, or a whole node.
-    Bridge,
-    /// The command line, and the bridge of a desktop client: what comes and goes with its user, and hosts nothing.
-    Cli,
-}
-
-impl CallerClass {
-    const ALL: [Self; 2] = [Self::Bridge, Self::Cli];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Bridge => "bridge",
-            Self::Cli => "cli",
-        }
-    }
-}
+/// What the replies to those begin with who call through a service import.
+const IMPORTED: &str = "_R_.";
+/// A token that no name has, as none is encoded to it.
+const NOBODY: &str = "_nobody";
 
 /// An MCP method as subject tokens: `tools/call` is `tools.call`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -392,10 +382,31 @@ pub fn call(tenant: &str, server: &str, method: &str) -> String {
     out
 }
 
+/// Subjects that nobody listens on, and that the user of a class may publish on if its grants are what they should be.
+#[must_use]
+pub fn probes(class: CallerClass) -> Vec<String> {
+    let mut all = vec![
+        format!("{CANCEL}.{NOBODY}.{NOBODY}"),
+        format!("{INSTANCE}.{NOBODY}.{NOBODY}.{}", InstanceVerb::Cancel.as_str()),
+    ];
+    if class.calls() {
+        all.push(format!("{RPC}.{NOBODY}.{NOBODY}.{NOBODY}"));
+    }
+    if class.serves() {
+        let inboxes = CallerClass::ALL.map(|class| format!("{INBOX}{}.{NOBODY}.call.0", class.as_str()));
+        all.extend(inboxes);
+        all.push(format!("{EVENT}.{NOBODY}.{NOBODY}.{}", EventKind::Call.as_str()));
+    }
+    if class.answers_imports() {
+        all.push(format!("{IMPORTED}{NOBODY}"));
+    }
+    all
+}
+
 /// Whether a client of ours may ask for answers there: an inbox, or what a service import makes of one.
 #[must_use]
 pub fn is_client_reply(subject: &str) -> bool {
-    subject.starts_with("_INBOX") || subject.starts_with("_R_.")
+    subject.starts_with("_INBOX") || subject.starts_with(IMPORTED)
 }
 
 /// Whether a subject is the inbox of a call of a known class of caller: [`Subject::Inbox`], told without taking it apart.
@@ -408,6 +419,21 @@ pub fn is_inbox(subject: &str) -> bool {
         && tokens.next() == Some("call")
         && tokens.next().is_some_and(|call| parse_call(call).is_some())
         && tokens.next().is_none()
+}
+
+/// Whether it is the broker that tells of the end of a connection. What somebody has JetStream deliver to the same subscription keeps the
+/// subject that it was written under.
+#[must_use]
+pub fn is_disconnect(subject: &str) -> bool {
+    subject.starts_with(BROKER_EVENT)
+}
+
+/// Whether an inbox is the one that a caller has for one of its calls.
+#[must_use]
+pub fn is_inbox_of(inbox: &str, caller: &str, call: u64) -> bool {
+    let instance = inbox.split('.').nth(1);
+    instance.is_some_and(|instance| instance == Token::encode(caller).as_str())
+        && call_of_inbox(inbox) == Some(call)
 }
 
 /// All calls to one server.
@@ -432,7 +458,13 @@ pub fn version_of_call(subject: &str) -> Option<&str> {
 /// All words to one instance of a server.
 #[must_use]
 pub fn all_instance_words(server: &Token, instance: &Token) -> String {
-    format!("{INSTANCE}.{server}.{instance}.>")
+    format!("{INSTANCE}.{server}.{instance}.*")
+}
+
+/// Where the broker tells one instance of a server that callers are gone.
+#[must_use]
+pub fn all_gone(server: &Token, instance: &Token) -> String {
+    format!("{INSTANCE}.{server}.{instance}.gone.*.*")
 }
 
 /// The calls of a tenant's servers as they end.
@@ -458,6 +490,24 @@ pub fn all_replica_events() -> String {
 #[must_use]
 pub fn all_public_calls() -> String {
     format!("{PUBLIC}.*.*.>")
+}
+
+/// All calls by plain NATS clients of one tenant.
+#[must_use]
+pub fn public_calls_of(tenant: &Token) -> String {
+    format!("{PUBLIC}.{tenant}.>")
+}
+
+/// All calls of plain NATS clients by one method, whatever they name.
+#[must_use]
+pub fn every_name(tenant: &Token, server: &Token, method: &str) -> String {
+    format!("{PUBLIC}.{tenant}.{server}.{}.*", MethodPath::encode(method))
+}
+
+/// The inboxes that only one plain NATS client may read.
+#[must_use]
+pub fn private_inboxes(name: &str) -> String {
+    format!("{INBOX}{name}.>")
 }
 
 /// All answers to the calls of one process.
@@ -623,6 +673,14 @@ mod tests {
             };
             let text = subject.to_string();
             prop_assert_eq!(version_of_call(&text), expected.as_deref());
+        }
+
+        #[test]
+        fn an_inbox_belongs_to_one_call_of_one_caller(caller in ".{0,70}", other in ".{0,70}", call in any::<u64>()) {
+            let inbox = Subject::Inbox { class: CallerClass::Bridge, instance: Token::encode(&caller), call }.to_string();
+            prop_assert!(is_inbox_of(&inbox, &caller, call));
+            prop_assert!(!is_inbox_of(&inbox, &caller, call ^ 1));
+            prop_assert_eq!(is_inbox_of(&inbox, &other, call), caller == other);
         }
 
         #[test]

@@ -177,10 +177,11 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     let mut lines: Vec<String> = built_subjects(&tenant, &server, &instance);
     lines.push(subject::all_call_events(&tenant));
     lines.push(subject::all_tool_events(&tenant));
-    for class in [CallerClass::Bridge, CallerClass::Cli] {
+    for class in CallerClass::ALL {
         lines.push(subject::all_answers(class, &instance));
         lines.push(subject::library_inbox_prefix(class, &instance));
     }
+    lines.extend(subject::probes(CallerClass::Node));
     lines.push(subject::all_calls(&tenant, &server));
     let version = Subject::Version {
         tenant: tenant.clone(),
@@ -191,6 +192,10 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     lines.push(version.to_string());
     lines.push(subject::all_version_calls(&tenant, &server, &t("1.4.2")));
     lines.push(subject::all_instance_words(&server, &instance));
+    lines.push(subject::all_gone(&server, &instance));
+    lines.push(subject::public_calls_of(&tenant));
+    lines.push(subject::every_name(&tenant, &server, "resources/read"));
+    lines.push(subject::private_inboxes("ann"));
     lines.push(subject::all_replica_events());
     lines.push(subject::all_public_calls());
     lines.push(subject::ask_all_services());
@@ -255,6 +260,7 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         Subject::Watch { tenant: tenant() },
         inbox(CallerClass::Bridge),
         inbox(CallerClass::Cli),
+        inbox(CallerClass::Host),
         public("tools/call", Some("get_product")),
         public("resources/read", Some("product://a b")),
         public("tools/list", None),

@@ -206,6 +206,8 @@ pub enum Door {
     Ws,
     /// Plain NATS clients
     Nats,
+    /// No door: tells the broker which plain NATS clients come in
+    Callout,
 }
 
 /// `trunkline bridge`

@@ -25,6 +25,10 @@ use bus_schema::{
     ServerId, card::Place, integrity::Policies, policy::ScopeTable, registry::SECRET_PREFIX,
     virtual_server::VirtualServer,
 };
+use runtime::{
+    callout::{CalloutKeys, CalloutOptions},
+    nats_server::password_variable,
+};
 use serde::Deserialize;
 
 use crate::args::Common;
@@ -51,6 +55,8 @@ pub struct Config {
     pub nats_listen: SocketAddr,
     /// Where this process runs.
     pub place: Place,
+    /// The tenants beside `default` that have an account of their own on the platform's NATS.
+    pub tenants: Vec<String>,
     /// Where HTTP listens.
     pub listen: SocketAddr,
     /// Hosts and origins beside the loopback ones that HTTP clients may come with.
@@ -102,6 +108,8 @@ struct File {
     nats_listen: Option<SocketAddr>,
     #[serde(default)]
     place: PlaceTable,
+    #[serde(default)]
+    tenants: Vec<String>,
     listen: Option<SocketAddr>,
     #[serde(default)]
     allowed_hosts: Vec<String>,
@@ -203,9 +211,10 @@ impl Config {
                 .or(file.data_dir)
                 .unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             nats: common.nats.clone().or(file.nats),
-            nats_listen: file.nats_listen.unwrap_or_else(|| on_loopback(4222)),
+            nats_listen: file.nats_listen.unwrap_or_else(|| on_this_machine(4222)),
+            tenants: file.tenants,
             place: file.place.place(common),
-            listen: file.listen.unwrap_or_else(|| on_loopback(8080)),
+            listen: file.listen.unwrap_or_else(|| on_this_machine(8080)),
             allowed_hosts: file.allowed_hosts,
             max_connections: file.max_connections.unwrap_or(MAX_CONNECTIONS),
             max_sessions_per_principal: file
@@ -269,6 +278,33 @@ impl Config {
             true => Private::Allowed,
             false => Private::Refused,
         }
+    }
+
+    /// The password of a role on a NATS that was started elsewhere, by the name that its nats-server has for it.
+    #[must_use]
+    pub fn nats_password(role: &str) -> Option<String> {
+        variable(&password_variable(role))
+    }
+
+    /// What the environment has to say for the auth callout of a NATS that was started elsewhere.
+    pub const CALLOUT_VARIABLES: [&str; 3] = [
+        "TRUNKLINE_NATS_CALLOUT_PASSWORD",
+        "TRUNKLINE_NATS_CALLOUT_SIGNING_SEED",
+        "TRUNKLINE_NATS_CALLOUT_SEALING_SEED",
+    ];
+
+    /// How the auth callout reaches such a NATS, if the environment says so.
+    ///
+    /// # Errors
+    /// When a seed is none.
+    pub fn callout(url: &str) -> anyhow::Result<Option<CalloutOptions>> {
+        let [password, signing, sealing] = Self::CALLOUT_VARIABLES.map(variable);
+        let (Some(password), Some(signing), Some(sealing)) = (password, signing, sealing) else {
+            return Ok(None);
+        };
+        let keys = CalloutKeys::from_seeds(&signing, &sealing)?;
+        let url = url.to_owned();
+        Ok(Some(CalloutOptions { url, password, keys }))
     }
 
     /// A variable that a declaration in the registry names; only those that are meant for that are looked up.
@@ -363,7 +399,7 @@ impl Config {
     }
 }
 
-fn on_loopback(port: u16) -> SocketAddr {
+fn on_this_machine(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 

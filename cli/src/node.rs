@@ -1,10 +1,11 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
+mod callout;
 mod lines;
 mod open_door;
 mod own_nats;
 
-use std::{collections::HashMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use actors::products::Products;
 use anyhow::Context as _;
@@ -20,7 +21,8 @@ use bus_schema::{ServerId, integrity::Policies, principal::DEFAULT_TENANT, subje
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
     Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
-    nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
+    callout::CalloutOptions,
+    nats_server::{LocalNats, NatsServer},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
     virtuals::Virtuals,
@@ -30,7 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use lines::Adds;
-use own_nats::OwnNats;
+pub use own_nats::{NatsChoice, own_nats};
+use own_nats::{OwnNats, default_nats, say_who_comes_in};
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
@@ -64,18 +67,9 @@ pub struct Node {
     policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
-    /// Whose word the NATS door takes for who calls.
-    identity: Identity,
+    /// How the auth callout reaches NATS, where its secrets are known.
+    callout: Option<CalloutOptions>,
     nats: Option<OwnNats>,
-}
-
-/// What a process connects to, or starts.
-#[derive(Clone)]
-pub enum NatsChoice {
-    /// A NATS of its own.
-    Own(NatsServerOptions),
-    /// One that is there: the one that is named, or the one of this data folder's platform.
-    Join(Option<String>),
 }
 
 impl Node {
@@ -84,32 +78,28 @@ impl Node {
     /// # Errors
     /// What went wrong, and what to change.
     pub async fn connect(config: &Config, class: CallerClass, choice: NatsChoice) -> anyhow::Result<Self> {
-        let (url, password, server) = match choice {
+        let (url, secrets, server) = match choice {
             NatsChoice::Own(options) => {
-                Self::warn_of_open_nats(options.listen);
+                say_who_comes_in(&options);
                 let server = NatsServer::start(options.clone()).await?;
-                (
-                    server.url().to_owned(),
-                    Some(server.password().to_owned()),
-                    Some((options, server)),
-                )
+                let secrets = server.secrets().clone();
+                (server.url().to_owned(), Some(secrets), Some((options, server)))
             }
             NatsChoice::Join(url) => {
                 let local = LocalNats::find(&config.data_dir);
                 let url = url
                     .or_else(|| local.as_ref().map(|nats| nats.url.clone()))
                     .unwrap_or_else(default_nats);
-                // The secret is for the NATS that made it, and for no other that somebody names.
-                let password = local.filter(|nats| nats.url == url).map(|nats| nats.password);
-                (url, password, None)
+                // The secrets are for the NATS that made them, and for no other that somebody names.
+                let secrets = local.filter(|nats| nats.url == url).map(|nats| nats.secrets);
+                (url, secrets, None)
             }
         };
-        let identity = if password.is_some() || url.contains(&format!("//{CORE_USER}:")) {
-            Identity::FromBroker
-        } else {
-            Identity::Developer
-        };
-        let credentials = password.map(|password| (CORE_USER.to_owned(), password));
+        let own = secrets.as_ref().map(|secrets| secrets.password(class).to_owned());
+        let password = Config::nats_password(class.as_str())
+            .filter(|_| server.is_none())
+            .or(own);
+        let credentials = password.map(|password| (class.as_str().to_owned(), password));
         let options = BusOptions {
             url,
             credentials,
@@ -124,6 +114,10 @@ impl Node {
                 }
                 return Err(error.into());
             }
+        };
+        let callout = match &secrets {
+            Some(secrets) => Some(callout::options_of(bus.url(), secrets)),
+            None => Config::callout(bus.url())?,
         };
         let nats = match server {
             Some((options, server)) => Some(OwnNats::keep(options, server, &bus).await?),
@@ -140,16 +134,9 @@ impl Node {
             services: Vec::new(),
             policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
-            identity,
+            callout,
             nats,
         })
-    }
-
-    /// Warns when plain NATS clients can come from elsewhere without saying who they are.
-    fn warn_of_open_nats(listen: SocketAddr) {
-        if !listen.ip().is_loopback() {
-            warn!(address = %listen, "this NATS takes clients without credentials, and is open to the network");
-        }
     }
 
     /// The connection to the bus.
@@ -358,7 +345,13 @@ impl Node {
     /// # Errors
     /// When the bus refuses the subscription.
     pub async fn open_nats(&mut self, config: &Config) -> anyhow::Result<()> {
-        let door = NatsDoor::open(self.front(config).await?, self.identity).await?;
+        // Whoever is known to the broker as one of our roles is on a NATS with our accounts.
+        let identity = match (self.bus.role(), config.is_authenticated()) {
+            (Some(_), _) => Identity::FromBroker,
+            (None, false) => Identity::Developer,
+            (None, true) => Identity::Nobody,
+        };
+        let door = NatsDoor::open(self.front(config).await?, identity).await?;
         self.doors.push(tokio::spawn(door.serve(self.doors_stop.clone())));
         Ok(())
     }
@@ -424,19 +417,4 @@ impl Part for ProductsPart {
         }
         .boxed()
     }
-}
-
-/// Where NATS listens unless somebody says otherwise.
-fn default_nats() -> String {
-    "nats://127.0.0.1:4222".to_owned()
-}
-
-/// Where the program of a nats-server and its data are, as `trunkline up` takes it.
-#[must_use]
-pub fn own_nats(config: &Config, program: Option<PathBuf>) -> NatsChoice {
-    NatsChoice::Own(NatsServerOptions {
-        program,
-        listen: config.nats_listen,
-        data_dir: config.data_dir.clone(),
-    })
 }

@@ -1,6 +1,7 @@
 //! One process's connection to the bus: connecting, publishing, and what the broker tells about other processes.
 
 mod connect;
+mod grants;
 mod presence;
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, Event, HeaderMap, Subscriber};
+use async_nats::{Client, Event, HeaderMap, ServerError, Subscriber};
 use bus_schema::{
     Token,
     card::Place,
@@ -27,8 +28,9 @@ use tracing::{debug, info, warn};
 
 use crate::{inbox::Inbox, pins::Pinned, telemetry::Metrics, traffic::MAX_COPIES};
 
-pub(crate) use connect::is_new_enough;
-use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, without_password};
+use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
+pub(crate) use connect::{connection, is_new_enough, without_password};
+use grants::{Refusals, inboxes_of, is_violation};
 pub(crate) use presence::Presence;
 
 /// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
@@ -48,7 +50,7 @@ pub struct BusOptions {
     pub url: String,
     /// The user and password when the URL has none.
     pub credentials: Option<(String, String)>,
-    /// Which class of caller this process is.
+    /// What this process does, and so which user it should be.
     pub class: CallerClass,
     /// Where it runs.
     pub place: Place,
@@ -75,6 +77,31 @@ pub enum BusError {
     Refused {
         /// The address without its password.
         url: String,
+    },
+    /// The user is one of ours, and for other processes than this one.
+    #[error(
+        "this process does what the user `{needed}` may do, and connects to NATS at {url} as `{user}`, which may not; put the \
+         credentials of `{needed}` or `node` into the URL, or run with the --data-dir of the `trunkline up` that started it"
+    )]
+    WrongRole {
+        /// The address without its password.
+        url: String,
+        /// Who it connects as.
+        user: &'static str,
+        /// Who it should be.
+        needed: &'static str,
+    },
+    /// The user may not do what this process has to do.
+    #[error(
+        "NATS at {url} refuses the credentials for what this process has to do ({refused}); use those of a user that has the \
+         grants of nats.conf, put into the URL (nats://user:password@host:port), or run with the --data-dir of the `trunkline up` \
+         that started it"
+    )]
+    Forbidden {
+        /// The address without its password.
+        url: String,
+        /// What the broker said.
+        refused: String,
     },
     /// It lacks what the platform needs.
     #[error(
@@ -114,8 +141,12 @@ pub struct Bus(Arc<Inner>);
 struct Inner {
     client: Client,
     url: String,
+    /// Whose inboxes it reads, which is the class of its user.
     class: CallerClass,
     place: Place,
+    /// The class of its user, if that is one of ours.
+    role: Option<CallerClass>,
+    refusals: Refusals,
     instance: String,
     instance_token: Token,
     inbox: Inbox,
@@ -145,7 +176,15 @@ impl Bus {
         let instance_token = Token::encode(&instance);
         let (events_in, events) = tokio::sync::mpsc::unbounded_channel();
         let shown = without_password(&options.url);
-        let client = connect_options(&options, &instance, &instance_token, events_in)
+        let user = user_of(&options);
+        let class = inboxes_of(user.as_deref(), options.class).map_err(|user| BusError::WrongRole {
+            url: shown.clone(),
+            user: user.as_str(),
+            needed: options.class.as_str(),
+        })?;
+        let refusals = Refusals::default();
+        let who = (class, instance.as_str(), &instance_token);
+        let client = connect_options(&options, who, events_in, refusals.clone())
             .connect(options.url.split(',').map(str::trim).collect::<Vec<_>>())
             .await
             .map_err(|source| match source.kind() {
@@ -159,13 +198,15 @@ impl Bus {
         check_server(&client, &shown)?;
         let replicas = subscribe(&client, subject::all_replica_events()).await?;
         let (connects_in, connects) = watch::channel(1);
-        let answers = subscribe(&client, subject::all_answers(options.class, &instance_token)).await?;
+        let answers = subscribe(&client, subject::all_answers(class, &instance_token)).await?;
         let disconnects = subscribe(&client, subject::DISCONNECTS.to_owned()).await?;
         let bus = Self(Arc::new(Inner {
             client,
             url: shown.clone(),
-            class: options.class,
+            class,
             place: options.place,
+            role: user.as_deref().and_then(CallerClass::of_user),
+            refusals,
             instance,
             instance_token,
             inbox: Inbox::default(),
@@ -181,12 +222,34 @@ impl Bus {
         }));
         bus.spawn(bus.clone().listen(answers, replicas, disconnects));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
-        // A broker does not say that it refuses a user a subject; it drops what is published there, and every call would run
-        // to its deadline.
-        bus.round_trip()
-            .await
-            .map_err(|_| BusError::Refused { url: shown })?;
+        bus.check_grants(options.class, shown).await?;
         Ok(bus)
+    }
+
+    /// Finds out whether the broker takes what this process will publish. It drops what a user may not publish, and every call would run
+    /// to its deadline.
+    async fn check_grants(&self, does: CallerClass, url: String) -> Result<(), BusError> {
+        for probe in subject::probes(does) {
+            self.publish(probe, Bytes::new()).await?;
+        }
+        let heard = self.round_trip().await;
+        match (self.0.refusals.first(), heard) {
+            (Some(refused), _) => Err(BusError::Forbidden { url, refused }),
+            (None, Err(_)) => Err(BusError::Refused { url }),
+            (None, Ok(())) => Ok(()),
+        }
+    }
+
+    /// The role of ours that it connects as; `None` on a NATS that knows us by other users.
+    #[must_use]
+    pub fn role(&self) -> Option<CallerClass> {
+        self.0.role
+    }
+
+    /// What the broker has refused this process, in its words; nothing, if all is as it should be.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        self.0.refusals.all()
     }
 
     /// The id of this process, which is also the name of its connection.
@@ -371,7 +434,10 @@ impl Bus {
     }
 
     /// Publishes to its own inbox and waits for it: then the broker has taken everything that was sent before.
-    pub(crate) async fn round_trip(&self) -> Result<(), BusError> {
+    ///
+    /// # Errors
+    /// [`BusError::Forbidden`] when it has refused a subscription of this process, [`BusError::Silent`] when it does not answer.
+    pub async fn round_trip(&self) -> Result<(), BusError> {
         let (call, mailbox) = self.0.inbox.open();
         let inbox = Subject::Inbox {
             class: self.0.class,
@@ -382,6 +448,10 @@ impl Bus {
         let heard = timeout(ROUND_TRIP, mailbox.next()).await;
         self.0.inbox.close(call);
         published?;
+        if let Some(refused) = self.0.refusals.subscription() {
+            let url = self.0.url.clone();
+            return Err(BusError::Forbidden { url, refused });
+        }
         heard.map(|_| ()).map_err(|_| BusError::Silent)
     }
 
@@ -404,6 +474,8 @@ impl Bus {
                 Event::SlowConsumer(_) => {
                     warn!("messages from the bus were dropped: this process reads too slowly")
                 }
+                // Told of where it was noted.
+                Event::ServerError(ServerError::Other(words)) if is_violation(&words) => {}
                 Event::ServerError(error) => warn!(%error, "the broker reports an error"),
                 Event::ClientError(error) => debug!(%error, "the bus client reports an error"),
                 other => debug!(event = %other, "bus connection event"),
@@ -420,7 +492,9 @@ async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, BusEr
 fn new_instance_id(class: CallerClass) -> String {
     let id = uuid::Uuid::now_v7().simple().to_string();
     match class {
-        CallerClass::Bridge => id[16..].to_owned(),
+        CallerClass::Node | CallerClass::Bridge | CallerClass::Host | CallerClass::Registry => {
+            id[16..].to_owned()
+        }
         CallerClass::Cli => format!("{CLI_PREFIX}{}", &id[16..]),
     }
 }

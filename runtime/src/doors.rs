@@ -15,7 +15,13 @@ pub struct DoorWords(Subscriber);
 impl DoorWords {
     /// Waits for the next word; `None` once the connection is closed.
     pub async fn next(&mut self) -> Option<Bytes> {
-        Some(self.0.next().await?.payload)
+        loop {
+            let message = self.0.next().await?;
+            // What a consumer of JetStream delivers here keeps the subject that it was written under.
+            if Subject::parse(&message.subject) == Ok(Subject::DoorCancel) {
+                return Some(message.payload);
+            }
+        }
     }
 }
 

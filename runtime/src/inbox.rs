@@ -99,7 +99,10 @@ impl Inbox {
 
     /// Sorts one message in; what belongs to no call is an answer that came too late.
     pub(crate) fn deliver(&self, message: async_nats::Message) {
-        let Some(call) = subject::call_of_inbox(&message.subject) else {
+        // Whoever may have JetStream deliver something chooses where, and not under which subject.
+        let Some(call) =
+            subject::call_of_inbox(&message.subject).filter(|_| subject::is_inbox(&message.subject))
+        else {
             return;
         };
         let Some(mailbox) = self.lock().get(&call).cloned() else {

@@ -6,6 +6,7 @@
 
 pub mod bus;
 pub mod call;
+pub mod callout;
 pub mod catalogue;
 pub mod directory;
 pub mod discovery;

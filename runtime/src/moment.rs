@@ -32,3 +32,9 @@ pub fn days_ago(days: u16) -> String {
         .format(&Rfc3339)
         .expect("a moment of our time has a date")
 }
+
+/// Now, in whole seconds since 1970.
+#[must_use]
+pub fn now_secs() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default()
+}

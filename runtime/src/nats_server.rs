@@ -1,13 +1,18 @@
 //! A nats-server of our own: found, started with the repository's `nats.conf`, watched, and stopped.
 
+mod clients;
+mod secrets;
+
 use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use bus_schema::subject::CallerClass;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader},
@@ -15,6 +20,9 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tracing::{debug, warn};
+
+pub use clients::Clients;
+pub use secrets::{Secrets, password_variable};
 
 use crate::bus::is_new_enough;
 
@@ -24,10 +32,8 @@ const CONFIG: &str = include_str!("../../nats.conf");
 pub const PINNED_VERSION: &str = "2.15.1";
 /// The oldest version that we start ourselves.
 const OLDEST_OWN: &str = "2.15.1";
-/// The user of the platform's own processes, as `nats.conf` names it.
-pub const CORE_USER: &str = "core";
-/// The file with the secret of the platform's own processes.
-const SECRET_FILE: &str = "core.secret";
+/// The folder beside it for what is said of plain clients.
+const CLIENTS_DIR: &str = "nats.d";
 /// The file that says where the server listens.
 const URL_FILE: &str = "url";
 const READY_LIMIT: Duration = Duration::from_secs(20);
@@ -40,18 +46,43 @@ pub struct NatsServerOptions {
     pub program: Option<PathBuf>,
     /// Where clients connect; port 0 picks a free one.
     pub listen: SocketAddr,
-    /// The folder for its configuration, its secret and JetStream's files.
+    /// The folder for its configuration, its secrets and JetStream's files.
     pub data_dir: PathBuf,
+    /// Which plain clients come in.
+    pub clients: Clients,
+    /// The tenants that have an account for their plain clients, beside `default`.
+    pub tenants: Vec<String>,
 }
 
 /// A running nats-server.
 pub struct NatsServer {
     child: Child,
     url: String,
-    password: String,
+    secrets: Secrets,
     pid_file: PathBuf,
+    refused: Refused,
     /// Held for as long as the server runs, so that nobody else uses the folder.
     _lock: fs::File,
+}
+
+/// What it has refused to users of our roles, in the words of its log; the first only.
+#[derive(Clone, Default)]
+struct Refused(Arc<Mutex<Vec<String>>>);
+
+/// How many of them are kept.
+const REFUSED_KEPT: usize = 64;
+
+impl Refused {
+    fn note(&self, line: &str) {
+        let ours = |class: CallerClass| line.contains(&format!("\"CORE/user:{}\"", class.as_str()));
+        if !line.contains(" Violation - ") || !CallerClass::ALL.into_iter().any(ours) {
+            return;
+        }
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() < REFUSED_KEPT {
+            all.push(line.to_owned());
+        }
+    }
 }
 
 /// Says why a nats-server could not be started.
@@ -107,25 +138,23 @@ pub enum NatsServerError {
 }
 
 /// The NATS of a `trunkline up` on this machine, as its data folder tells.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct LocalNats {
     /// Where it listens, without credentials.
     pub url: String,
-    /// The secret of the platform's own processes.
-    pub password: String,
+    /// The secrets of the platform's own processes.
+    pub secrets: Secrets,
 }
 
 impl LocalNats {
     /// Reads it from a data folder; `None` when no platform has run there.
     #[must_use]
     pub fn find(data_dir: &Path) -> Option<Self> {
-        let read = |name| {
-            let text = fs::read_to_string(data_dir.join("nats").join(name)).ok()?;
-            Some(text.trim().to_owned()).filter(|text| !text.is_empty())
-        };
+        let data_dir = data_dir.join("nats");
+        let url = fs::read_to_string(data_dir.join(URL_FILE)).ok()?;
         Some(Self {
-            url: read(URL_FILE)?,
-            password: read(SECRET_FILE)?,
+            url: Some(url.trim().to_owned()).filter(|url| !url.is_empty())?,
+            secrets: Secrets::find(&data_dir)?,
         })
     }
 }
@@ -136,7 +165,7 @@ impl NatsServer {
     /// # Errors
     /// [`NatsServerError`], each naming what to change.
     pub async fn start(options: NatsServerOptions) -> Result<Self, NatsServerError> {
-        let program = find_program(options.program).await?;
+        let program = find_program(options.program.clone()).await?;
         let data_dir = options.data_dir.join("nats");
         let unusable = |source| NatsServerError::DataDir {
             path: data_dir.clone(),
@@ -146,9 +175,8 @@ impl NatsServer {
         // The server takes relative paths from its own folder, not from ours.
         let data_dir = data_dir.canonicalize().map_err(unusable)?;
         let lock = lock(&data_dir)?;
-        let password = core_password(&data_dir).map_err(unusable)?;
-        let config = data_dir.join("nats.conf");
-        fs::write(&config, CONFIG).map_err(unusable)?;
+        let secrets = Secrets::make(&data_dir).map_err(unusable)?;
+        let config = write_configuration(&data_dir, &options, &secrets).map_err(unusable)?;
         let pid_file = data_dir.join("nats.pid");
         end_leftover(&pid_file, &config).await;
         let listen = free_port(options.listen)?;
@@ -160,7 +188,7 @@ impl NatsServer {
             .arg(&pid_file)
             .env("GOMAXPROCS", go_threads().to_string())
             .env("TRUNKLINE_NATS_STORE", &data_dir)
-            .env("TRUNKLINE_NATS_CORE_PASSWORD", &password)
+            .envs(secrets.variables())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -169,14 +197,16 @@ impl NatsServer {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| NatsServerError::NotReady(error.to_string()))?;
-        wait_until_ready(&mut child).await?;
+        let refused = Refused::default();
+        wait_until_ready(&mut child, refused.clone()).await?;
         let url = format!("nats://{listen}");
         fs::write(data_dir.join(URL_FILE), &url).map_err(unusable)?;
         Ok(Self {
             child,
             url,
-            password,
+            secrets,
             pid_file,
+            refused,
             _lock: lock,
         })
     }
@@ -187,10 +217,20 @@ impl NatsServer {
         &self.url
     }
 
-    /// The secret of the platform's own processes.
+    /// The secrets of the platform's own processes.
     #[must_use]
-    pub fn password(&self) -> &str {
-        &self.password
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// What it has refused to users of our roles, in the words of its log: nothing, if the grants are what the roles need.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        self.refused
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Its process.
@@ -272,30 +312,19 @@ fn usable(version: &str) -> bool {
         .is_some_and(|version| is_new_enough(version, OLDEST_OWN))
 }
 
-/// The secret is made once for each data folder, and only its owner may read it.
-fn core_password(data_dir: &Path) -> io::Result<String> {
-    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
-    let path = data_dir.join(SECRET_FILE);
-    match fs::read_to_string(&path) {
-        Ok(password) if !password.trim().is_empty() => return Ok(password.trim().to_owned()),
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    // It begins with a letter: nats-server reads a variable of digits alone as a number.
-    let mut random = [0_u8; 32];
-    io::Read::read_exact(&mut fs::File::open("/dev/urandom")?, &mut random)?;
-    let password: String = std::iter::once("s".to_owned())
-        .chain(random.iter().map(|b| format!("{b:02x}")))
-        .collect();
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(password.as_bytes())?;
-    Ok(password)
+/// Writes `nats.conf` and what it includes, and gives its path.
+fn write_configuration(
+    data_dir: &Path,
+    options: &NatsServerOptions,
+    secrets: &Secrets,
+) -> io::Result<PathBuf> {
+    let (config, included) = (data_dir.join("nats.conf"), data_dir.join(CLIENTS_DIR));
+    fs::create_dir_all(&included)?;
+    let (clients, keys) = (options.clients, secrets.callout_keys());
+    fs::write(included.join("clients.conf"), clients.way(keys))?;
+    fs::write(included.join("tenants.conf"), clients.accounts(&options.tenants))?;
+    fs::write(&config, CONFIG)?;
+    Ok(config)
 }
 
 /// Picks a port if none is given, and finds out early whether a given one is free.
@@ -359,7 +388,7 @@ async fn end_leftover(pid_file: &Path, config: &Path) {
 }
 
 /// Reads the server's log until it is ready, and keeps reading it afterwards.
-async fn wait_until_ready(child: &mut Child) -> Result<(), NatsServerError> {
+async fn wait_until_ready(child: &mut Child, refused: Refused) -> Result<(), NatsServerError> {
     let stderr = child.stderr.take().expect("its standard error is piped");
     let mut lines = BufReader::new(stderr).lines();
     let mut last = "nothing".to_owned();
@@ -379,6 +408,7 @@ async fn wait_until_ready(child: &mut Child) -> Result<(), NatsServerError> {
     }
     tokio::spawn(async move {
         while let Ok(Some(line)) = lines.next_line().await {
+            refused.note(&line);
             if line.contains("[ERR]") || line.contains("[FTL]") {
                 warn!(target: "nats_server", "{line}");
             } else {

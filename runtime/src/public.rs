@@ -84,9 +84,10 @@ impl Bus {
     /// Opens a subscription outside the internal protocol; the door for plain NATS clients uses it.
     ///
     /// # Errors
-    /// [`BusError::Subscribe`] when the client library refuses the subject.
+    /// [`BusError`] when the client library or the broker refuses the subject.
     pub async fn serve_public(&self) -> Result<PublicCalls, BusError> {
         let calls = self.queue_subscribe(subject::all_public_calls()).await?;
+        self.round_trip().await?;
         Ok(PublicCalls {
             bus: self.clone(),
             calls,

@@ -71,6 +71,14 @@ pub enum StoreError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// What stands under its name is something else, which somebody has made to come by what others write.
+    #[error(
+        "the stream of the bucket `{name}` is not as this platform makes it; look who has made it, and delete it"
+    )]
+    Foreign {
+        /// Which bucket.
+        name: &'static str,
+    },
     /// Somebody else wrote in between.
     #[error("the record was changed by another process in between")]
     Conflict,
@@ -115,6 +123,7 @@ impl Bucket {
             .get_key_value(name)
             .await
             .map_err(|error| failed(error.into()))?;
+        check_made_by_us(&kv.stream.cached_info().config, name)?;
         Ok(Self { kv, bus: bus.clone() })
     }
 
@@ -238,6 +247,19 @@ impl Bucket {
             debug!(%error, "a count was not cleared away");
         }
         Ok(*num_pending)
+    }
+}
+
+/// Whoever needs a bucket first makes it, so one who may do that and means harm could make one that takes in other subjects, or hands on
+/// what is written.
+fn check_made_by_us(config: &Config, name: &'static str) -> Result<(), StoreError> {
+    let takes_its_own = config.subjects == [format!("$KV.{name}.>")];
+    let hands_nothing_on = config.republish.is_none() && config.mirror.is_none();
+    let takes_in_nothing = config.sources.as_ref().is_none_or(Vec::is_empty);
+    if takes_its_own && hands_nothing_on && takes_in_nothing && !config.no_ack {
+        Ok(())
+    } else {
+        Err(StoreError::Foreign { name })
     }
 }
 

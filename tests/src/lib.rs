@@ -10,6 +10,7 @@ pub mod crowd;
 pub mod dialogue;
 pub mod fault;
 pub mod fixture;
+pub mod forger;
 pub mod http;
 pub mod issuer;
 pub mod mark;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bus_schema::{card::Place, subject::CallerClass};
 use runtime::{
     Bus, BusOptions,
-    nats_server::{CORE_USER, NatsServer, NatsServerOptions, PINNED_VERSION},
+    nats_server::{Clients, NatsServer, NatsServerOptions, PINNED_VERSION},
 };
 use tempfile::TempDir;
 
@@ -14,7 +14,32 @@ use crate::root;
 /// A nats-server for one test.
 pub struct Nats {
     server: Option<NatsServer>,
+    options: NatsServerOptions,
     folder: TempDir,
+    /// Whether a test means to be refused.
+    expects_refusals: bool,
+}
+
+/// A process of ours that the broker refuses something loses it silently, so a test that has not meant that fails.
+impl Drop for Nats {
+    fn drop(&mut self) {
+        let Some(server) = self.server.as_ref().filter(|_| !self.expects_refusals) else {
+            return;
+        };
+        let refused = server.refused();
+        if refused.is_empty() {
+            return;
+        }
+        let told = format!(
+            "the broker has refused our own processes something:\n{}",
+            refused.join("\n")
+        );
+        // It may well be why.
+        if std::thread::panicking() {
+            return tell(&told);
+        }
+        panic!("{told}");
+    }
 }
 
 /// The nats-server that the Makefile fetched or found.
@@ -35,19 +60,38 @@ impl Nats {
     /// # Panics
     /// When it does not start: `make nats` fetches what is needed.
     pub async fn start() -> Self {
+        Self::start_for(Clients::Anybody, &[]).await
+    }
+
+    /// Starts one for these plain clients, with accounts for these tenants.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub async fn start_for(clients: Clients, tenants: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let options = NatsServerOptions {
             program: Some(program()),
             listen: ([127, 0, 0, 1], 0).into(),
             data_dir: folder.path().to_owned(),
+            clients,
+            tenants: tenants.iter().map(|tenant| (*tenant).to_owned()).collect(),
         };
-        let server = NatsServer::start(options)
+        let server = NatsServer::start(options.clone())
             .await
             .expect("nats-server starts; `make nats` fetches it");
         Self {
             server: Some(server),
+            options,
             folder,
+            expects_refusals: false,
         }
+    }
+
+    /// For a test that does with our roles what they may not.
+    #[must_use]
+    pub fn expecting_refusals(mut self) -> Self {
+        self.expects_refusals = true;
+        self
     }
 
     /// Where it listens, without credentials: a plain client is the developer there.
@@ -56,14 +100,37 @@ impl Nats {
         self.server().url()
     }
 
-    /// Where it listens, with the credentials of the platform's own processes.
+    /// Where it listens, with the credentials of a whole node, which may do what all roles of ours may.
     #[must_use]
     pub fn core_url(&self) -> String {
-        self.url().replacen(
-            "nats://",
-            &format!("nats://{CORE_USER}:{}@", self.server().password()),
-            1,
-        )
+        self.url_of(CallerClass::Node)
+    }
+
+    /// Where it listens, with the credentials of one role of ours.
+    #[must_use]
+    pub fn url_of(&self, role: CallerClass) -> String {
+        let password = self.server().secrets().password(role);
+        let login = format!("nats://{}:{password}@", role.as_str());
+        self.url().replacen("nats://", &login, 1)
+    }
+
+    /// Where it listens, with the credentials of the auth callout's own connection.
+    #[must_use]
+    pub fn callout_url(&self) -> String {
+        let login = format!("nats://callout:{}@", self.server().secrets().callout_password());
+        self.url().replacen("nats://", &login, 1)
+    }
+
+    /// The password of one role of ours.
+    #[must_use]
+    pub fn password_of(&self, role: CallerClass) -> &str {
+        self.server().secrets().password(role)
+    }
+
+    /// What the broker has refused our own roles, in the words of its log.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        self.server().refused()
     }
 
     /// The folder that holds the secret, as `--data-dir`.
@@ -113,9 +180,8 @@ impl Nats {
             .expect("an address");
         server.stop().await;
         let options = NatsServerOptions {
-            program: Some(program()),
             listen,
-            data_dir: self.data_dir(),
+            ..self.options.clone()
         };
         self.server = Some(
             NatsServer::start(options)
@@ -133,8 +199,13 @@ async fn connect(url: String, place: Place) -> Bus {
     let options = BusOptions {
         url,
         credentials: None,
-        class: CallerClass::Bridge,
+        class: CallerClass::Node,
         place,
     };
     Bus::connect(options).await.expect("connects to the bus")
+}
+
+#[expect(clippy::print_stderr, reason = "a test that has failed tells more")]
+fn tell(words: &str) {
+    eprintln!("{words}");
 }

@@ -8,7 +8,7 @@ use trunkline::{
     node::{self, Node},
 };
 
-use runtime::Directory;
+use runtime::{Bus, Directory};
 
 use crate::{http::Client, nats, within};
 
@@ -20,6 +20,22 @@ pub struct Platform {
     pub config: Config,
     directory: Directory,
     folder: tempfile::TempDir,
+    _granted: Granted,
+}
+
+/// Fails a test whose platform the broker has refused something, as what is refused is lost silently.
+struct Granted(Bus);
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        let refused = self.0.refused();
+        if !refused.is_empty() && !std::thread::panicking() {
+            panic!(
+                "the broker has refused the platform something:\n{}",
+                refused.join("\n")
+            );
+        }
+    }
 }
 
 impl Platform {
@@ -40,13 +56,16 @@ impl Platform {
         config.listen = ([127, 0, 0, 1], 0).into();
         config.nats_listen = ([127, 0, 0, 1], 0).into();
         let choice = node::own_nats(&config, Some(nats::program()));
-        let mut node = Node::connect(&config, CallerClass::Bridge, choice)
+        let mut node = Node::connect(&config, CallerClass::Node, choice)
             .await
             .expect("the bus is there");
         node.open_http(&config, Serves::Everything)
             .await
             .expect("HTTP opens");
         node.open_nats(&config).await.expect("the NATS door opens");
+        if config.is_authenticated() {
+            node.open_callout(&config).await.expect("the auth callout opens");
+        }
         let servers: Vec<String> = servers.iter().map(|server| (*server).to_owned()).collect();
         node.serve(&config, &servers)
             .await
@@ -59,6 +78,7 @@ impl Platform {
             .directory()
             .clone();
         Self {
+            _granted: Granted(node.bus().clone()),
             node,
             config,
             directory,

@@ -42,6 +42,8 @@ pub(crate) struct Admitted {
     pub(crate) principal: Principal,
     /// When what was shown counts no more.
     pub(crate) until: Option<Instant>,
+    /// The same as it is written there, in seconds since 1970, without allowing for clocks that differ.
+    pub(crate) expires_at: Option<u64>,
 }
 
 /// What stands before the endpoints of a door.
@@ -58,8 +60,8 @@ struct Checks {
     required: Vec<Scope>,
     /// What clients are told of beforehand.
     advertised: Vec<Scope>,
-    /// The tenant whose servers this door shows.
-    tenant: String,
+    /// The tenants whose servers are here.
+    tenants: Vec<String>,
     /// The role of those who operate the platform.
     operator_role: String,
 }
@@ -86,11 +88,27 @@ impl Gate {
     /// # Errors
     /// [`AuthError`] that names the setting that cannot be used.
     pub(crate) fn new(auth: &Auth, local: SocketAddr, tenant: &str) -> Result<Self, AuthError> {
+        Self::of_tenants(auth, local, &[tenant.to_owned()])
+    }
+
+    /// The same for several tenants.
+    ///
+    /// # Errors
+    /// [`AuthError`] that names the setting that cannot be used.
+    pub(crate) fn of_tenants(auth: &Auth, local: SocketAddr, tenants: &[String]) -> Result<Self, AuthError> {
         let checks = match auth {
             Auth::None => None,
-            Auth::Required(options) => Some(Checks::new(options, local, tenant)?),
+            Auth::Required(options) => Some(Checks::new(options, local, tenants)?),
         };
         Ok(Self { checks })
+    }
+
+    /// Lets somebody in by a token or key for the whole platform, which has not come in the head of a request.
+    pub(crate) async fn admit_token(&self, token: Option<&str>) -> Result<Admitted, Refusal> {
+        let (Some(checks), Some(token)) = (&self.checks, token) else {
+            return Err(Refusal::NoToken);
+        };
+        checks.let_in("", well_formed(token)?).await
     }
 
     /// Lets a request in, or says why not. `endpoint` is the path of what it goes to.
@@ -104,6 +122,7 @@ impl Gate {
             return Ok(Admitted {
                 principal: Principal::developer(),
                 until: None,
+                expires_at: None,
             });
         };
         let admitted = checks.admit(endpoint, headers, uri).await;
@@ -174,7 +193,7 @@ impl Gate {
 }
 
 impl Checks {
-    fn new(options: &AuthOptions, local: SocketAddr, tenant: &str) -> Result<Self, AuthError> {
+    fn new(options: &AuthOptions, local: SocketAddr, tenants: &[String]) -> Result<Self, AuthError> {
         if options.issuers.is_empty() && options.api_keys.is_empty() {
             return Err(AuthError::Nobody);
         }
@@ -201,7 +220,7 @@ impl Checks {
             resources: Resources::new(&public),
             required: options.required_scopes.clone(),
             advertised: advertised.unwrap_or(&options.required_scopes).clone(),
-            tenant: tenant.to_owned(),
+            tenants: tenants.to_vec(),
             operator_role: options
                 .operator_role
                 .clone()
@@ -216,8 +235,13 @@ impl Checks {
                 "a token belongs into the header Authorization, and never into a URL",
             ));
         }
-        let admitted = self.identify(endpoint, bearer(headers)?).await?;
-        if admitted.principal.tenant != self.tenant {
+        self.let_in(endpoint, bearer(headers)?).await
+    }
+
+    /// Lets in who has what everybody needs.
+    async fn let_in(&self, endpoint: &str, token: &str) -> Result<Admitted, Refusal> {
+        let admitted = self.identify(endpoint, token).await?;
+        if !self.tenants.contains(&admitted.principal.tenant) {
             return Err(Refusal::Forbidden(
                 "the servers of this caller's tenant are not here",
             ));
@@ -241,6 +265,7 @@ impl Checks {
             return Ok(Admitted {
                 principal: principal.clone(),
                 until: None,
+                expires_at: None,
             });
         }
         if ApiKeys::looks_like_one(token) {
@@ -324,12 +349,13 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refusal::NoToken);
     }
-    let token = token.trim_start();
+    well_formed(token.trim_start())
+}
+
+fn well_formed(token: &str) -> Result<&str, Refusal> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~+/=".contains(&byte);
     if token.is_empty() || token.len() > MAX_TOKEN_BYTES || !token.bytes().all(is_token) {
-        return Err(Refusal::BadRequest(
-            "the header Authorization holds no bearer token",
-        ));
+        return Err(Refusal::BadRequest("what is shown is no bearer token"));
     }
     Ok(token)
 }

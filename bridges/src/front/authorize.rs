@@ -10,6 +10,16 @@ use super::{Endpoint, Front};
 use crate::request::Incoming;
 
 impl Front {
+    /// Whether somebody may do this; for whoever has no request in hand.
+    pub(crate) fn permits(&self, principal: &Principal, action: &Action<'_>) -> bool {
+        decide(&self.0.scopes, principal, action) == Decision::Allow
+    }
+
+    /// Whether everybody may do everything, also what is not there yet.
+    pub(crate) fn permits_everything(&self) -> bool {
+        self.0.scopes.is_empty()
+    }
+
     /// Whether somebody may ask this. Doors with statuses of their own look before they ask; `ask` looks in any case.
     ///
     /// # Errors

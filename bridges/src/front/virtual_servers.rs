@@ -51,6 +51,19 @@ impl Front {
         tools.owners.get(name).cloned()
     }
 
+    /// What a list of a virtual server shows: each name with its owner, and its own name there.
+    pub(crate) async fn chosen(
+        &self,
+        defined: &Arc<Virtual>,
+        list: Listed,
+    ) -> Vec<(String, ServerId, String)> {
+        let merged = self.0.faces.current(defined, list).await;
+        let owners = merged.owners.iter();
+        owners
+            .map(|(shown, (owner, own))| (shown.clone(), owner.clone(), own.clone()))
+            .collect()
+    }
+
     /// Whose a resource of a virtual server is.
     pub(super) async fn owner_of_chosen(
         &self,

@@ -28,7 +28,7 @@ pub(crate) async fn run(mut config: Config, bridge: args::Bridge) -> anyhow::Res
     // It hosts nothing, as the command line does, and ends with its client: the others need not fear for their calls then.
     let class = match bridge.door {
         Door::Stdio => CallerClass::Cli,
-        Door::Http | Door::Ws | Door::Nats => CallerClass::Bridge,
+        Door::Http | Door::Ws | Door::Nats | Door::Callout => CallerClass::Bridge,
     };
     let mut node = Node::connect(&config, class, NatsChoice::Join(config.nats.clone())).await?;
     let ended = open(&mut node, &config, &bridge, endpoint, &mut stop).await;
@@ -56,6 +56,11 @@ async fn open(
             let metrics = node.open_admin(bridge.metrics_listen).await?;
             node.open_nats(config).await?;
             info!(metrics = %format!("http://{metrics}/metrics"), "bridge is ready");
+        }
+        Door::Callout => {
+            let metrics = node.open_admin(bridge.metrics_listen).await?;
+            node.open_callout(config).await?;
+            info!(metrics = %format!("http://{metrics}/metrics"), "the auth callout is ready");
         }
         Door::Stdio => {
             node.open_admin(bridge.metrics_listen).await?;

@@ -16,7 +16,7 @@ pub(crate) async fn run(config: Config, serve: args::Serve) -> anyhow::Result<Ex
     let mut stop = Stop::listen()?;
     let mut node = Node::connect(
         &config,
-        CallerClass::Bridge,
+        role(&serve.servers),
         NatsChoice::Join(config.nats.clone()),
     )
     .await?;
@@ -26,6 +26,16 @@ pub(crate) async fn run(config: Config, serve: args::Serve) -> anyhow::Result<Ex
     };
     stop.unless_hurried(node.stop()).await;
     ended.map(|()| ExitCode::SUCCESS)
+}
+
+/// Whose work it is: the registry's, that of hosts, or both, which takes the role of a whole node.
+fn role(servers: &[String]) -> CallerClass {
+    let registries = servers.iter().filter(|name| *name == "registry").count();
+    match (registries, servers.len() - registries) {
+        (0, _) => CallerClass::Host,
+        (_, 0) => CallerClass::Registry,
+        _ => CallerClass::Node,
+    }
 }
 
 async fn run_until_dropped(node: &mut Node, config: &Config, serve: &args::Serve) -> anyhow::Result<()> {

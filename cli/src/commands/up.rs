@@ -29,7 +29,7 @@ pub(crate) async fn run(mut config: Config, up: args::Up) -> anyhow::Result<Exit
     };
     let mut stop = Stop::listen()?;
     let mut node = tokio::select! {
-        node = Node::connect(&config, CallerClass::Bridge, choice) => node?,
+        node = Node::connect(&config, CallerClass::Node, choice) => node?,
         () = stop.requested() => return Ok(ExitCode::SUCCESS),
     };
     let ended = tokio::select! {
@@ -65,6 +65,9 @@ async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
         .collect();
     node.open_http(config, Serves::Everything).await?;
     node.open_nats(config).await?;
+    if config.is_authenticated() && node.can_open_callout() {
+        node.open_callout(config).await?;
+    }
     let services: Vec<String> = SERVICES.into_iter().map(str::to_owned).collect();
     node.serve(config, &[services, names].concat()).await?;
     node.settled().await;

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions, Event};
-use bus_schema::{Token, subject};
+use bus_schema::{
+    Token,
+    subject::{self, CallerClass},
+};
 use percent_encoding::percent_decode_str;
 
-use super::{BusError, BusOptions};
+use super::{BusError, BusOptions, grants::Refusals};
 
 /// The oldest nats-server that has what the platform rests on: message schedules with cron, counters, message TTL.
 pub(super) const OLDEST_SERVER: &str = "2.14.0";
@@ -17,28 +20,47 @@ const SUBSCRIPTION_CAPACITY: usize = 65_536;
 
 pub(super) fn connect_options(
     options: &BusOptions,
-    instance: &str,
-    token: &Token,
+    (class, instance, token): (CallerClass, &str, &Token),
     events: tokio::sync::mpsc::UnboundedSender<Event>,
+    refusals: Refusals,
 ) -> ConnectOptions {
-    let connect = ConnectOptions::new()
-        .name(instance)
-        .custom_inbox_prefix(subject::library_inbox_prefix(options.class, token))
+    let connect = connection(instance)
+        .custom_inbox_prefix(subject::library_inbox_prefix(class, token))
         .subscription_capacity(SUBSCRIPTION_CAPACITY)
+        .event_callback(move |event| {
+            refusals.note(&event);
+            let _ = events.send(event);
+            std::future::ready(())
+        });
+    match login(options) {
+        Some(Login::Password((user, password))) => connect.user_and_password(user, password),
+        Some(Login::Token(token)) => connect.token(token),
+        None => connect,
+    }
+}
+
+/// What every connection of ours begins with.
+pub(crate) fn connection(name: &str) -> ConnectOptions {
+    ConnectOptions::new()
+        .name(name)
         .ping_interval(Duration::from_secs(10))
         // A floor and jitter: a broker that takes the connection and ends it at once must not be stormed.
         .reconnect_delay_callback(|attempts| {
             let base = 50_u64.saturating_mul(1 << attempts.min(6)).min(2_000);
             Duration::from_millis(base + u64::from(uuid::Uuid::now_v7().as_bytes()[15]))
         })
-        .event_callback(move |event| {
-            let _ = events.send(event);
-            std::future::ready(())
-        });
-    match url_credentials(&options.url).or_else(|| options.credentials.clone().map(Login::Password)) {
-        Some(Login::Password((user, password))) => connect.user_and_password(user, password),
-        Some(Login::Token(token)) => connect.token(token),
-        None => connect,
+}
+
+/// What a process shows: what its URL says comes first.
+fn login(options: &BusOptions) -> Option<Login> {
+    url_credentials(&options.url).or_else(|| options.credentials.clone().map(Login::Password))
+}
+
+/// The user that a process connects as, if it names one.
+pub(super) fn user_of(options: &BusOptions) -> Option<String> {
+    match login(options)? {
+        Login::Password((user, _)) => Some(user),
+        Login::Token(_) => None,
     }
 }
 
@@ -97,7 +119,7 @@ pub(crate) fn is_new_enough(version: &str, oldest: &str) -> bool {
     }
 }
 
-pub(super) fn without_password(url: &str) -> String {
+pub(crate) fn without_password(url: &str) -> String {
     let shown = url
         .split(',')
         .map(|one| match (one.split_once("://"), one.rsplit_once('@')) {

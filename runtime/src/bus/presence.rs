@@ -8,7 +8,7 @@ use std::{
 use async_nats::{Message, Subscriber};
 use bus_schema::{
     ContentType, ServerCard,
-    subject::{EventKind, Subject},
+    subject::{self, EventKind, Subject},
 };
 use futures::StreamExt as _;
 use serde::Deserialize;
@@ -45,7 +45,11 @@ impl Bus {
                 biased;
                 Some(message) = answers.next() => self.0.inbox.deliver(message),
                 Some(message) = replicas.next() => self.replica_says(&message, &mut left),
-                Some(message) = disconnects.next() => self.instance_lost(&message.payload, &mut left),
+                Some(message) = disconnects.next() => {
+                    if subject::is_disconnect(&message.subject) {
+                        self.instance_lost(&message.payload, &mut left);
+                    }
+                }
                 else => return,
             }
         }

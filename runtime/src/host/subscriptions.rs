@@ -7,6 +7,7 @@ use bus_schema::{
     Token,
     subject::{self, Subject},
 };
+use futures::stream::{SelectAll, select_all};
 use tokio_stream::StreamMap;
 use tracing::warn;
 
@@ -23,7 +24,7 @@ const MAX_VERSIONS: usize = 4;
 /// The subscriptions of one host.
 pub(super) struct Subscriptions {
     pub(super) calls: Calls,
-    pub(super) words: Subscriber,
+    pub(super) words: SelectAll<Subscriber>,
     pub(super) cancels: Subscriber,
     pub(super) watch: Subscriber,
     pub(super) questions: Questions,
@@ -83,9 +84,14 @@ pub(super) async fn subscribe(
 ) -> Result<Subscriptions, HostError> {
     let tenant = Token::encode(&options.tenant);
     let server = Token::encode(options.id.as_str());
-    let words = bus
-        .subscribe(subject::all_instance_words(&server, bus.instance_token()))
-        .await?;
+    let instance = bus.instance_token();
+    let words = [
+        // In the group as well, of which it is the only member: so the broker need let nobody listen in on words to others.
+        bus.queue_subscribe(subject::all_instance_words(&server, instance))
+            .await?,
+        // The broker tells of callers that are gone only to those who are in no group.
+        bus.subscribe(subject::all_gone(&server, instance)).await?,
+    ];
     let cancel = Subject::Cancel {
         tenant: tenant.clone(),
         server: server.clone(),
@@ -111,7 +117,7 @@ pub(super) async fn subscribe(
     bus.round_trip().await?;
     Ok(Subscriptions {
         calls,
-        words,
+        words: select_all(words),
         cancels,
         watch,
         questions,

@@ -7,6 +7,7 @@ use bus_schema::{
     ContentType, FrameKind, Request, RpcError,
     envelope::{CHUNK_BYTES, Control, MAX_BODY_BYTES},
     mcp::method,
+    subject,
 };
 use bytes::Bytes;
 use futures::FutureExt as _;
@@ -74,6 +75,12 @@ impl Work {
                 return;
             }
         };
+        // Answers go to whoever says that it asks, and to nobody whom it names instead.
+        if !subject::is_inbox_of(&reply, &request.caller, request.call) {
+            warn!(server.id = %shared.options.id, %reply, caller = %request.caller, "refused a request whose reply subject is another caller's inbox");
+            shared.bus.metrics().refused(shared.options.id.as_str());
+            return;
+        }
         let key = CallKey {
             caller: request.caller.clone(),
             call: request.call,

@@ -31,6 +31,7 @@ mod processes;
 mod registry;
 mod remotes;
 mod rest;
+mod second_wall;
 mod services;
 mod sessions;
 mod slow_readers;

@@ -7,7 +7,8 @@ use tests::{nats::Nats, within};
 
 fn options() -> BucketOptions {
     BucketOptions {
-        name: "test",
+        // The broker knows no others than those of the platform.
+        name: "sessions",
         max_age: Duration::from_secs(600),
         max_bytes: 64 * 1024,
         max_record_bytes: 16 * 1024,

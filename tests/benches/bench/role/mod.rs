@@ -133,7 +133,7 @@ pub(crate) async fn connect(nats: &str) -> anyhow::Result<Bus> {
     let options = BusOptions {
         url: nats.to_owned(),
         credentials: None,
-        class: CallerClass::Bridge,
+        class: CallerClass::Node,
         place: bus_schema::card::Place::default(),
     };
     Ok(Bus::connect(options).await?)

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use runtime::nats_server::{CORE_USER, NatsServer, NatsServerOptions};
+use bus_schema::subject::CallerClass;
+use runtime::nats_server::{Clients, NatsServer, NatsServerOptions};
 use tests::nats::program;
 
 use super::{input_ended, ready};
@@ -13,9 +14,12 @@ pub(super) async fn serve(folder: PathBuf) -> anyhow::Result<()> {
         program: Some(program()),
         listen: ([127, 0, 0, 1], 0).into(),
         data_dir: folder,
+        clients: Clients::Anybody,
+        tenants: Vec::new(),
     };
     let server = NatsServer::start(options).await?;
-    let login = format!("nats://{CORE_USER}:{}@", server.password());
+    let password = server.secrets().password(CallerClass::Node);
+    let login = format!("nats://{}:{password}@", CallerClass::Node.as_str());
     ready(
         server.url().replacen("nats://", &login, 1),
         server.pid().context("nats-server runs")?,
