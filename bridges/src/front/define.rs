@@ -45,7 +45,8 @@ impl Front {
     ) -> Result<(Defined, u64, Was), DefineError> {
         self.check_definition(definition).await?;
         let id = &definition.id;
-        let is_same = |known: &Record<Defined>| known.entry().is_some_and(|known| known.definition == *definition);
+        let is_same =
+            |known: &Record<Defined>| known.entry().is_some_and(|known| known.definition == *definition);
         let make = |known: Option<&Record<Defined>>| {
             let known = known.and_then(Record::entry);
             let now = moment::now();

@@ -284,7 +284,8 @@ mod tests {
 
     #[test]
     fn a_state_that_looks_like_one_with_a_version_comes_back_as_it_was() {
-        let answer = r#"{"jsonrpc":"2.0","id":1,"result":{"requestState":"tlv1.2.x","resultType":"input_required"}}"#;
+        let answer =
+            r#"{"jsonrpc":"2.0","id":1,"result":{"requestState":"tlv1.2.x","resultType":"input_required"}}"#;
         let out = versioned(&Bytes::from(answer), None).unwrap();
         let out: serde_json::Value = serde_json::from_slice(&out).unwrap();
         let state = &out["result"]["requestState"];

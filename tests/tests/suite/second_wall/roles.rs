@@ -385,6 +385,7 @@ async fn connect(nats: &Nats, role: CallerClass) -> Result<Bus, BusError> {
         url: nats.url_of(role),
         credentials: None,
         class: role,
+        place: bus_schema::card::Place::default(),
     };
     Bus::connect(options).await
 }
@@ -411,6 +412,7 @@ async fn a_process_in_the_wrong_role_says_so_when_it_starts() {
             url: nats.url_of(user),
             credentials: None,
             class: does,
+            place: bus_schema::card::Place::default(),
         };
         let error = Bus::connect(options)
             .await
@@ -433,6 +435,7 @@ async fn a_process_whose_user_lacks_a_grant_says_which_when_it_starts() {
         url: nats.url().to_owned(),
         credentials: None,
         class: CallerClass::Bridge,
+        place: bus_schema::card::Place::default(),
     };
     let error = within("a refusal", Bus::connect(options))
         .await
