@@ -2,6 +2,8 @@
 //!
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
+mod services;
+
 use std::fmt;
 
 pub use crate::caller::CallerClass;
@@ -9,6 +11,8 @@ use crate::{
     mcp::method,
     token::{self, Token},
 };
+
+pub use services::{ServiceVerb, ask_all_services, ask_stats, service_questions};
 
 /// The queue group in which replicas share requests.
 pub const QUEUE_GROUP: &str = "mcp";
@@ -29,7 +33,6 @@ const PUBLIC: &str = "mcp.pub";
 const WATCH: &str = "mcp.watch";
 const INBOX: &str = "_INBOX_";
 const DOORS: &str = "mcp.gw";
-const SERVICES: &str = "$SRV";
 /// What the replies to those begin with who call through a service import.
 const IMPORTED: &str = "_R_.";
 /// A token that no name has, as none is encoded to it.
@@ -526,52 +529,6 @@ pub fn call_of_inbox(subject: &str) -> Option<u64> {
 #[must_use]
 pub fn library_inbox_prefix(class: CallerClass, instance: &Token) -> String {
     format!("{INBOX}{}.{instance}.lib", class.as_str())
-}
-
-/// The verbs of the NATS services protocol (ADR-32).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceVerb {
-    /// Is it there?
-    Ping,
-    /// What is it?
-    Info,
-    /// How does it do?
-    Stats,
-}
-
-impl ServiceVerb {
-    /// Reads the verb of a subject of the services protocol.
-    #[must_use]
-    pub fn of(subject: &str) -> Option<Self> {
-        match subject.split('.').nth(1)? {
-            "PING" => Some(Self::Ping),
-            "INFO" => Some(Self::Info),
-            "STATS" => Some(Self::Stats),
-            _ => None,
-        }
-    }
-}
-
-/// The subject that asks all services of a bus for their description.
-#[must_use]
-pub fn ask_all_services() -> String {
-    format!("{SERVICES}.INFO")
-}
-
-/// The subject that asks the instances of one service how they do.
-#[must_use]
-pub fn ask_stats(name: &str) -> String {
-    format!("{SERVICES}.STATS.{name}")
-}
-
-/// The three subscriptions by which one service instance answers all verbs: to all, by name, by id.
-#[must_use]
-pub fn service_questions(name: &str, id: &str) -> [String; 3] {
-    [
-        format!("{SERVICES}.*"),
-        format!("{SERVICES}.*.{name}"),
-        format!("{SERVICES}.*.{name}.{id}"),
-    ]
 }
 
 #[cfg(test)]

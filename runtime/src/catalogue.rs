@@ -12,7 +12,6 @@ use std::{
 use bus_schema::{
     Principal, Request, RpcError, ServerCard, ServerId,
     mcp::{method, mirrored::Mirrored},
-    rpc,
 };
 use bytes::Bytes;
 use serde_json::{Map, Value, json, value::RawValue};
