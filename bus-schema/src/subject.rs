@@ -23,6 +23,7 @@ const PUBLIC: &str = "mcp.pub";
 const WATCH: &str = "mcp.watch";
 const INBOX: &str = "_INBOX_";
 const DOORS: &str = "mcp.gw";
+const COUNTER: &str = "mcp.rl";
 const SERVICES: &str = "$SRV";
 
 /// The classes of process that may make calls. Each has inboxes of its own, which only its user may read.
@@ -121,6 +122,30 @@ impl EventKind {
     }
 }
 
+/// How long the calls that are counted together are spread over at most. Each has a stream of its own, which forgets counts in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Span {
+    /// Up to a minute.
+    Minute,
+    /// Up to an hour.
+    Hour,
+    /// A day.
+    Day,
+}
+
+impl Span {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Minute => "minute",
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
 /// A subject of the bus.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
@@ -188,6 +213,17 @@ pub enum Subject {
     },
     /// A cancellation by a legacy client, to all doors, as any of them may run the call.
     DoorCancel,
+    /// The count of calls by which a limit is kept, of all processes together.
+    Counter {
+        /// How long a window is at most.
+        span: Span,
+        /// Which limit.
+        limit: Token,
+        /// What is counted together.
+        key: Token,
+        /// When the window began, in seconds since 1970.
+        window: u64,
+    },
     /// The inbox of one call.
     Inbox {
         /// Which kind of caller.
@@ -248,6 +284,14 @@ impl fmt::Display for Subject {
             Self::Event { tenant, server, kind } => write!(f, "{EVENT}.{tenant}.{server}.{}", kind.as_str()),
             Self::Watch { tenant } => write!(f, "{WATCH}.{tenant}"),
             Self::DoorCancel => write!(f, "{DOORS}.cancel"),
+            Self::Counter {
+                span,
+                limit,
+                key,
+                window,
+            } => {
+                write!(f, "{COUNTER}.{}.{limit}.{key}.{window:x}", span.as_str())
+            }
             Self::Inbox {
                 class,
                 instance,
@@ -326,6 +370,12 @@ fn parse_subject(text: &str) -> Option<Subject> {
             tenant: token(tenant)?,
         }),
         ["mcp", "gw", "cancel"] => Some(Subject::DoorCancel),
+        ["mcp", "rl", span, limit, key, window] => Some(Subject::Counter {
+            span: Span::ALL.into_iter().find(|known| known.as_str() == *span)?,
+            limit: token(limit)?,
+            key: token(key)?,
+            window: parse_call(window)?,
+        }),
         ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => parse_public(tenant, server, rest),
         [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
         _ => None,
@@ -358,7 +408,7 @@ fn parse_inbox(inbox: &str, instance: &str, call: &str) -> Option<Subject> {
     })
 }
 
-/// Reads a call number in the one spelling that is ever written.
+/// Reads a number in the one spelling that is ever written.
 fn parse_call(call: &str) -> Option<u64> {
     let canonical = !call.is_empty()
         && call.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -455,6 +505,12 @@ pub fn all_replica_events() -> String {
 #[must_use]
 pub fn all_public_calls() -> String {
     format!("{PUBLIC}.*.*.>")
+}
+
+/// All counts over windows of a length.
+#[must_use]
+pub fn all_counters(span: Span) -> String {
+    format!("{COUNTER}.{}.>", span.as_str())
 }
 
 /// All answers to the calls of one process.
@@ -574,6 +630,18 @@ mod tests {
                 .prop_map(|(tenant, server, kind)| Subject::Event { tenant, server, kind }),
             token().prop_map(|tenant| Subject::Watch { tenant }),
             Just(Subject::DoorCancel),
+            (
+                prop::sample::select(Span::ALL.to_vec()),
+                token(),
+                token(),
+                any::<u64>()
+            )
+                .prop_map(|(span, limit, key, window)| Subject::Counter {
+                    span,
+                    limit,
+                    key,
+                    window
+                }),
             (
                 prop::sample::select(CallerClass::ALL.to_vec()),
                 token(),
