@@ -20,7 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Staying, Step, says_nothing},
+    front::{Caller, Endpoint, Front, Met, Staying, Step, says_nothing},
     legacy::{Ledger, Session, batch, calls, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
@@ -224,6 +224,7 @@ impl Conversation {
             protocol_version,
             trace: None,
             staying: (protocol_version.era() == Era::Legacy).then(|| self.staying.clone()),
+            met: Met::default(),
             ending: self.ending.clone(),
         }
     }

@@ -6,6 +6,7 @@
 mod aggregate;
 mod answering;
 mod authorize;
+mod bounds;
 mod changes;
 mod define;
 mod entrance;
@@ -34,7 +35,7 @@ use bus_schema::{
     policy::ScopeTable,
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Discovery, Retry, traffic, virtuals::Virtuals};
+use runtime::{Bus, Catalogue, Directory, Discovery, Retry, limits::Running, traffic, virtuals::Virtuals};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,8 @@ use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
+pub(crate) use bounds::blocked;
+pub use bounds::{Bounds, Met};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
@@ -87,6 +90,8 @@ pub struct Caller {
     pub trace: Option<TraceContext>,
     /// What keeps a legacy session with the versions of servers that it has begun on.
     pub staying: Option<Staying>,
+    /// How the limits stood that its call has met, once it has.
+    pub met: Met,
     /// Cancelled when the door wants streams without an end to end.
     pub ending: CancellationToken,
 }
@@ -112,12 +117,14 @@ struct Inner {
     changes: Arc<Changes>,
     call_timeout: Duration,
     scopes: ScopeTable,
+    bounds: Bounds,
     task_owners: TaskOwners,
     ids: Ids,
 }
 
 impl Front {
-    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools.
+    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools, `bounds`
+    /// how often they may call and who may not at all.
     #[must_use]
     pub fn new(
         bus: Bus,
@@ -125,6 +132,7 @@ impl Front {
         virtuals: Virtuals,
         call_timeout: Duration,
         scopes: ScopeTable,
+        bounds: Bounds,
     ) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
         let changes = Changes::start(&bus, catalogue.directory(), &virtuals);
@@ -138,6 +146,7 @@ impl Front {
             changes,
             call_timeout,
             scopes,
+            bounds,
             ids: Ids::default(),
         }))
     }
@@ -165,6 +174,16 @@ impl Front {
         let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
         let trace = self.0.ids.next_trace(outside);
         let id = incoming.id.clone();
+        let stop = self.stop(&caller.principal);
+        if stop.is_pulled() {
+            let state = State::Local(Some(Final::blocked(id.as_deref())));
+            return Answering {
+                state,
+                id,
+                trace,
+                stop,
+            };
+        }
         let entered = match self.enter(caller, incoming).await {
             Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace).await,
             Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace).await,
@@ -175,7 +194,12 @@ impl Front {
             Ok(state) => state,
             Err(error) => State::Local(Some(Final::error(incoming, &error))),
         };
-        Answering { state, id, trace }
+        Answering {
+            state,
+            id,
+            trace,
+            stop,
+        }
     }
 
     /// Passes a notification on to the server that it is for, and waits until that has taken it.
@@ -282,9 +306,20 @@ impl Front {
             }
         };
         let owner = self.owner(&caller.principal, incoming, &route).await?;
+        let running = match self.pass(caller, &route).await {
+            Ok(running) => running,
+            Err(exceeded) => {
+                let last = Final::rate_limited(incoming.id.as_deref(), &exceeded);
+                return Ok(State::Local(Some(last)));
+            }
+        };
         let remote = self.remote(caller, incoming, route, trace).await;
         let owner = owner.filter(|owner| owner.is_told_apart() || remote.call.version().is_some());
-        Ok(State::Remote(Box::new(Remote { owner, ..remote })))
+        Ok(State::Remote(Box::new(Remote {
+            owner,
+            running,
+            ..remote
+        })))
     }
 
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
@@ -370,6 +405,7 @@ impl Front {
         Remote {
             owner: None,
             noting: None,
+            running: Running::default(),
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,

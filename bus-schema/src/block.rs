@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{principal::Principal, token::Token};
 
 /// The longest text of a block.
-pub const MAX_TEXT_BYTES: usize = 1_024;
+pub const MAX_TEXT_BYTES: usize = 4_096;
 /// The longest that a block may be set for: ten years. One without an end is meant for longer.
 pub const LONGEST_SECS: u64 = 10 * 366 * 24 * 60 * 60;
 

@@ -1,5 +1,6 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
+mod blocks;
 mod import;
 mod traffic;
 
@@ -8,6 +9,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use blocks::{Block, WhoIsBlocked};
 pub use import::Import;
 pub use traffic::{Traffic, TrafficCommand, TrafficOf, TrafficSet};
 
@@ -95,6 +97,13 @@ pub enum Command {
     /// Spread a server's calls over its versions, to a copy on trial, and over places
     #[command(after_help = traffic::EXAMPLES)]
     Traffic(Traffic),
+    /// Stop a caller at every door, with everything that it has running
+    #[command(after_help = blocks::EXAMPLES)]
+    Block(Block),
+    /// Let a blocked caller call again
+    Unblock(WhoIsBlocked),
+    /// Show the callers that are blocked
+    Blocked(Ask),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
     Call(Call),

@@ -9,7 +9,7 @@ use actors::products::Products;
 use anyhow::Context as _;
 use bridges::{
     admin::{AdminDoor, Fleet},
-    front::Front,
+    front::{Bounds, Front},
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
     nats::{Identity, NatsDoor},
@@ -19,6 +19,8 @@ use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
     Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
+    blocks::Blocks,
+    limits::Limits,
     nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
@@ -186,7 +188,12 @@ impl Node {
         let catalogue = Catalogue::new(self.bus.clone(), directory);
         let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
         let (timeout, scopes) = (config.call_timeout, config.scopes()?);
-        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes);
+        let bounds = Bounds {
+            limits: Limits::new(&self.bus),
+            blocks: Blocks::open(&self.bus).await,
+        };
+        bounds.limits.configure(config.limits.clone());
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes, bounds);
         self.front = Some(front.clone());
         Ok(front)
     }

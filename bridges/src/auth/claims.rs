@@ -51,6 +51,7 @@ pub(super) fn admit(
             ..Principal::new(subject, tenant)
         },
         until: seconds(claims, "exp").and_then(|exp| deadline(exp, options.clock_skew)),
+        blocks: None,
     })
 }
 

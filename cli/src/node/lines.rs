@@ -50,6 +50,10 @@ impl Node {
             front.virtuals().configure(new.virtuals.clone());
             changed.push("virtual servers".to_owned());
         }
+        if let Some(front) = self.front.as_ref().filter(|_| old.limits != new.limits) {
+            front.limits().configure(new.limits.clone());
+            changed.push("limits".to_owned());
+        }
         join_all(stopping).await;
         for part in starting {
             self.start(part).await;
