@@ -11,11 +11,11 @@ use bus_schema::{ServerId, subject::CallerClass};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::stopping::Stop;
+use super::{reload, stopping::Stop};
 use crate::{
     args::{self, Door},
     config::Config,
-    node::{NatsChoice, Node},
+    node::{Adds, NatsChoice, Node},
 };
 
 pub(crate) async fn run(mut config: Config, bridge: args::Bridge) -> anyhow::Result<ExitCode> {
@@ -62,8 +62,10 @@ async fn open(
             return talk(node.front(config).await?, endpoint, stop).await;
         }
     }
-    stop.requested().await;
-    Ok(())
+    tokio::select! {
+        never = reload::keep(node, config.clone(), Adds::None) => match never {},
+        () = stop.requested() => Ok(()),
+    }
 }
 
 /// A desktop client ends its bridge by closing its side.

@@ -1,6 +1,7 @@
 //! Reads the configuration file again when it changes, and starts, stops or restarts the servers whose lines have changed.
 //!
-//! A file that cannot be used changes nothing. What else than servers and the time limits of tools has changed needs a restart.
+//! A file that cannot be used changes nothing. What else than servers, the time limits of tools, virtual servers and limits of callers has
+//! changed needs a restart.
 
 use std::{convert::Infallible, time::Duration};
 

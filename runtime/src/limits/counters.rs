@@ -196,8 +196,8 @@ fn config(span: Span) -> Config {
         max_messages_per_subject: 1,
         max_age: Duration::from_secs(2 * longest_secs),
         max_bytes: MAX_BYTES,
-        // A count that is thrown away would let its callers begin anew.
-        discard: DiscardPolicy::New,
+        // Counters cannot do otherwise; what has not been counted for longest goes first.
+        discard: DiscardPolicy::Old,
         storage,
         allow_message_counter: true,
         ..Config::default()

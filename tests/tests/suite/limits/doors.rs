@@ -138,12 +138,12 @@ async fn every_door_counts_the_same_calls_and_refuses_the_same() {
     let first = by_every_door(&mut platform).await;
     assert_eq!(first.len() as u64, WAYS);
     for (way, status, answer) in &first {
-        let answer = answer.get("json").unwrap_or(answer);
+        let answer = answer.get("body").unwrap_or(answer);
         assert!(answer["result"].is_object(), "{way}: {answer}");
         assert!(status.is_none_or(|status| status == 200), "{way}: {status:?}");
     }
     for (way, status, answer) in by_every_door(&mut platform).await {
-        let answer = answer.get("json").unwrap_or(&answer);
+        let answer = answer.get("body").unwrap_or(&answer);
         let data = &answer["error"]["data"];
         assert_eq!(
             (&data["reason"], &data["limit"]),
