@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{principal::Principal, token::Token};
 
-/// The longest text of a block.
-pub const MAX_TEXT_BYTES: usize = 4_096;
+/// The longest text of a block, in characters.
+pub const MAX_TEXT_CHARS: usize = 1_024;
 /// The longest that a block may be set for: ten years. One without an end is meant for longer.
 pub const LONGEST_SECS: u64 = 10 * 366 * 24 * 60 * 60;
 
@@ -48,7 +48,7 @@ pub enum BadBlock {
     #[error("no subject is named; write the caller's subject as its token says it")]
     Nobody,
     /// More than is kept.
-    #[error("`{0}` is longer than {MAX_TEXT_BYTES} bytes")]
+    #[error("`{0}` is longer than {MAX_TEXT_CHARS} characters")]
     TooLong(&'static str),
     /// No time that can be meant.
     #[error(
@@ -68,7 +68,7 @@ impl Blocked {
         }
         let issuer = self.issuer.as_deref().unwrap_or_default();
         for (field, text) in [("subject", self.subject.as_str()), ("issuer", issuer)] {
-            if text.len() > MAX_TEXT_BYTES {
+            if text.chars().count() > MAX_TEXT_CHARS {
                 return Err(BadBlock::TooLong(field));
             }
         }

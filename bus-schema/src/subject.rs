@@ -2,12 +2,18 @@
 //!
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
+mod instance_verb;
+mod span;
+
 use std::fmt;
 
 use crate::{
     mcp::method,
     token::{self, Token},
 };
+
+pub use instance_verb::InstanceVerb;
+pub use span::Span;
 
 /// The queue group in which replicas share requests.
 pub const QUEUE_GROUP: &str = "mcp";
@@ -67,32 +73,6 @@ impl fmt::Display for MethodPath {
     }
 }
 
-/// What a caller tells one instance about one of its calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InstanceVerb {
-    /// Here is a piece of the request's body.
-    Body,
-    /// Frames up to a number have been read.
-    Credit,
-    /// Stop working on the call.
-    Cancel,
-    /// A call that only this instance can answer, such as the next round of one that it has parked.
-    Call,
-}
-
-impl InstanceVerb {
-    const ALL: [Self; 4] = [Self::Body, Self::Credit, Self::Cancel, Self::Call];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::Credit => "credit",
-            Self::Cancel => "cancel",
-            Self::Call => "call",
-        }
-    }
-}
-
 /// What an event tells about a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum EventKind {
@@ -118,30 +98,6 @@ impl EventKind {
             Self::Left => "replica.left",
             Self::Call => "call",
             Self::Tool => "tool",
-        }
-    }
-}
-
-/// How long the calls that are counted together are spread over at most. Each has a stream of its own, which forgets counts in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Span {
-    /// Up to a minute.
-    Minute,
-    /// Up to an hour.
-    Hour,
-    /// A day.
-    Day,
-}
-
-impl Span {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Minute, Self::Hour, Self::Day];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Minute => "minute",
-            Self::Hour => "hour",
-            Self::Day => "day",
         }
     }
 }
@@ -595,6 +551,16 @@ mod tests {
         ]
     }
 
+    fn counter() -> impl Strategy<Value = Subject> {
+        let span = prop::sample::select(Span::ALL.to_vec());
+        (span, token(), token(), any::<u64>()).prop_map(|(span, limit, key, window)| Subject::Counter {
+            span,
+            limit,
+            key,
+            window,
+        })
+    }
+
     fn subject() -> impl Strategy<Value = Subject> {
         prop_oneof![
             (token(), token(), method()).prop_map(|(tenant, server, method)| Subject::Rpc {
@@ -630,18 +596,7 @@ mod tests {
                 .prop_map(|(tenant, server, kind)| Subject::Event { tenant, server, kind }),
             token().prop_map(|tenant| Subject::Watch { tenant }),
             Just(Subject::DoorCancel),
-            (
-                prop::sample::select(Span::ALL.to_vec()),
-                token(),
-                token(),
-                any::<u64>()
-            )
-                .prop_map(|(span, limit, key, window)| Subject::Counter {
-                    span,
-                    limit,
-                    key,
-                    window
-                }),
+            counter(),
             (
                 prop::sample::select(CallerClass::ALL.to_vec()),
                 token(),

@@ -19,8 +19,6 @@ use bus_schema::{ServerId, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
     Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
-    blocks::Blocks,
-    limits::Limits,
     nats_server::{CORE_USER, LocalNats, NatsServer, NatsServerOptions},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
@@ -188,11 +186,7 @@ impl Node {
         let catalogue = Catalogue::new(self.bus.clone(), directory);
         let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
         let (timeout, scopes) = (config.call_timeout, config.scopes()?);
-        let bounds = Bounds {
-            limits: Limits::new(&self.bus),
-            blocks: Blocks::open(&self.bus).await,
-        };
-        bounds.limits.configure(config.limits.clone());
+        let bounds = Box::pin(Bounds::open(&self.bus, config.limits.clone())).await;
         let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes, bounds);
         self.front = Some(front.clone());
         Ok(front)

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bus_schema::{
     Principal,
-    block::{BadBlock, Block, Blocked, LONGEST_SECS, MAX_TEXT_BYTES},
+    block::{BadBlock, Block, Blocked, LONGEST_SECS, MAX_TEXT_CHARS},
 };
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -47,12 +47,14 @@ pub enum BlockError {
 
 /// The blocks of a bus.
 #[derive(Clone)]
-pub struct Blocks {
+pub struct Blocks(Arc<Inner>);
+
+struct Inner {
     /// `None` on a bus without JetStream, where nobody can be stopped.
     bucket: Option<Bucket>,
     picture: watch::Receiver<Arc<Picture<Block>>>,
     /// Keeps the picture of a bus without JetStream open.
-    _nowhere: Option<Arc<watch::Sender<Arc<Picture<Block>>>>>,
+    _nowhere: Option<watch::Sender<Arc<Picture<Block>>>>,
 }
 
 impl fmt::Debug for Blocks {
@@ -69,8 +71,8 @@ impl Blocks {
             let mirror = Mirror::of(bucket.clone()).await?;
             Ok::<_, StoreError>((bucket, mirror))
         };
-        match kept.await {
-            Ok((bucket, mirror)) => Self {
+        let inner = match kept.await {
+            Ok((bucket, mirror)) => Inner {
                 bucket: Some(bucket),
                 picture: mirror.changes(),
                 _nowhere: None,
@@ -78,19 +80,20 @@ impl Blocks {
             Err(error) => {
                 warn!(%error, "nobody can be blocked on this bus");
                 let (nowhere, picture) = watch::channel(Arc::default());
-                Self {
+                Inner {
                     bucket: None,
                     picture,
-                    _nowhere: Some(Arc::new(nowhere)),
+                    _nowhere: Some(nowhere),
                 }
             }
-        }
+        };
+        Self(Arc::new(inner))
     }
 
     /// Whether a caller is stopped at this moment.
     #[must_use]
     pub fn stops(&self, principal: &Principal) -> bool {
-        let picture = self.picture.borrow();
+        let picture = self.0.picture.borrow();
         if picture.is_empty() {
             return false;
         }
@@ -104,7 +107,7 @@ impl Blocks {
 
     /// Waits until a caller is stopped.
     pub async fn stopped(&self, principal: &Principal) {
-        let mut picture = self.picture.clone();
+        let mut picture = self.0.picture.clone();
         loop {
             picture.mark_unchanged();
             if self.stops(principal) {
@@ -121,7 +124,7 @@ impl Blocks {
     #[must_use]
     pub fn all(&self, tenant: &str) -> Vec<Block> {
         let now_ms = moment::now_ms();
-        let picture = Arc::clone(&self.picture.borrow());
+        let picture = Arc::clone(&self.0.picture.borrow());
         let blocks = picture.values().map(|record| &record.value);
         let mut blocks: Vec<_> = blocks
             .filter(|block| block.who.tenant == tenant && block.holds(now_ms))
@@ -150,7 +153,7 @@ impl Blocks {
         }
         if reason
             .as_ref()
-            .is_some_and(|reason| reason.len() > MAX_TEXT_BYTES)
+            .is_some_and(|reason| reason.chars().count() > MAX_TEXT_CHARS)
         {
             return Err(BadBlock::TooLong("reason").into());
         }
@@ -212,7 +215,7 @@ impl Blocks {
     /// Removes blocks that have come to their end, so that they do not add up.
     async fn forget_past(&self, bucket: &Bucket) {
         let now_ms = moment::now_ms();
-        let picture = Arc::clone(&self.picture.borrow());
+        let picture = Arc::clone(&self.0.picture.borrow());
         for (key, record) in picture.iter().filter(|(_, record)| !record.value.holds(now_ms)) {
             // Whoever was quicker has said something newer.
             let _ = bucket.remove_at(key, record.revision).await;
@@ -222,7 +225,7 @@ impl Blocks {
     fn bucket(&self) -> Result<&Bucket, StoreError> {
         let missing =
             || StoreError::Broker("this NATS has no JetStream, or had none when this process started".into());
-        self.bucket.as_ref().ok_or_else(missing)
+        self.0.bucket.as_ref().ok_or_else(missing)
     }
 }
 

@@ -4,8 +4,13 @@
 
 use std::sync::{Arc, OnceLock};
 
-use bus_schema::{Principal, RpcError, limits::Work, rpc};
+use bus_schema::{
+    Principal, RpcError,
+    limits::{Limit, Work},
+    rpc,
+};
 use runtime::{
+    Bus,
     blocks::Blocks,
     limits::{Exceeded, Limits, Passed, Running, Standing},
     traffic,
@@ -21,6 +26,18 @@ pub struct Bounds {
     pub limits: Limits,
     /// Who may not call at all.
     pub blocks: Blocks,
+}
+
+impl Bounds {
+    /// These limits, and the blocks of a bus.
+    pub async fn open(bus: &Bus, limits: Vec<Limit>) -> Self {
+        let bounds = Self {
+            limits: Limits::new(bus),
+            blocks: Blocks::open(bus).await,
+        };
+        bounds.limits.configure(limits);
+        bounds
+    }
 }
 
 /// How the limits stood that a call has met, for doors that can tell of them beside the answer.

@@ -155,21 +155,31 @@ impl Count {
         limit: &Limit,
         window: Window,
     ) -> Result<Left, (u64, u64)> {
-        let mut waiting = None;
+        match self.look(window) {
+            Spent::Yes(left) => Ok(left),
+            Spent::No { free_at_ms, ends_ms } => Err((free_at_ms, ends_ms)),
+            // Boxed, as most calls need none of it.
+            spent => Box::pin(self.wait(spent, bus, counters, limit, window)).await,
+        }
+    }
+
+    async fn wait(
+        self: &Arc<Self>,
+        mut spent: Spent,
+        bus: &Bus,
+        counters: &Arc<Counters>,
+        limit: &Limit,
+        window: Window,
+    ) -> Result<Left, (u64, u64)> {
+        let _waiting = Waiting::of(&self.waiting);
         loop {
             // Made before the look, so that nothing is told in between.
             let bought = self.bought.notified();
-            let spent = {
-                let mut state = self.lock();
-                state.window = Some(window);
-                let waiting = self.waiting.load(Ordering::Relaxed);
-                state.budget.spend(&window, moment::now_ms(), waiting)
-            };
+            if matches!(spent, Spent::Wait) {
+                spent = self.look(window);
+            }
             match spent {
-                Spent::Yes(left) => {
-                    self.is_refusing.store(false, Ordering::Relaxed);
-                    return Ok(left);
-                }
+                Spent::Yes(left) => return Ok(left),
                 Spent::No { free_at_ms, ends_ms } => return Err((free_at_ms, ends_ms)),
                 Spent::Buy(purchase) => {
                     let buying = buy(
@@ -185,9 +195,20 @@ impl Count {
                 }
                 Spent::Wait => {}
             }
-            waiting.get_or_insert_with(|| Waiting::of(&self.waiting));
             bought.await;
+            spent = Spent::Wait;
         }
+    }
+
+    fn look(&self, window: Window) -> Spent {
+        let mut state = self.lock();
+        state.window = Some(window);
+        let waiting = self.waiting.load(Ordering::Relaxed);
+        let spent = state.budget.spend(&window, moment::now_ms(), waiting);
+        if matches!(spent, Spent::Yes(_)) {
+            self.is_refusing.store(false, Ordering::Relaxed);
+        }
+        spent
     }
 
     /// Whether a refusal is the first since a call was allowed.
