@@ -1,5 +1,6 @@
 //! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
 
+mod blocks;
 mod catalogue;
 mod fleet;
 mod kept;
@@ -64,6 +65,7 @@ pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) ->
     servers::operator_routes(fleet.clone())
         .merge(tools::routes(fleet.clone()))
         .merge(traffic::routes(fleet.clone()))
+        .merge(blocks::routes(fleet.clone()))
         .merge(virtuals::routes(fleet))
         .with_state(())
 }

@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Staying, Step, says_nothing},
+    front::{Caller, Endpoint, Front, Met, Staying, Step, says_nothing},
     legacy::{Ledger, Session, batch, calls, notices::Changing, questions::Questions},
     outbox,
     request::Incoming,
@@ -226,6 +226,7 @@ impl Conversation {
                 .staying
                 .clone()
                 .filter(|_| protocol_version.era() == Era::Legacy),
+            met: Met::default(),
             ending: self.ending.clone(),
         }
     }

@@ -6,6 +6,7 @@
 mod aggregate;
 mod answering;
 mod authorize;
+mod bounds;
 mod changes;
 mod define;
 mod entrance;
@@ -35,7 +36,7 @@ use bus_schema::{
     policy::ScopeTable,
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Discovery, traffic::Plan, virtuals::Virtuals};
+use runtime::{Bus, Catalogue, Directory, Discovery, limits::Running, traffic::Plan, virtuals::Virtuals};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,8 @@ use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
+pub(crate) use bounds::blocked;
+pub use bounds::{Bounds, Met};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
@@ -88,6 +91,8 @@ pub struct Caller {
     pub trace: Option<TraceContext>,
     /// What keeps a legacy session with the versions of servers that it has begun on.
     pub staying: Option<Staying>,
+    /// How the limits stood that its call has met, once it has.
+    pub met: Met,
     /// Cancelled when the door wants streams without an end to end.
     pub ending: CancellationToken,
 }
@@ -113,12 +118,14 @@ struct Inner {
     changes: Arc<Changes>,
     call_timeout: Duration,
     scopes: ScopeTable,
+    bounds: Bounds,
     task_owners: TaskOwners,
     ids: Ids,
 }
 
 impl Front {
-    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools.
+    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools, `bounds`
+    /// how often they may call and who may not at all.
     #[must_use]
     pub fn new(
         bus: Bus,
@@ -126,6 +133,7 @@ impl Front {
         virtuals: Virtuals,
         call_timeout: Duration,
         scopes: ScopeTable,
+        bounds: Bounds,
     ) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
         let changes = Changes::start(&bus, catalogue.directory(), &virtuals);
@@ -139,6 +147,7 @@ impl Front {
             changes,
             call_timeout,
             scopes,
+            bounds,
             ids: Ids::default(),
         }))
     }
@@ -172,6 +181,16 @@ impl Front {
         let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
         let trace = self.0.ids.next_trace(outside);
         let id = incoming.id.clone();
+        let stop = self.stop(&caller.principal);
+        if stop.is_pulled() {
+            let state = State::Local(Some(Final::blocked(id.as_deref())));
+            return Answering {
+                state,
+                id,
+                trace,
+                stop,
+            };
+        }
         let entered = match self.enter(caller, incoming).await {
             Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace).await,
             Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace).await,
@@ -182,7 +201,12 @@ impl Front {
             Ok(state) => state,
             Err(error) => State::Local(Some(Final::error(incoming, &error))),
         };
-        Answering { state, id, trace }
+        Answering {
+            state,
+            id,
+            trace,
+            stop,
+        }
     }
 
     /// Passes a notification on to the server that it is for, and waits until that has taken it.
@@ -290,8 +314,19 @@ impl Front {
         };
         let task = self.task(&caller.principal, incoming, &route).await?;
         let owner = self.owner(&caller.principal, incoming, &route.server);
+        let running = match self.pass(caller, &route).await {
+            Ok(running) => running,
+            Err(exceeded) => {
+                let last = Final::rate_limited(incoming.id.as_deref(), &exceeded);
+                return Ok(State::Local(Some(last)));
+            }
+        };
         let remote = self.remote(caller, incoming, route, trace, task).await;
-        Ok(State::Remote(Box::new(Remote { owner, ..remote })))
+        Ok(State::Remote(Box::new(Remote {
+            owner,
+            running,
+            ..remote
+        })))
     }
 
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
@@ -375,6 +410,7 @@ impl Front {
         Remote {
             owner: None,
             noting: None,
+            running: Running::default(),
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,

@@ -24,14 +24,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
 use crate::{
-    front::{Caller, Endpoint, Front, Step},
+    front::{Caller, Endpoint, Front, Met, Step},
     request::Incoming,
 };
 
 /// The name of this door in envelopes and meters.
 const DOOR: &str = "nats";
 /// Who vouches for those that the broker names.
-const ISSUER: &str = "urn:trunkline:nats";
+const ISSUER: &str = bus_schema::limits::NATS_ISSUER;
 /// How many public calls one door works on; beyond, callers hear "busy".
 const MAX_CALLS: usize = 1_024;
 /// What an answer's headers may take of a NATS message.
@@ -191,6 +191,7 @@ impl Answers {
             protocol_version: ProtocolVersion::MODERN,
             trace,
             staying: None,
+            met: Met::default(),
             ending: self.ending.clone(),
         };
         Ok((caller, incoming))

@@ -20,12 +20,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{auth::Admitted, conversation::Conversation, front::Endpoint, http::Door};
+use crate::{
+    auth::{Admitted, Ended},
+    conversation::Conversation,
+    front::Endpoint,
+    http::Door,
+};
 
 /// The name of this door in envelopes and meters.
 const DOOR: &str = "ws";
-/// The close code for a client that may not go on, as IANA has registered it.
+/// The close codes for clients that may not go on, as IANA has registered them.
 const UNAUTHORIZED: u16 = 3000;
+const FORBIDDEN: u16 = 3003;
 /// How often a silent client is asked whether it is there.
 const PING_EVERY: Duration = Duration::from_secs(20);
 /// How long it may say nothing at all.
@@ -94,8 +100,8 @@ async fn talk(
     who: Admitted,
     stop: CancellationToken,
 ) {
-    let expired = who.expired();
-    tokio::pin!(expired);
+    let ended = who.ended();
+    tokio::pin!(ended);
     let mut pings = interval(PING_EVERY);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
@@ -114,9 +120,13 @@ async fn talk(
                 }
                 send(&mut socket, Message::Ping(Bytes::new())).await
             }
-            () = &mut expired => {
-                debug!("a websocket client's token has expired");
-                close(&mut socket, UNAUTHORIZED, "the token has expired; connect again with another").await;
+            end = &mut ended => {
+                debug!(?end, "a websocket client may not go on");
+                let (code, why) = match end {
+                    Ended::Expired => (UNAUTHORIZED, "the token has expired; connect again with another"),
+                    Ended::Blocked => (FORBIDDEN, "the caller is blocked"),
+                };
+                close(&mut socket, code, why).await;
                 return;
             }
             () = stop.cancelled() => {

@@ -31,6 +31,14 @@ pub const NATS_REQUEST_INFO: &str = "Nats-Request-Info";
 
 /// The key that the broker has sealed a question of its auth callout with.
 pub const NATS_SERVER_XKEY: &str = "Nats-Server-Xkey";
+/// How many calls a limit allows in a window.
+pub const RATE_LIMIT: &str = "ratelimit-limit";
+/// How many of them are left.
+pub const RATE_LIMIT_REMAINING: &str = "ratelimit-remaining";
+/// In how many seconds the window ends.
+pub const RATE_LIMIT_RESET: &str = "ratelimit-reset";
+/// What a message adds to the counter of its subject (NATS ADR-49).
+pub const NATS_INCREMENT: &str = "Nats-Incr";
 
 const OPEN: &str = "=?base64?";
 const CLOSE: &str = "?=";

@@ -4,6 +4,7 @@
 //! look at a JSON-RPC message which lets the rest of it pass untouched; [`mcp`] holds the names that the
 //! Model Context Protocol fixes. Time and ids are always arguments here, never taken from the environment.
 
+pub mod block;
 mod caller;
 pub mod canonical;
 pub mod card;
@@ -11,6 +12,7 @@ pub mod codec;
 pub mod envelope;
 pub mod header;
 pub mod integrity;
+pub mod limits;
 pub mod mcp;
 pub mod members;
 pub mod policy;

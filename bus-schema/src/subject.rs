@@ -2,7 +2,9 @@
 //!
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
+mod instance_verb;
 mod services;
+mod span;
 
 use std::fmt;
 
@@ -12,7 +14,9 @@ use crate::{
     token::{self, Token},
 };
 
+pub use instance_verb::InstanceVerb;
 pub use services::{ServiceVerb, ask_all_services, ask_stats, service_questions};
+pub use span::Span;
 
 /// The queue group in which replicas share requests.
 pub const QUEUE_GROUP: &str = "mcp";
@@ -37,6 +41,7 @@ const DOORS: &str = "mcp.gw";
 const IMPORTED: &str = "_R_.";
 /// A token that no name has, as none is encoded to it.
 const NOBODY: &str = "_nobody";
+const COUNTER: &str = "mcp.rl";
 
 /// An MCP method as subject tokens: `tools/call` is `tools.call`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -56,35 +61,6 @@ impl fmt::Display for MethodPath {
             write!(f, "{}{token}", if at == 0 { "" } else { "." })?;
         }
         Ok(())
-    }
-}
-
-/// What a caller tells one instance about one of its calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum InstanceVerb {
-    /// Here is a piece of the request's body.
-    Body,
-    /// Frames up to a number have been read.
-    Credit,
-    /// Stop working on the call.
-    Cancel,
-    /// A call that only this instance can answer, such as the next round of one that it has parked.
-    Call,
-    /// A call that this instance is near to; another may answer it as well.
-    Near,
-}
-
-impl InstanceVerb {
-    const ALL: [Self; 5] = [Self::Body, Self::Credit, Self::Cancel, Self::Call, Self::Near];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Body => "body",
-            Self::Credit => "credit",
-            Self::Cancel => "cancel",
-            Self::Call => "call",
-            Self::Near => "near",
-        }
     }
 }
 
@@ -184,6 +160,17 @@ pub enum Subject {
     },
     /// A cancellation by a legacy client, to all doors, as any of them may run the call.
     DoorCancel,
+    /// The count of calls by which a limit is kept, of all processes together.
+    Counter {
+        /// How long a window is at most.
+        span: Span,
+        /// Which limit.
+        limit: Token,
+        /// What is counted together.
+        key: Token,
+        /// When the window began, in seconds since 1970.
+        window: u64,
+    },
     /// The inbox of one call.
     Inbox {
         /// Which kind of caller.
@@ -244,6 +231,14 @@ impl fmt::Display for Subject {
             Self::Event { tenant, server, kind } => write!(f, "{EVENT}.{tenant}.{server}.{}", kind.as_str()),
             Self::Watch { tenant } => write!(f, "{WATCH}.{tenant}"),
             Self::DoorCancel => write!(f, "{DOORS}.cancel"),
+            Self::Counter {
+                span,
+                limit,
+                key,
+                window,
+            } => {
+                write!(f, "{COUNTER}.{}.{limit}.{key}.{window:x}", span.as_str())
+            }
             Self::Inbox {
                 class,
                 instance,
@@ -322,6 +317,12 @@ fn parse_subject(text: &str) -> Option<Subject> {
             tenant: token(tenant)?,
         }),
         ["mcp", "gw", "cancel"] => Some(Subject::DoorCancel),
+        ["mcp", "rl", span, limit, key, window] => Some(Subject::Counter {
+            span: Span::ALL.into_iter().find(|known| known.as_str() == *span)?,
+            limit: token(limit)?,
+            key: token(key)?,
+            window: parse_call(window)?,
+        }),
         ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => parse_public(tenant, server, rest),
         [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
         _ => None,
@@ -354,7 +355,7 @@ fn parse_inbox(inbox: &str, instance: &str, call: &str) -> Option<Subject> {
     })
 }
 
-/// Reads a call number in the one spelling that is ever written.
+/// Reads a number in the one spelling that is ever written.
 fn parse_call(call: &str) -> Option<u64> {
     let canonical = !call.is_empty()
         && call.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -513,6 +514,12 @@ pub fn private_inboxes(name: &str) -> String {
     format!("{INBOX}{name}.>")
 }
 
+/// All counts over windows of a length.
+#[must_use]
+pub fn all_counters(span: Span) -> String {
+    format!("{COUNTER}.{}.>", span.as_str())
+}
+
 /// All answers to the calls of one process.
 #[must_use]
 pub fn all_answers(class: CallerClass, instance: &Token) -> String {
@@ -547,6 +554,16 @@ mod tests {
             Just("server/discover".to_owned()),
             "[a-z.]{1,12}(/[a-zA-Z_.]{1,12}){0,3}",
         ]
+    }
+
+    fn counter() -> impl Strategy<Value = Subject> {
+        let span = prop::sample::select(Span::ALL.to_vec());
+        (span, token(), token(), any::<u64>()).prop_map(|(span, limit, key, window)| Subject::Counter {
+            span,
+            limit,
+            key,
+            window,
+        })
     }
 
     fn subject() -> impl Strategy<Value = Subject> {
@@ -584,6 +601,7 @@ mod tests {
                 .prop_map(|(tenant, server, kind)| Subject::Event { tenant, server, kind }),
             token().prop_map(|tenant| Subject::Watch { tenant }),
             Just(Subject::DoorCancel),
+            counter(),
             (
                 prop::sample::select(CallerClass::ALL.to_vec()),
                 token(),

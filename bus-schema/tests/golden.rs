@@ -11,7 +11,7 @@ use bus_schema::{
     header,
     mcp::RpcError,
     rpc,
-    subject::{self, CallerClass, EventKind, InstanceVerb, MethodPath, Subject},
+    subject::{self, CallerClass, EventKind, InstanceVerb, MethodPath, Span, Subject},
 };
 use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
@@ -202,6 +202,16 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     lines.push(subject::ask_stats("products"));
     lines.extend(subject::service_questions("products", "0192f0c1a2b3"));
     lines.push(subject::DISCONNECTS.to_owned());
+    for span in Span::ALL {
+        let counter = Subject::Counter {
+            span,
+            limit: t("user"),
+            key: t("0af7651916cd43dd8448eb211c80319c"),
+            window: 1_790_000_000,
+        };
+        lines.push(counter.to_string());
+        lines.push(subject::all_counters(span));
+    }
     check_bytes("subjects.txt", (lines.join("\n") + "\n").as_bytes());
 }
 

@@ -1,6 +1,7 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
 mod add;
+mod blocks;
 mod import;
 mod traffic;
 
@@ -10,6 +11,7 @@ use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use add::{AddServer, LimitFlags, OauthFlags};
+pub use blocks::{Block, WhoIsBlocked};
 pub use import::Import;
 pub use traffic::{Traffic, TrafficClear, TrafficCommand, TrafficOf, TrafficSet};
 
@@ -97,6 +99,13 @@ pub enum Command {
     /// Spread a server's calls over its versions, to a copy on trial, and over places
     #[command(after_help = traffic::EXAMPLES)]
     Traffic(Traffic),
+    /// Stop a caller at every door, with everything that it has running
+    #[command(after_help = blocks::EXAMPLES)]
+    Block(Block),
+    /// Let a blocked caller call again
+    Unblock(WhoIsBlocked),
+    /// Show the callers that are blocked
+    Blocked(Ask),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
     Call(Call),

@@ -1,6 +1,7 @@
 //! What a file can say, with the flags and environment laid over it.
 
 mod auth;
+mod limits;
 mod place;
 mod servers;
 
@@ -22,7 +23,7 @@ use bridges::{
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
-    ServerId, card::Place, integrity::Policies, policy::ScopeTable, registry::SECRET_PREFIX,
+    ServerId, card::Place, integrity::Policies, limits::Limit, policy::ScopeTable, registry::SECRET_PREFIX,
     virtual_server::VirtualServer,
 };
 use runtime::{
@@ -91,6 +92,8 @@ pub struct Config {
     pub bootstrap: Option<PathBuf>,
     /// External servers.
     pub servers: Vec<ServerLine>,
+    /// How often callers may have servers work.
+    pub limits: Vec<Limit>,
     auth: AuthSection,
     policy: PolicySection,
     /// The flags that it was read with, for reading it again.
@@ -131,6 +134,7 @@ struct File {
     virtuals: Vec<VirtualServer>,
     #[serde(default)]
     servers: Vec<ServerLine>,
+    limits: Option<Vec<Limit>>,
     #[serde(default)]
     auth: AuthSection,
     #[serde(default)]
@@ -242,6 +246,7 @@ impl Config {
             virtuals: file.virtuals,
             bootstrap: file.bootstrap,
             servers: file.servers,
+            limits: limits::read(file.limits)?,
             auth: file.auth,
             policy: file.policy,
             flags: common.clone(),

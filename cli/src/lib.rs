@@ -85,6 +85,9 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Tools(tools) => commands::tools::run(config, tools).await,
             Command::Virtual(command) => commands::virtual_servers::run(config, command).await,
             Command::Traffic(traffic) => commands::traffic::run(config, traffic).await,
+            command @ (Command::Block(_) | Command::Unblock(_) | Command::Blocked(_)) => {
+                commands::blocks::run(config, command).await
+            }
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(ask) => commands::tail::run(config, ask).await,
             Command::Keys(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),

@@ -11,7 +11,7 @@ use actors::products::Products;
 use anyhow::Context as _;
 use bridges::{
     admin::{AdminDoor, Fleet},
-    front::Front,
+    front::{Bounds, Front},
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
     nats::{Identity, NatsDoor},
@@ -174,7 +174,8 @@ impl Node {
         let catalogue = Catalogue::new(self.bus.clone(), directory);
         let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
         let (timeout, scopes) = (config.call_timeout, config.scopes()?);
-        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes);
+        let bounds = Box::pin(Bounds::open(&self.bus, config.limits.clone())).await;
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes, bounds);
         self.front = Some(front.clone());
         Ok(front)
     }

@@ -88,6 +88,7 @@ struct Meters {
     deprecated: Counter<u64>,
     by_version: Counter<u64>,
     mirrored: Counter<u64>,
+    limited: Counter<u64>,
     /// Held only to look up or insert.
     totals: AllTotals,
 }
@@ -146,6 +147,7 @@ impl Metrics {
                 "trunkline.calls.mirrored",
                 "Copies of calls that went to a version on trial",
             ),
+            limited: counter("trunkline.limits.calls", "Calls that limits have counted"),
             totals,
             registry,
             _provider: provider,
@@ -201,6 +203,15 @@ impl Metrics {
     /// A copy of a call has ended, or was not made.
     pub(crate) fn mirrored(&self, server: &str, version: &str, went: &'static str) {
         self.0.mirrored.add(1, &of_version(server, version, went));
+    }
+
+    /// A limit has counted a call. `went` says whether it was allowed.
+    pub(crate) fn limited(&self, limit: &str, went: &'static str) {
+        let attributes = [
+            KeyValue::new("limit", limit.to_owned()),
+            KeyValue::new("went", went),
+        ];
+        self.0.limited.add(1, &attributes);
     }
 
     pub(crate) fn handled(&self, end: &CallEnd<'_>) {

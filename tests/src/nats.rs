@@ -1,6 +1,6 @@
 //! A real nats-server on a free port, with the repository's `nats.conf`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bus_schema::{card::Place, subject::CallerClass};
 use runtime::{
@@ -8,8 +8,9 @@ use runtime::{
     nats_server::{Clients, NatsServer, NatsServerOptions, PINNED_VERSION},
 };
 use tempfile::TempDir;
+use tokio::process::{Child, Command};
 
-use crate::root;
+use crate::{eventually, root};
 
 /// A nats-server for one test.
 pub struct Nats {
@@ -193,6 +194,38 @@ impl Nats {
     fn server(&self) -> &NatsServer {
         self.server.as_ref().expect("it runs")
     }
+}
+
+/// A nats-server without JetStream and without our configuration, and where it listens.
+///
+/// # Panics
+/// When it does not start.
+pub async fn plain(folder: &Path) -> (Child, String) {
+    let ports = folder.display().to_string();
+    let server = Command::new(program())
+        .args(["-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", &ports])
+        .kill_on_drop(true)
+        .spawn()
+        .expect("nats-server starts");
+    let address = async || {
+        let entries = std::fs::read_dir(folder).expect("a folder");
+        let ports = entries
+            .flatten()
+            .find(|entry| entry.path().extension().is_some_and(|end| end == "ports"));
+        let text = std::fs::read_to_string(ports?.path()).ok()?;
+        let ports: serde_json::Value = serde_json::from_str(&text).ok()?;
+        ports["nats"][0].as_str().map(str::to_owned)
+    };
+    eventually("the address of nats-server", async || address().await.is_some()).await;
+    (server, address().await.expect("an address"))
+}
+
+/// A connection to a NATS that is not ours.
+///
+/// # Panics
+/// When it cannot connect.
+pub async fn bus_of(url: &str) -> Bus {
+    connect(url.to_owned(), Place::default()).await
 }
 
 async fn connect(url: String, place: Place) -> Bus {

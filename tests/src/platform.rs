@@ -59,7 +59,8 @@ impl Platform {
         let mut node = Node::connect(&config, CallerClass::Node, choice)
             .await
             .expect("the bus is there");
-        node.open_http(&config, Serves::Everything)
+        // Boxed, as they are large and made once.
+        Box::pin(node.open_http(&config, Serves::Everything))
             .await
             .expect("HTTP opens");
         node.open_nats(&config).await.expect("the NATS door opens");
@@ -67,7 +68,7 @@ impl Platform {
             node.open_callout(&config).await.expect("the auth callout opens");
         }
         let servers: Vec<String> = servers.iter().map(|server| (*server).to_owned()).collect();
-        node.serve(&config, &servers)
+        Box::pin(node.serve(&config, &servers))
             .await
             .expect("the servers are known");
         node.settled().await;

@@ -1,12 +1,13 @@
 //! The gate that every request to an endpoint passes: it takes a token or a key out of the head, and gives the principal or a refusal.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, future::pending, net::SocketAddr, sync::Arc};
 
 use axum::{
     http::{HeaderMap, HeaderValue, Uri, header},
     response::Response,
 };
 use bus_schema::{Principal, policy::Scope};
+use runtime::blocks::Blocks;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -44,6 +45,17 @@ pub(crate) struct Admitted {
     pub(crate) until: Option<Instant>,
     /// The same as it is written there, in seconds since 1970, without allowing for clocks that differ.
     pub(crate) expires_at: Option<u64>,
+    /// Who is stopped, whatever they show; set where somebody is let in.
+    pub(crate) blocks: Option<Blocks>,
+}
+
+/// Why somebody may not go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// What was shown counts no more.
+    Expired,
+    /// The caller is stopped.
+    Blocked,
 }
 
 /// What stands before the endpoints of a door.
@@ -73,11 +85,25 @@ struct Issuer {
 }
 
 impl Admitted {
-    /// Waits until what was shown counts no more; for ever when it has no end.
-    pub(crate) async fn expired(&self) {
+    /// Waits until the caller may not go on; for ever when that does not come.
+    pub(crate) async fn ended(&self) -> Ended {
+        tokio::select! {
+            () = self.expired() => Ended::Expired,
+            () = self.blocked() => Ended::Blocked,
+        }
+    }
+
+    async fn expired(&self) {
         match self.until {
             Some(until) => sleep_until(until).await,
-            None => std::future::pending().await,
+            None => pending().await,
+        }
+    }
+
+    async fn blocked(&self) {
+        match &self.blocks {
+            Some(blocks) => blocks.stopped(&self.principal).await,
+            None => pending().await,
         }
     }
 }
@@ -123,6 +149,7 @@ impl Gate {
                 principal: Principal::developer(),
                 until: None,
                 expires_at: None,
+                blocks: None,
             });
         };
         let admitted = checks.admit(endpoint, headers, uri).await;
@@ -266,6 +293,7 @@ impl Checks {
                 principal: principal.clone(),
                 until: None,
                 expires_at: None,
+                blocks: None,
             });
         }
         if ApiKeys::looks_like_one(token) {

@@ -2,12 +2,12 @@
 
 use bus_schema::{RpcError, ServerId, TraceContext, mcp::error, rpc};
 use bytes::Bytes;
-use runtime::{Answer, Call, CallError};
+use runtime::{Answer, Call, CallError, limits::Running};
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Front, listening::Listening, route::Tie, task_owners::Owner, versions::versioned};
+use super::{Front, bounds::Stop, listening::Listening, route::Tie, task_owners::Owner, versions::versioned};
 use crate::request::Incoming;
 
 /// An answer on its way to a client.
@@ -16,6 +16,7 @@ pub struct Answering {
     pub(super) id: Option<String>,
     /// The trace of the call.
     pub trace: TraceContext,
+    pub(super) stop: Stop,
 }
 
 pub(super) enum State {
@@ -30,6 +31,9 @@ pub(super) struct Remote {
     pub(super) owner: Option<Owner>,
     /// The answer, while it is noted whose its task is: who stops waiting and asks again loses nothing.
     pub(super) noting: Option<Final>,
+    /// The places that it takes of limits on how many calls run at once.
+    #[expect(dead_code, reason = "they are free again when the call is dropped")]
+    pub(super) running: Running,
     /// Whether only one instance can answer it.
     pub(super) tie: Tie,
     /// Whether the message is a request, and no notification.
@@ -76,6 +80,10 @@ pub enum Fault {
     Deadline,
     /// The message is too large.
     TooLarge,
+    /// A limit does not allow it now.
+    RateLimited,
+    /// Its caller is stopped.
+    Blocked,
     /// The bus or the host is at fault.
     Bus,
 }
@@ -91,6 +99,8 @@ impl Fault {
             Self::HostLost => "host_lost",
             Self::Deadline => "deadline",
             Self::TooLarge => "too_large",
+            Self::RateLimited => "rate_limited",
+            Self::Blocked => "blocked",
             Self::Bus => "bus",
         }
     }
@@ -102,23 +112,39 @@ impl Answering {
     /// # Panics
     /// When it is asked again after the answer.
     pub async fn next(&mut self) -> Step {
-        let remote = match &mut self.state {
-            State::Local(answer) => return Step::Final(answer.take().expect("an answer is taken once")),
-            State::Listening(listening) => return listening.next().await,
-            State::Remote(remote) => remote,
+        let Self { state, id, stop, .. } = self;
+        let id = id.as_deref();
+        tokio::select! {
+            biased;
+            () = stop.pulled() => {
+                // What is dropped here ends, wherever it runs.
+                *state = State::Local(None);
+                Step::Final(Final::blocked(id))
+            }
+            step = state.next(id) => step,
+        }
+    }
+}
+
+impl State {
+    async fn next(&mut self, id: Option<&str>) -> Step {
+        let remote = match self {
+            Self::Local(answer) => return Step::Final(answer.take().expect("an answer is taken once")),
+            Self::Listening(listening) => return listening.next().await,
+            Self::Remote(remote) => remote,
         };
         if let Some(answer) = remote.noting.clone() {
-            return Step::Final(remote.noted(self.id.as_deref(), answer).await);
+            return Step::Final(remote.noted(id, answer).await);
         }
         let answer = match remote.call.next().await {
             Ok(Answer::Part(part)) => return Step::Part(part),
-            Ok(Answer::Final { code, body }) => remote.answered(self.id.as_deref(), code, body),
-            Err(error) => remote.unanswered(self.id.as_deref(), &error),
+            Ok(Answer::Final { code, body }) => remote.answered(id, code, body),
+            Err(error) => remote.unanswered(id, &error),
         };
         remote.count(&answer);
         if remote.owner.is_some() && answer.code.is_none() {
             remote.noting = Some(answer.clone());
-            return Step::Final(remote.noted(self.id.as_deref(), answer).await);
+            return Step::Final(remote.noted(id, answer).await);
         }
         Step::Final(answer)
     }

@@ -13,7 +13,11 @@ use axum::{
 use bus_schema::{RpcError, ServerId};
 
 use super::{Door, answer};
-use crate::{admin::Viewer, auth::endpoint_of, front::Endpoint};
+use crate::{
+    admin::Viewer,
+    auth::{Admitted, endpoint_of},
+    front::{Endpoint, blocked},
+};
 
 /// What the path of an endpoint of Streamable HTTP ends with.
 pub(super) const MCP: &str = "mcp";
@@ -21,28 +25,20 @@ pub(super) const MCP: &str = "mcp";
 pub(super) const SSE: &str = "sse";
 
 /// Stands before every endpoint.
-pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
     let Some(endpoint) = endpoint_of(request.uri().path()) else {
         return (StatusCode::NOT_FOUND, why_not(request.uri().path())).into_response();
     };
     match door.gate.admit(&endpoint, request.headers(), request.uri()).await {
-        Ok(admitted) => {
-            request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(admitted);
-            next.run(request).await
-        }
+        Ok(admitted) => go_on(&door, admitted, request, next).await,
         Err(refusal) => door.gate.refuse(&endpoint, &refusal),
     }
 }
 
 /// Stands before what operators do.
-pub(super) async fn operate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+pub(super) async fn operate(State(door): State<Door>, request: Request, next: Next) -> Response {
     match door.gate.operate(request.headers(), request.uri()).await {
-        Ok(admitted) => {
-            request.headers_mut().remove(header::AUTHORIZATION);
-            request.extensions_mut().insert(admitted);
-            next.run(request).await
-        }
+        Ok(admitted) => go_on(&door, admitted, request, next).await,
         Err(refusal) => door.gate.refuse("", &refusal),
     }
 }
@@ -58,11 +54,10 @@ pub(super) async fn look(State(door): State<Door>, mut request: Request, next: N
             let viewer = if door.gate.is_operator(&admitted.principal) {
                 Viewer::Operator
             } else {
-                Viewer::Reader(admitted.principal)
+                Viewer::Reader(admitted.principal.clone())
             };
-            request.headers_mut().remove(header::AUTHORIZATION);
             request.extensions_mut().insert(viewer);
-            next.run(request).await
+            go_on(&door, admitted, request, next).await
         }
         Err(refusal) => door.gate.refuse("", &refusal),
     }
@@ -78,6 +73,20 @@ pub(super) async fn browse(state: State<Door>, mut request: Request, next: Next)
         false => Viewer::Operator,
     };
     request.extensions_mut().insert(viewer);
+    next.run(request).await
+}
+
+/// Lets somebody in, unless they are stopped; what they have shown goes no further.
+async fn go_on(door: &Door, admitted: Admitted, mut request: Request, next: Next) -> Response {
+    let blocks = door.front.blocks();
+    if blocks.stops(&admitted.principal) {
+        return answer::error(StatusCode::FORBIDDEN, None, &blocked());
+    }
+    request.headers_mut().remove(header::AUTHORIZATION);
+    request.extensions_mut().insert(Admitted {
+        blocks: Some(blocks.clone()),
+        ..admitted
+    });
     next.run(request).await
 }
 

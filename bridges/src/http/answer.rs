@@ -126,6 +126,8 @@ fn fault_status(fault: Fault) -> StatusCode {
         Fault::HostLost | Fault::Bus => StatusCode::BAD_GATEWAY,
         Fault::Deadline => StatusCode::GATEWAY_TIMEOUT,
         Fault::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Fault::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Fault::Blocked => StatusCode::FORBIDDEN,
     }
 }
 
@@ -133,14 +135,14 @@ fn fault_status(fault: Fault) -> StatusCode {
 fn events(first: Bytes, mut answering: Answering, end: End) -> Response {
     let (out, steps) = outbox::open();
     tokio::spawn(async move {
-        let expired = end.who.expired();
-        tokio::pin!(expired);
+        let ended = end.who.ended();
+        tokio::pin!(ended);
         loop {
             let step = tokio::select! {
                 step = answering.next() => step,
                 () = out.abandoned() => return,
                 // A call goes on to its answer; who listens is told that this is all.
-                () = &mut expired, if !end.ending.is_cancelled() => {
+                _ = &mut ended, if !end.ending.is_cancelled() => {
                     end.ending.cancel();
                     continue;
                 }

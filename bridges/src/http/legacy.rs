@@ -24,12 +24,12 @@ use tracing::debug;
 
 use self::calls::Manner;
 use super::{
-    DOOR, Door, admission, answer, body, method_not_allowed, modern::Accepts, says_modern, text_header,
-    trace_of,
+    DOOR, Door, admission, answer, body, limited, method_not_allowed, modern::Accepts, says_modern,
+    text_header, trace_of,
 };
 use crate::{
     auth::Admitted,
-    front::{Caller, Endpoint, says_nothing},
+    front::{Caller, Endpoint, Met, says_nothing},
     legacy::{Session, SessionError, questions::Taken, staying, streams::Place},
     request::Incoming,
 };
@@ -57,8 +57,14 @@ pub(super) async fn handle(
     }
     let manner = manner(door, &session, headers, room);
     match incoming.kind {
-        Kind::Request => calls::single(door, session, &manner, incoming).await,
-        Kind::Notification => notify(door, &session, &manner.caller, &incoming).await,
+        Kind::Request => {
+            let response = calls::single(door, session, &manner, incoming).await;
+            limited::told(response, &manner.caller.met)
+        }
+        Kind::Notification => {
+            let response = notify(door, &session, &manner.caller, &incoming).await;
+            limited::told(response, &manner.caller.met)
+        }
         Kind::Response => take_response(door, &session, incoming.body).await,
     }
 }
@@ -219,6 +225,7 @@ fn manner(door: &Door, session: &Session, headers: &HeaderMap, room: Option<Owne
             protocol_version: session.version,
             trace: trace_of(headers),
             staying: Some(staying(&door.room, session)),
+            met: Met::default(),
             ending: door.stop.clone(),
         },
         accepts: Accepts::of(headers).unwrap_or(Accepts::Both),

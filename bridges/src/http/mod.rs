@@ -9,6 +9,7 @@ mod body;
 mod connection;
 mod events;
 mod legacy;
+mod limited;
 mod modern;
 mod origin;
 pub(crate) mod serve;

@@ -12,10 +12,10 @@ use bus_schema::{
     rpc::Kind,
 };
 
-use super::{DOOR, Door, admission, answer, text_header, trace_of};
+use super::{DOOR, Door, admission, answer, limited, text_header, trace_of};
 use crate::{
     auth::Admitted,
-    front::{Caller, Endpoint, says_nothing},
+    front::{Caller, Endpoint, Met, says_nothing},
     param_headers,
     request::Incoming,
 };
@@ -51,7 +51,8 @@ pub(super) async fn handle(
     }
     let caller = caller(door, endpoint, who, headers);
     let answering = door.front.ask(&caller, &incoming).await;
-    answer::modern(answering, accepts, answer::End::new(who, caller.ending)).await
+    let response = answer::modern(answering, accepts, answer::End::new(who, caller.ending)).await;
+    limited::told(response, &caller.met)
 }
 
 fn caller(door: &Door, endpoint: Endpoint, who: &Admitted, headers: &HeaderMap) -> Caller {
@@ -62,6 +63,7 @@ fn caller(door: &Door, endpoint: Endpoint, who: &Admitted, headers: &HeaderMap) 
         protocol_version: ProtocolVersion::MODERN,
         trace: trace_of(headers),
         staying: None,
+        met: Met::default(),
         ending: door.stop.child_token(),
     }
 }
@@ -77,14 +79,12 @@ async fn notify(
     if says_nothing(&endpoint, &incoming.method) {
         return StatusCode::ACCEPTED.into_response();
     }
-    match door
-        .front
-        .notify(&caller(door, endpoint, who, headers), incoming)
-        .await
-    {
+    let caller = caller(door, endpoint, who, headers);
+    let response = match door.front.notify(&caller, incoming).await {
         Ok(()) => StatusCode::ACCEPTED.into_response(),
         Err(refused) => answer::refused_notification(*refused),
-    }
+    };
+    limited::told(response, &caller.met)
 }
 
 /// What a client takes as an answer.

@@ -99,8 +99,8 @@ fn open(door: &Door, endpoint: Endpoint, who: Admitted) -> Response {
 
 /// Takes what the client sends until it goes, its token ends, or the process stops.
 async fn talk(mut conversation: Conversation, mut channel: Channel, who: Admitted, stop: CancellationToken) {
-    let expired = who.expired();
-    tokio::pin!(expired);
+    let ended = who.ended();
+    tokio::pin!(ended);
     loop {
         tokio::select! {
             Some(posted) = channel.messages.recv() => {
@@ -109,8 +109,8 @@ async fn talk(mut conversation: Conversation, mut channel: Channel, who: Admitte
             }
             () = conversation.closed() => return,
             () = stop.cancelled() => break,
-            () = &mut expired => {
-                debug!("a client's token has expired, and so has its stream");
+            end = &mut ended => {
+                debug!(?end, "a client may not go on, and its stream ends");
                 break;
             }
         }

@@ -4,7 +4,7 @@ use std::{io::Read as _, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    front::{Caller, Endpoint, Front, Step},
+    front::{Caller, Endpoint, Front, Met, Step},
     request::Incoming,
 };
 use bus_schema::{
@@ -85,6 +85,7 @@ async fn ask(front: &Front, server: ServerId, tool: &str, arguments: &Value) -> 
         protocol_version: ProtocolVersion::MODERN,
         trace: None,
         staying: None,
+        met: Met::default(),
         ending: CancellationToken::new(),
     };
     let mut answering = front.ask(&caller, &incoming).await;

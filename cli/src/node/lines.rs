@@ -53,6 +53,10 @@ impl Node {
         if old.integrity != new.integrity && self.services.iter().any(|kept| kept.name() == REGISTRY) {
             changed.extend(self.take_policies(new));
         }
+        if let Some(front) = self.front.as_ref().filter(|_| old.limits != new.limits) {
+            front.limits().configure(new.limits.clone());
+            changed.push("limits".to_owned());
+        }
         join_all(stopping).await;
         for part in starting {
             self.start(part).await;

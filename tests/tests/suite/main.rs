@@ -23,6 +23,7 @@ mod in_process;
 mod integrity;
 mod isolation;
 mod legacy_tasks;
+mod limits;
 mod listening;
 mod matrix;
 mod nats_door;

@@ -188,9 +188,17 @@ fn begin(
     let running = room.calls.begin(&session.key, &id, &room.stop)?;
     let (room, session, manner) = (room.clone(), Arc::clone(session), manner.clone());
     let due = Due(Some(Arc::clone(stream)));
+    let (blocks, principal) = (room.front.blocks().clone(), session.principal.clone());
     room.running.clone().spawn(async move {
         let call = run(room, session, manner, incoming, due);
-        tokio::select! { () = running.cancelled.cancelled() => {} () = call => {} }
+        let blocked = blocks.stopped(&principal);
+        tokio::select! {
+            // A call that is stopped says so if it can; one that waits for its client cannot.
+            biased;
+            () = call => {}
+            () = running.cancelled.cancelled() => {}
+            () = blocked => {}
+        }
     });
     Ok(())
 }

@@ -84,7 +84,7 @@ pub(super) async fn listen(
     let who = who.clone();
     room.running.spawn(async move {
         // The client comes back with another token, and is told what it has missed.
-        tokio::select! { () = telling => {} () = who.expired() => {} }
+        tokio::select! { () = telling => {} _ = who.ended() => {} }
     });
     events::respond(first, pieces, stop)
 }

@@ -1,0 +1,119 @@
+//! `/blocks`: who is stopped, over REST.
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Extension, State},
+    http::{StatusCode, Uri},
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
+use bus_schema::block::{Block, Blocked};
+use runtime::{blocks::BlockError, moment};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::form_urlencoded;
+
+use super::{
+    fleet::Fleet,
+    kept::{Refused, members, read_named},
+};
+use crate::auth::Admitted;
+
+/// What a block may take as it is written.
+const MAX_BODY_BYTES: usize = 128 * 1024;
+
+/// The routes, for a router whose state reaches the fleet.
+pub(super) fn routes(fleet: Fleet) -> Router {
+    Router::new()
+        .route("/blocks", get(list).post(block).delete(unblock))
+        .with_state(fleet)
+}
+
+/// A block as it is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Wanted {
+    subject: String,
+    issuer: Option<String>,
+    for_secs: Option<u64>,
+    reason: Option<String>,
+}
+
+impl From<BlockError> for Refused {
+    fn from(error: BlockError) -> Self {
+        let message = error.to_string();
+        match error {
+            BlockError::Bad(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message),
+            BlockError::Unknown { .. } => Self::new(StatusCode::NOT_FOUND, "not_found", message),
+            _ => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
+        }
+    }
+}
+
+async fn list(State(fleet): State<Fleet>) -> axum::Json<Value> {
+    let front = &fleet.front;
+    let blocks = front.blocks().all(front.directory().tenant());
+    let told: Vec<_> = blocks.iter().map(told).collect();
+    axum::Json(json!({ "blocks": told }))
+}
+
+async fn block(
+    State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
+    body: Body,
+) -> Result<Response, Refused> {
+    let wanted: Wanted = read_named(body, MAX_BODY_BYTES, None, "block").await?;
+    let front = &fleet.front;
+    let who = Blocked {
+        tenant: front.directory().tenant().to_owned(),
+        issuer: wanted.issuer,
+        subject: wanted.subject,
+    };
+    let blocks = front.blocks();
+    let block = blocks
+        .block(&operator.principal, who, wanted.for_secs, wanted.reason)
+        .await?;
+    Ok((StatusCode::CREATED, axum::Json(told(&block))).into_response())
+}
+
+async fn unblock(
+    State(fleet): State<Fleet>,
+    Extension(operator): Extension<Admitted>,
+    uri: Uri,
+) -> Result<StatusCode, Refused> {
+    let (mut subject, mut issuer) = (None, None);
+    for (key, value) in form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes()) {
+        match &*key {
+            "subject" => subject = Some(value.into_owned()),
+            "issuer" => issuer = Some(value.into_owned()),
+            other => {
+                let message = format!("there is no parameter `{other}`; use subject and issuer");
+                return Err(Refused::bad_request(message));
+            }
+        }
+    }
+    let Some(subject) = subject else {
+        let message = "name who is let go: ?subject=…, and &issuer=… if the block has one";
+        return Err(Refused::bad_request(message));
+    };
+    let front = &fleet.front;
+    let who = Blocked {
+        tenant: front.directory().tenant().to_owned(),
+        issuer,
+        subject,
+    };
+    front.blocks().unblock(&operator.principal, &who).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A block, and for how long it still holds.
+fn told(block: &Block) -> Value {
+    let mut told = members(block);
+    told.remove("tenant");
+    if let Some(until) = told.remove("untilMs").and_then(|until| until.as_u64()) {
+        let left = until.saturating_sub(moment::now_ms()).div_ceil(1_000);
+        told.insert("secsLeft".to_owned(), left.into());
+    }
+    Value::Object(told)
+}

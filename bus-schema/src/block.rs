@@ -1,0 +1,102 @@
+//! A full stop for one caller: what is kept of it, and under which key.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{principal::Principal, token::Token};
+
+/// The longest text of a block, in characters.
+pub const MAX_TEXT_CHARS: usize = 1_024;
+/// The longest that a block may be set for: ten years. One without an end is meant for longer.
+pub const LONGEST_SECS: u64 = 10 * 366 * 24 * 60 * 60;
+
+/// Who is stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blocked {
+    /// In which tenant.
+    pub tenant: String,
+    /// Who vouches for the subject; everybody of that name is meant where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Who it is.
+    pub subject: String,
+}
+
+/// A block as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Block {
+    /// Who is stopped.
+    #[serde(flatten)]
+    pub who: Blocked,
+    /// Until when, in milliseconds since 1970; for good where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_ms: Option<u64>,
+    /// Why, for operators only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// When it was said, as RFC 3339.
+    pub since: String,
+    /// Who said it.
+    pub by: String,
+}
+
+/// Says why nobody can be stopped by these words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BadBlock {
+    /// Nobody is named.
+    #[error("no subject is named; write the caller's subject as its token says it")]
+    Nobody,
+    /// More than is kept.
+    #[error("`{0}` is longer than {MAX_TEXT_CHARS} characters")]
+    TooLong(&'static str),
+    /// No time that can be meant.
+    #[error(
+        "a block for {0} s cannot be meant; use 1 to {LONGEST_SECS} seconds, or none for a block without an end"
+    )]
+    Time(u64),
+}
+
+impl Blocked {
+    /// Checks what somebody has written.
+    ///
+    /// # Errors
+    /// [`BadBlock`] that names what is wrong.
+    pub fn check(&self) -> Result<(), BadBlock> {
+        if self.subject.is_empty() {
+            return Err(BadBlock::Nobody);
+        }
+        let issuer = self.issuer.as_deref().unwrap_or_default();
+        for (field, text) in [("subject", self.subject.as_str()), ("issuer", issuer)] {
+            if text.chars().count() > MAX_TEXT_CHARS {
+                return Err(BadBlock::TooLong(field));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a caller is meant.
+    #[must_use]
+    pub fn is(&self, principal: &Principal) -> bool {
+        self.tenant == principal.tenant
+            && self.subject == principal.subject
+            && (self.issuer.is_none() || self.issuer == principal.issuer)
+    }
+
+    /// The key of its record: three tokens. The issuer's is empty text's where it is absent.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let issuer = self.issuer.as_deref().unwrap_or_default();
+        [self.tenant.as_str(), issuer, self.subject.as_str()]
+            .map(|text| Token::encode(text).to_string())
+            .join(".")
+    }
+}
+
+impl Block {
+    /// Whether it still holds at a moment.
+    #[must_use]
+    pub fn holds(&self, now_ms: u64) -> bool {
+        self.until_ms.is_none_or(|until| now_ms < until)
+    }
+}

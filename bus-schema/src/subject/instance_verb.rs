@@ -1,0 +1,30 @@
+//! The words to one instance; each is a token of their subjects.
+
+/// What a caller tells one instance about one of its calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InstanceVerb {
+    /// Here is a piece of the request's body.
+    Body,
+    /// Frames up to a number have been read.
+    Credit,
+    /// Stop working on the call.
+    Cancel,
+    /// A call that only this instance can answer, such as the next round of one that it has parked.
+    Call,
+    /// A call that this instance is near to; another may answer it as well.
+    Near,
+}
+
+impl InstanceVerb {
+    pub(super) const ALL: [Self; 5] = [Self::Body, Self::Credit, Self::Cancel, Self::Call, Self::Near];
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Body => "body",
+            Self::Credit => "credit",
+            Self::Cancel => "cancel",
+            Self::Call => "call",
+            Self::Near => "near",
+        }
+    }
+}
