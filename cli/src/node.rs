@@ -39,6 +39,8 @@ use crate::{
 pub const BUILT_IN: [&str; 1] = ["products"];
 /// What is built in and no server of its own: what keeps declarations, and what runs declared servers.
 pub const SERVICES: [&str; 2] = ["registry", "upstreams"];
+/// Where NATS listens unless somebody says otherwise.
+const DEFAULT_NATS: &str = "nats://127.0.0.1:4222";
 /// How long a start waits for its servers' first word; slower ones come when they are ready.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
@@ -98,7 +100,7 @@ impl Node {
                 let local = LocalNats::find(&config.data_dir);
                 let url = url
                     .or_else(|| local.as_ref().map(|nats| nats.url.clone()))
-                    .unwrap_or_else(default_nats);
+                    .unwrap_or_else(|| DEFAULT_NATS.to_owned());
                 // The secret is for the NATS that made it, and for no other that somebody names.
                 let password = local.filter(|nats| nats.url == url).map(|nats| nats.password);
                 (url, password, None)
@@ -474,11 +476,6 @@ impl Part for NatsPart {
         }
         .boxed()
     }
-}
-
-/// Where NATS listens unless somebody says otherwise.
-fn default_nats() -> String {
-    "nats://127.0.0.1:4222".to_owned()
 }
 
 /// Where the program of a nats-server and its data are, as `trunkline up` takes it.
