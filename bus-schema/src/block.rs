@@ -58,6 +58,16 @@ pub enum BadBlock {
 }
 
 impl Blocked {
+    /// A subject of a tenant; an issuer without a name is none.
+    #[must_use]
+    pub fn new(tenant: &str, issuer: Option<String>, subject: String) -> Self {
+        Self {
+            tenant: tenant.to_owned(),
+            issuer: issuer.filter(|issuer| !issuer.is_empty()),
+            subject,
+        }
+    }
+
     /// Checks what somebody has written.
     ///
     /// # Errors
@@ -98,5 +108,62 @@ impl Block {
     #[must_use]
     pub fn holds(&self, now_ms: u64) -> bool {
         self.until_ms.is_none_or(|until| now_ms < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(issuer: Option<&str>, subject: &str) -> Principal {
+        Principal {
+            issuer: issuer.map(str::to_owned),
+            ..Principal::new(subject, "t")
+        }
+    }
+
+    #[test]
+    fn a_block_is_of_one_issuer_or_of_all() {
+        let (one, other) = (Some("https://a.example"), Some("https://b.example"));
+        let named = Blocked::new("t", one.map(str::to_owned), "ann".to_owned());
+        let all = Blocked::new("t", Some(String::new()), "ann".to_owned());
+        for (who, issuer, subject, expected) in [
+            (&named, one, "ann", true),
+            (&named, other, "ann", false),
+            (&named, None, "ann", false),
+            (&named, one, "bob", false),
+            (&all, one, "ann", true),
+            (&all, None, "ann", true),
+            (&all, other, "bob", false),
+        ] {
+            assert_eq!(
+                who.is(&caller(issuer, subject)),
+                expected,
+                "{who:?} {issuer:?} {subject}"
+            );
+        }
+        let elsewhere = Blocked::new("u", None, "ann".to_owned());
+        assert!(!elsewhere.is(&caller(None, "ann")));
+        assert_ne!(named.key(), all.key());
+        assert_eq!(all.key(), "t._.ann");
+    }
+
+    #[test]
+    fn who_cannot_be_meant_is_refused_and_a_time_ends() {
+        let who = |subject: &str| Blocked::new("t", None, subject.to_owned());
+        assert_eq!(who("").check(), Err(BadBlock::Nobody));
+        assert_eq!(who(&"ä".repeat(MAX_TEXT_CHARS)).check(), Ok(()));
+        let long = who(&"a".repeat(MAX_TEXT_CHARS + 1)).check();
+        assert_eq!(long, Err(BadBlock::TooLong("subject")));
+        let mut block = Block {
+            who: who("ann"),
+            until_ms: Some(7),
+            reason: None,
+            since: "2026-01-01T00:00:00Z".to_owned(),
+            by: "op".to_owned(),
+        };
+        assert!(block.holds(6) && !block.holds(7));
+        block.until_ms = None;
+        assert!(block.holds(u64::MAX));
     }
 }

@@ -3,6 +3,7 @@
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
 mod instance_verb;
+mod public;
 mod services;
 mod span;
 
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub use instance_verb::InstanceVerb;
+pub use public::{all_public_calls, every_name, private_inboxes, public_calls_of};
 pub use services::{ServiceVerb, ask_all_services, ask_stats, service_questions};
 pub use span::Span;
 
@@ -488,30 +490,6 @@ pub fn all_tool_events(tenant: &Token) -> String {
 #[must_use]
 pub fn all_replica_events() -> String {
     format!("{EVENT}.*.*.replica.*")
-}
-
-/// All calls by plain NATS clients, of every tenant.
-#[must_use]
-pub fn all_public_calls() -> String {
-    format!("{PUBLIC}.*.*.>")
-}
-
-/// All calls by plain NATS clients of one tenant.
-#[must_use]
-pub fn public_calls_of(tenant: &Token) -> String {
-    format!("{PUBLIC}.{tenant}.>")
-}
-
-/// All calls of plain NATS clients by one method, whatever they name.
-#[must_use]
-pub fn every_name(tenant: &Token, server: &Token, method: &str) -> String {
-    format!("{PUBLIC}.{tenant}.{server}.{}.*", MethodPath::encode(method))
-}
-
-/// The inboxes that only one plain NATS client may read.
-#[must_use]
-pub fn private_inboxes(name: &str) -> String {
-    format!("{INBOX}{name}.>")
 }
 
 /// All counts over windows of a length.

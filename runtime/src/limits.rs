@@ -99,13 +99,16 @@ impl Limits {
     pub async fn pass(&self, work: &Work<'_>) -> Result<Passed, Exceeded> {
         let limits = self.0.limits.load_full();
         let mut passed = Passed::default();
-        let mut spent = Vec::new();
+        let (mut spent, mut counted) = (Vec::new(), Vec::new());
         for limit in limits.iter().filter(|limit| limit.is_for(work)) {
             if let Err(exceeded) = self.spend(limit, work, &mut passed, &mut spent).await {
                 spent.iter().for_each(Spending::give_back);
                 self.0.bus.metrics().limited(&limit.name, "refused");
                 return Err(*exceeded);
             }
+            counted.push(limit);
+        }
+        for limit in counted {
             self.0.bus.metrics().limited(&limit.name, "allowed");
         }
         Ok(passed)
@@ -159,7 +162,7 @@ impl Limits {
         Ok(())
     }
 
-    /// A refusal, which is told of when it is the first since the last call that was allowed.
+    /// A refusal, which is told of when it is the first of its count for a while.
     fn exceeded(
         &self,
         count: &Count,
@@ -168,7 +171,7 @@ impl Limits {
         retry_after_ms: u64,
         words: String,
     ) -> Box<Exceeded> {
-        if count.is_first_refusal() {
+        if count.is_worth_telling() {
             let (subject, tenant) = (&work.principal.subject, &work.principal.tenant);
             info!(
                 limit = standing.limit,

@@ -122,6 +122,13 @@ impl Nats {
         self.url().replacen("nats://", &login, 1)
     }
 
+    /// Where it listens, with the credentials of whoever looks at the services that are there.
+    #[must_use]
+    pub fn observer_url(&self) -> String {
+        let login = format!("nats://observer:{}@", self.server().secrets().observer_password());
+        self.url().replacen("nats://", &login, 1)
+    }
+
     /// The password of one role of ours.
     #[must_use]
     pub fn password_of(&self, role: CallerClass) -> &str {

@@ -65,11 +65,7 @@ async fn block(
 ) -> Result<Response, Refused> {
     let wanted: Wanted = read_named(body, MAX_BODY_BYTES, None, "block").await?;
     let front = &fleet.front;
-    let who = Blocked {
-        tenant: front.directory().tenant().to_owned(),
-        issuer: wanted.issuer,
-        subject: wanted.subject,
-    };
+    let who = Blocked::new(front.directory().tenant(), wanted.issuer, wanted.subject);
     let blocks = front.blocks();
     let block = blocks
         .block(&operator.principal, who, wanted.for_secs, wanted.reason)
@@ -98,11 +94,7 @@ async fn unblock(
         return Err(Refused::bad_request(message));
     };
     let front = &fleet.front;
-    let who = Blocked {
-        tenant: front.directory().tenant().to_owned(),
-        issuer,
-        subject,
-    };
+    let who = Blocked::new(front.directory().tenant(), issuer, subject);
     front.blocks().unblock(&operator.principal, &who).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -78,11 +78,7 @@ fn list(blocks: &[Block], ask: Ask) -> anyhow::Result<()> {
 }
 
 fn named(who: WhoIsBlocked, tenant: &str) -> Blocked {
-    Blocked {
-        tenant: tenant.to_owned(),
-        issuer: who.issuer,
-        subject: who.subject,
-    }
+    Blocked::new(tenant, who.issuer, who.subject)
 }
 
 fn until(block: &Block) -> String {

@@ -157,7 +157,10 @@ impl Counters {
             Err(error) if is_there(&error) => {}
             Err(error) => return Err(error.into()),
         }
-        self.there().push(span);
+        let mut there = self.there();
+        if !there.contains(&span) {
+            there.push(span);
+        }
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::{
     fmt::Write as _,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -27,6 +27,8 @@ use crate::{bus::Bus, moment};
 const MAX_COUNTS: usize = 50_000;
 /// After how many new counts those are forgotten that are over.
 const SWEEP_EVERY: usize = 1_024;
+/// How often refusals of one count are told of at most.
+const TELL_EVERY_MS: u64 = 60_000;
 /// Bytes of the digest that a count is known by on the bus.
 const KEY_BYTES: usize = 16;
 /// What all counts are called together that are too many.
@@ -56,7 +58,8 @@ pub(super) struct Count {
     bought: Notify,
     waiting: AtomicU64,
     running: AtomicU64,
-    is_refusing: AtomicBool,
+    /// When it was last told of a refusal, in milliseconds since 1970.
+    told_ms: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -79,7 +82,6 @@ impl Running {
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
             .is_ok();
         if taken {
-            count.is_refusing.store(false, Ordering::Relaxed);
             self.0.push(Arc::clone(count));
         }
         taken
@@ -143,7 +145,7 @@ impl Count {
             bought: Notify::new(),
             waiting: AtomicU64::new(0),
             running: AtomicU64::new(0),
-            is_refusing: AtomicBool::new(false),
+            told_ms: AtomicU64::new(0),
         }
     }
 
@@ -204,16 +206,16 @@ impl Count {
         let mut state = self.lock();
         state.window = Some(window);
         let waiting = self.waiting.load(Ordering::Relaxed);
-        let spent = state.budget.spend(&window, moment::now_ms(), waiting);
-        if matches!(spent, Spent::Yes(_)) {
-            self.is_refusing.store(false, Ordering::Relaxed);
-        }
-        spent
+        state.budget.spend(&window, moment::now_ms(), waiting)
     }
 
-    /// Whether a refusal is the first since a call was allowed.
-    pub(super) fn is_first_refusal(&self) -> bool {
-        !self.is_refusing.swap(true, Ordering::Relaxed)
+    /// Whether a refusal is the first for a while, so that it is told of.
+    pub(super) fn is_worth_telling(&self) -> bool {
+        let now_ms = moment::now_ms();
+        let is_due = |told: u64| (now_ms.saturating_sub(told) >= TELL_EVERY_MS).then_some(now_ms);
+        self.told_ms
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, is_due)
+            .is_ok()
     }
 
     pub(super) fn give_back(&self, start_ms: u64) {

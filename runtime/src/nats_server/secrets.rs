@@ -12,6 +12,8 @@ use nkeys::{KeyPair, XKey};
 
 use crate::callout::{CalloutKeys, USER as CALLOUT};
 
+/// The user of whoever looks at the services that are there, such as `nats micro`.
+const OBSERVER: &str = "observer";
 /// The files with the seeds of the callout's keys.
 const SIGNING_SEED: &str = "callout-signing.seed";
 const SEALING_SEED: &str = "callout-sealing.seed";
@@ -23,6 +25,7 @@ pub struct Secrets {
     passwords: Vec<(CallerClass, String)>,
     /// The password of the callout's own connection.
     callout: String,
+    observer: String,
     keys: CalloutKeys,
 }
 
@@ -43,6 +46,7 @@ impl Secrets {
         Ok(Self {
             passwords,
             callout: password(CALLOUT)?,
+            observer: password(OBSERVER)?,
             keys: CalloutKeys::from_seeds(&signing, &sealing).map_err(io::Error::other)?,
         })
     }
@@ -58,6 +62,7 @@ impl Secrets {
         Some(Self {
             passwords,
             callout: password(CALLOUT)?,
+            observer: password(OBSERVER)?,
             keys: CalloutKeys::from_seeds(&signing, &sealing).ok()?,
         })
     }
@@ -75,6 +80,12 @@ impl Secrets {
         &self.callout
     }
 
+    /// The password of whoever looks at the services that are there.
+    #[must_use]
+    pub fn observer_password(&self) -> &str {
+        &self.observer
+    }
+
     /// The keys of the callout.
     #[must_use]
     pub fn callout_keys(&self) -> &CalloutKeys {
@@ -88,7 +99,10 @@ impl Secrets {
             .iter()
             .map(|(class, password)| (class.as_str(), password.as_str()));
         roles
-            .chain([(CALLOUT, self.callout.as_str())])
+            .chain([
+                (CALLOUT, self.callout.as_str()),
+                (OBSERVER, self.observer.as_str()),
+            ])
             .map(|(role, password)| (password_variable(role), password))
     }
 }

@@ -1,4 +1,4 @@
-//! The NATS services protocol (ADR-32): a plain client with the platform's credentials sees every server, as `nats micro` shows them.
+//! The NATS services protocol (ADR-32): a plain client with the observer's credentials sees every server, as `nats micro` shows them.
 
 use serde_json::{Value, json};
 use tests::parts::{printed, python, script};
@@ -57,7 +57,7 @@ async fn a_plain_client_sees_each_replica_what_it_is_and_how_it_does() {
         let answer = bridge.client("products").call("list_categories", json!({})).await;
         assert!(answer["result"].is_object(), "{answer}");
     }
-    let told = asked(&cluster.nats.core_url(), "products").await;
+    let told = asked(&cluster.nats.observer_url(), "products").await;
     for verb in ["PING", "INFO", "STATS"] {
         let named = list(&told, verb, "named");
         assert_eq!(named.len(), 2, "{verb}: {named:?}");
