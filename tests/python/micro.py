@@ -44,7 +44,8 @@ async def ask_all(bus, verb, name):
 
 async def main():
     url, name = sys.argv[1:]
-    bus = await nats.connect(url, name="a plain client", allow_reconnect=False)
+    # The only inboxes that the user for this may read.
+    bus = await nats.connect(url, name="a plain client", inbox_prefix="_INBOX_observer", allow_reconnect=False)
     verbs = ("PING", "INFO", "STATS")
     told = await asyncio.gather(*(ask_all(bus, verb, name) for verb in verbs))
     await bus.close()

@@ -88,7 +88,7 @@ async fn a_plain_client_sees_each_replica_what_it_is_and_how_it_does() {
         terminate(program.program).await;
     }
     // Who has left does not answer, and what is the platform's own is nobody's to see.
-    let told = asked(&cluster.nats.core_url(), "products").await;
+    let told = asked(&cluster.nats.observer_url(), "products").await;
     assert_eq!(list(&told, "PING", "all"), &[] as &[Value]);
     terminate(bridge.program).await;
 }
