@@ -4,13 +4,15 @@
 //! read. It is on no call's way; what it keeps, every process has its own picture of.
 
 mod pinning;
+mod policy;
 
 use std::sync::Arc;
 
 use bus_schema::{
-    Request, RpcError, ServerId,
+    Principal, Request, RpcError, ServerId,
     integrity::{self, Decide, Decided, Decision, Policies, Undecided},
     mcp::error,
+    policy::{ROLLBACK, SET},
     principal::DEFAULT_TENANT,
     registry::{self, Declaration, Entry, Over, Put, Refusal, Remove, Was, Written},
     rpc::Message,
@@ -38,6 +40,7 @@ pub struct RegistryServer {
     owners: Owners,
     directory: Directory,
     pinning: Pinning,
+    policies: runtime::policies::Policies,
 }
 
 /// A registry at work.
@@ -69,6 +72,7 @@ impl RegistryServer {
         Self {
             registry,
             owners,
+            policies: bus.policies(),
             pinning: Pinning::new(bus, directory.clone(), DEFAULT_TENANT.to_owned(), policies),
             directory,
         }
@@ -99,6 +103,8 @@ impl RegistryServer {
             registry::REMOVE => to_json(&self.remove(&by.tenant, &read::<Remove>(request)?).await?),
             integrity::APPROVE => to_json(&self.decide(request, Decision::Approve).await?),
             integrity::REJECT => to_json(&self.decide(request, Decision::Reject).await?),
+            SET => to_json(&policy::set(&self.policies, &author(by), read(request)?).await?),
+            ROLLBACK => to_json(&policy::roll_back(&self.policies, &author(by), read(request)?).await?),
             other => Err(RpcError::new(
                 error::METHOD_NOT_FOUND,
                 format!("the registry has no method `{other}`"),
@@ -260,6 +266,13 @@ impl McpServer for RegistryServer {
             }
         }
         .boxed()
+    }
+}
+
+fn author(by: &Principal) -> policy::Author<'_> {
+    policy::Author {
+        tenant: &by.tenant,
+        subject: &by.subject,
     }
 }
 

@@ -125,6 +125,7 @@ impl Node {
                 return Err(error.into());
             }
         };
+        bus.policies().configure(config.policy()?).await?;
         let nats = match server {
             Some((options, server)) => Some(OwnNats::keep(options, server, &bus).await?),
             None => None,
@@ -185,8 +186,7 @@ impl Node {
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
         let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
-        let (timeout, scopes) = (config.call_timeout, config.scopes()?);
-        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes);
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, config.call_timeout);
         self.front = Some(front.clone());
         Ok(front)
     }

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, pins::Pinned, telemetry::Metrics};
+use crate::{inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics};
 
 pub(crate) use connect::is_new_enough;
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, without_password};
@@ -125,6 +125,8 @@ struct Inner {
     presence: broadcast::Sender<Presence>,
     /// What was approved of tools, once somebody has asked.
     pinned: OnceLock<Pinned>,
+    /// The policies in force, once somebody has asked.
+    policies: OnceLock<Policies>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -168,6 +170,7 @@ impl Bus {
             reconnected_at_ms: AtomicU64::new(0),
             presence: broadcast::channel(PRESENCE_AHEAD).0,
             pinned: OnceLock::new(),
+            policies: OnceLock::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -253,6 +256,10 @@ impl Bus {
 
     pub(crate) fn presence(&self) -> broadcast::Receiver<Presence> {
         self.0.presence.subscribe()
+    }
+
+    pub(crate) fn policies_once(&self) -> &OnceLock<Policies> {
+        &self.0.policies
     }
 
     pub(crate) fn pinned(&self) -> &OnceLock<Pinned> {

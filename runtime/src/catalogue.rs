@@ -3,6 +3,7 @@
 mod kept;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -87,6 +88,27 @@ impl Listed {
             Self::Resources => method::RESOURCES_LIST,
             Self::Templates => method::TEMPLATES_LIST,
         }
+    }
+
+    /// By what an item is known: its name, its URI, or its template's text. `None` when that cannot be read, or stands twice.
+    #[must_use]
+    pub fn key_of(self, item: &RawValue) -> Option<Cow<'_, str>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Peek<'a> {
+            #[serde(borrow, default)]
+            name: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            uri: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            uri_template: Option<&'a RawValue>,
+        }
+        let peek: Peek<'_> = serde_json::from_str(item.get()).ok()?;
+        meta::as_text(match self {
+            Self::Tools | Self::Prompts => peek.name,
+            Self::Resources => peek.uri,
+            Self::Templates => peek.uri_template,
+        }?)
     }
 
     /// Where the items stand in the result.
@@ -337,7 +359,7 @@ impl Catalogue {
     /// One page, from a replica with the revision that the list is kept under. During an upgrade the others answer as well.
     async fn fetch_page(&self, card: &ServerCard, page: &Question<'_>) -> Result<Bytes, CatalogueError> {
         for _ in 0..REVISION_ATTEMPTS {
-            let principal = Principal::new("catalogue", &card.tenant);
+            let principal = Principal::platform("catalogue", &card.tenant);
             let request = request_for(card.id.as_str(), page, principal);
             let mut call = self.bus.call(request, Retry::Safe);
             let answer = call.last().await;

@@ -21,6 +21,7 @@ pub mod remote;
 pub mod scripted;
 pub mod session;
 pub mod stream;
+pub mod vault;
 pub mod whoami;
 pub mod wire;
 

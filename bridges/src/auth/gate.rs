@@ -32,7 +32,7 @@ const EXPECTED: Expected = Expected {
     accept: HeaderValue::from_static("application/json, application/jwk-set+json"),
 };
 /// The role of those who operate the platform, unless somebody says otherwise.
-const OPERATOR: &str = "operator";
+pub const OPERATOR: &str = "operator";
 /// What carries a token in a URL, where it would be logged on its way.
 const QUERY_KEYS: [&str; 4] = ["access_token", "token", "api_key", "apikey"];
 

@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::{
     Breaker, HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
     admission::Via,
+    authorize::Authorizer,
     deprecated,
     describe::{Description, describe},
     guard::{self, Guard},
@@ -70,6 +71,8 @@ pub(super) struct Shared {
     pub(super) listeners: Listeners,
     /// What may be shown and called; `None` for a server that only the platform finds.
     pub(super) guard: Option<Guard>,
+    /// What callers may do; `None` for a server that only the platform finds.
+    pub(super) authorizer: Option<Authorizer>,
     /// Cancelled when the host takes no more calls.
     pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
@@ -93,15 +96,18 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let (description, guard) = match options.visibility {
+        let (description, guard, authorizer) = match options.visibility {
             Visibility::Announced => {
-                let (guard, description) =
-                    tokio::join!(Guard::new(&bus, &options), describe(&bus, &server, &options));
+                let (guard, authorizer, description) = tokio::join!(
+                    Guard::new(&bus, &options),
+                    Authorizer::new(&bus),
+                    describe(&bus, &server, &options)
+                );
                 let mut description = description?;
                 guard.show(&mut description);
-                (description, Some(guard))
+                (description, Some(guard), Some(authorizer))
             }
-            Visibility::Hidden => (Description::bare(&bus, &options), None),
+            Visibility::Hidden => (Description::bare(&bus, &options), None, None),
         };
         let subscriptions = subscribe(&bus, &options).await?;
         let mut troubles = Troubles::default();
@@ -118,6 +124,7 @@ impl Host {
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
             guard,
+            authorizer,
             draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
             bus,
