@@ -5,6 +5,7 @@ mod fleet;
 mod kept;
 mod naming;
 mod openapi;
+mod policy;
 mod servers;
 mod tools;
 mod virtuals;
@@ -54,6 +55,7 @@ pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S
 pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
     servers::routes(fleet.clone())
         .merge(tools::routes(fleet.clone()))
+        .merge(policy::routes(fleet.clone()))
         .merge(virtuals::routes(fleet))
         .with_state(())
 }

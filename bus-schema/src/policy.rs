@@ -23,7 +23,7 @@ use crate::principal::Principal;
 
 pub use action::{Action, Annotations, Arguments, What};
 pub use compile::BadPolicy;
-use condition::Condition;
+use condition::{Condition, Uses};
 pub use document::{Document, Effect, Opens, Otherwise, Role, Rule, Targets};
 pub use judge::Explanation;
 pub use kept::{ROLLBACK, Rollback, SET, Set, Version};
@@ -40,7 +40,8 @@ pub struct Policy {
     rules: Vec<CompiledRule>,
     /// The role that may do whatever operators do.
     operator: Option<String>,
-    reads: Reads,
+    /// What the conditions of its rules ask for, all together.
+    uses: Uses,
 }
 
 /// What some rule of a policy looks at that costs something to have at hand.
@@ -117,7 +118,10 @@ impl Policy {
     /// What it looks at.
     #[must_use]
     pub fn reads(&self) -> Reads {
-        self.reads
+        Reads {
+            annotations: !self.uses.annotations.is_none(),
+            arguments: !self.uses.arguments.is_none(),
+        }
     }
 
     /// Whether it allows everything to everybody, but what operators do.

@@ -1,6 +1,7 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
 mod import;
+mod policy;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -8,6 +9,10 @@ use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use import::Import;
+pub use policy::{
+    Candidate, Policy, PolicyCommand, PolicyDiff, PolicyExplain, PolicyHistory, PolicyReplay, PolicyRollback,
+    PolicySet, PolicyShow, PolicyTest,
+};
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
 #[derive(Debug, Parser)]
@@ -89,7 +94,10 @@ pub enum Command {
     Call(Call),
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
-    Tail(Ask),
+    Tail(Tail),
+    /// Who may do what: keep a policy, ask it, try another
+    #[command(after_help = policy::EXAMPLES)]
+    Policy(Policy),
     /// Make API keys
     #[command(after_help = "Example:\n  trunkline keys new --subject ci --scope products:read")]
     Keys(Keys),
@@ -367,6 +375,17 @@ pub struct DecideTools {
     #[arg(long, value_name = "DIGEST", conflicts_with = "all")]
     pub digest: Option<String>,
     /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `trunkline tail`
+#[derive(Clone, Debug, Args)]
+pub struct Tail {
+    /// Tell what calls are given as well, which may be secret
+    #[arg(long)]
+    pub arguments: bool,
+    /// How calls are printed.
     #[command(flatten)]
     pub ask: Ask,
 }

@@ -6,7 +6,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, Uri, header},
     response::Response,
 };
-use bus_schema::{Principal, policy::Scope};
+use bus_schema::{
+    Principal,
+    policy::{Decision, Scope},
+};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
@@ -60,8 +63,6 @@ struct Checks {
     advertised: Vec<Scope>,
     /// The tenant whose servers this door shows.
     tenant: String,
-    /// The role of those who operate the platform.
-    operator_role: String,
 }
 
 struct Issuer {
@@ -113,14 +114,23 @@ impl Gate {
         admitted
     }
 
-    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and the role of operators.
-    pub(crate) async fn operate(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admitted, Refusal> {
+    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and that the policy allows it.
+    pub(crate) async fn operate(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        decide: impl FnOnce(&Principal) -> Decision,
+    ) -> Result<Admitted, Refusal> {
         let admitted = self.admit("", headers, uri).await?;
-        match &self.checks {
-            Some(checks) if !admitted.principal.roles.contains(&checks.operator_role) => Err(
-                Refusal::Forbidden("this is for operators, whose role the caller does not have"),
-            ),
-            _ => Ok(admitted),
+        if self.checks.is_none() {
+            return Ok(admitted);
+        }
+        match decide(&admitted.principal) {
+            Decision::Allow => Ok(admitted),
+            Decision::NeedsScopes(scopes) => Err(self.step_up(scopes)),
+            Decision::Denied { .. } | Decision::Hidden => Err(Refusal::Forbidden(
+                "this is for operators, whose role the caller does not have",
+            )),
         }
     }
 
@@ -189,10 +199,6 @@ impl Checks {
             required: options.required_scopes.clone(),
             advertised: advertised.unwrap_or(&options.required_scopes).clone(),
             tenant: tenant.to_owned(),
-            operator_role: options
-                .operator_role
-                .clone()
-                .unwrap_or_else(|| OPERATOR.to_owned()),
         })
     }
 

@@ -41,13 +41,13 @@ impl From<Barred> for RpcError {
 }
 
 /// What a request asks for, in the words of the server that it is for.
-struct Asked {
+struct Asked<'i> {
     server: String,
     method: String,
     name: Option<String>,
     /// What a completion is for.
     reference: Option<Referred>,
-    arguments: String,
+    arguments: &'i str,
 }
 
 enum Referred {
@@ -55,14 +55,13 @@ enum Referred {
     Resource(String),
 }
 
-impl Asked {
+impl Asked<'_> {
     fn action(&self) -> Action<'_> {
         let reference = self.reference.as_ref().map(|referred| match referred {
             Referred::Prompt(name) => What::Prompt(name),
             Referred::Resource(uri) => What::Resource(uri),
         });
-        Action::of(&self.server, &self.method, self.name.as_deref(), reference)
-            .with_arguments(&self.arguments)
+        Action::of(&self.server, &self.method, self.name.as_deref(), reference).with_arguments(self.arguments)
     }
 }
 
@@ -152,7 +151,12 @@ impl Front {
     }
 
     /// What a request asks for; `None` when no server has it, and so it will not be found.
-    async fn asked(&self, principal: &Principal, endpoint: &Endpoint, incoming: &Incoming) -> Option<Asked> {
+    async fn asked<'i>(
+        &self,
+        principal: &Principal,
+        endpoint: &Endpoint,
+        incoming: &'i Incoming,
+    ) -> Option<Asked<'i>> {
         let called = incoming.method.as_str();
         let arguments = incoming.arguments.clone();
         let arguments = arguments.map_or(&b"{}"[..], |place| &incoming.body[place]);
@@ -167,7 +171,8 @@ impl Front {
                 Reference::Prompt(name) => Referred::Prompt(name.value.clone()),
                 Reference::Resource(uri) => Referred::Resource(uri.clone()),
             }),
-            arguments: String::from_utf8_lossy(arguments).into_owned(),
+            // What is no text is no JSON either, and so no condition over it holds.
+            arguments: std::str::from_utf8(arguments).unwrap_or_default(),
         };
         if called == method::SUBSCRIBE {
             asked.name = Some(subscribed(incoming)?);
@@ -181,7 +186,7 @@ impl Front {
             let (found, arguments) = self.called_tool(principal, incoming).await?;
             asked.server = found.server.to_string();
             asked.name = Some(found.name().to_owned());
-            asked.arguments = arguments.to_owned();
+            asked.arguments = arguments;
             return Some(asked);
         }
         match self.virtual_server(endpoint) {
@@ -193,7 +198,7 @@ impl Front {
     }
 
     /// The same on a virtual server, where names are what its definition says.
-    async fn of_virtual(&self, defined: &Arc<Virtual>, asked: &mut Asked) -> Option<()> {
+    async fn of_virtual(&self, defined: &Arc<Virtual>, asked: &mut Asked<'_>) -> Option<()> {
         let list = match asked.method.as_str() {
             method::TOOLS_CALL => Listed::Tools,
             _ => Listed::Prompts,
@@ -213,7 +218,7 @@ impl Front {
     }
 
     /// The same on the endpoint of all servers, where names say whose they are.
-    async fn of_all(&self, principal: &Principal, incoming: &Incoming, asked: &mut Asked) -> Option<()> {
+    async fn of_all(&self, principal: &Principal, incoming: &Incoming, asked: &mut Asked<'_>) -> Option<()> {
         let split = |name: &str| {
             let (server, own) = ServerId::split_prefixed(name)?;
             Some((server.to_string(), own.to_owned()))

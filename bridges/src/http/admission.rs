@@ -5,12 +5,12 @@
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use bus_schema::{RpcError, ServerId};
+use bus_schema::{Principal, RpcError, ServerId, policy::Action};
 
 use super::{Door, answer};
 use crate::{auth::endpoint_of, front::Endpoint};
@@ -37,7 +37,13 @@ pub(super) async fn admit(State(door): State<Door>, mut request: Request, next: 
 
 /// Stands before what operators do.
 pub(super) async fn operate(State(door): State<Door>, mut request: Request, next: Next) -> Response {
-    match door.gate.operate(request.headers(), request.uri()).await {
+    let action = admin_action(request.method(), request.uri().path());
+    let decide = |principal: &Principal| {
+        let in_force = door.front.in_force(principal);
+        in_force.decide(principal, &Action::admin(&action))
+    };
+    let admitted = door.gate.operate(request.headers(), request.uri(), decide);
+    match admitted.await {
         Ok(admitted) => {
             request.headers_mut().remove(header::AUTHORIZATION);
             request.extensions_mut().insert(admitted);
@@ -45,6 +51,19 @@ pub(super) async fn operate(State(door): State<Door>, mut request: Request, next
         }
         Err(refusal) => door.gate.refuse("", &refusal),
     }
+}
+
+/// What an operator does by a request, as policies name it: what it is about, and whether anything changes by it.
+fn admin_action(method: &Method, path: &str) -> String {
+    let mut pieces = path.split('/').skip(1);
+    let about = match (pieces.next().unwrap_or_default(), pieces.nth(1)) {
+        ("servers", Some("tools")) => "tools",
+        ("v0" | "v0.1", _) => "servers",
+        (first, _) => first,
+    };
+    let changes = !matches!(*method, Method::GET | Method::HEAD) && path != "/policy/explain";
+    let verb = if changes { "write" } else { "read" };
+    format!("{about}:{verb}")
 }
 
 /// What is wrong with a path that has a route and leads to no endpoint: the id of its server.

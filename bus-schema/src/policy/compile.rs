@@ -8,9 +8,8 @@ use std::{
 };
 
 use super::{
-    Action, CompiledRule, Condition, Document, Effect, Openings, Pattern, Policy, Reads, Rule, Scope,
-    Targets,
-    condition::{Held, STACK},
+    Action, CompiledRule, Condition, Document, Effect, Openings, Pattern, Policy, Rule, Scope, Targets,
+    condition::{Held, STACK, Uses},
     facts::Facts,
 };
 use crate::Principal;
@@ -101,18 +100,17 @@ impl Policy {
             }
             rules.push(CompiledRule::compile(&at, rule)?);
         }
-        let used = rules.iter().filter_map(|rule| rule.condition.as_ref());
-        let reads = used.fold(Reads::default(), |reads, condition| Reads {
-            annotations: reads.annotations || condition.uses.annotations,
-            arguments: reads.arguments || condition.uses.arguments,
-        });
+        let mut uses = Uses::default();
+        for condition in rules.iter().filter_map(|rule| rule.condition.as_ref()) {
+            uses.and(&condition.uses);
+        }
         Ok(Self {
             otherwise: document.default,
             roles: roles(document)?,
             openings,
             rules,
             operator: None,
-            reads,
+            uses,
         })
     }
 }
@@ -143,7 +141,7 @@ impl CompiledRule {
         if rule.effect == Effect::Hide
             && condition
                 .as_ref()
-                .is_some_and(|condition| condition.uses.arguments)
+                .is_some_and(|condition| !condition.uses.arguments.is_none())
         {
             let why = "a list cannot know the arguments of calls, so nothing can be hidden by them; write effect = \"deny\"";
             return Err(bad(format!("{at}.when"), why));
@@ -180,7 +178,12 @@ impl Condition {
             ..Principal::developer()
         };
         let action = Action::tool("server", "tool");
-        match self.holds(&mut Facts::new(&principal, &action, UNIX_EPOCH + SOME_TIME)) {
+        match self.holds(&mut Facts::new(
+            &self.uses,
+            &principal,
+            &action,
+            UNIX_EPOCH + SOME_TIME,
+        )) {
             Held::Failed(why) => Err(format!("it cannot be evaluated: {why}")),
             Held::Yes | Held::No | Held::Open => Ok(()),
         }

@@ -1,6 +1,9 @@
 //! Conditions of rules, in the Common Expression Language: checked when a document is taken, compiled once, evaluated in microseconds.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+};
 
 use cel::{
     Env, ExecutionError, IdedExpr, Program, Value,
@@ -32,31 +35,77 @@ pub(super) fn environment() -> Arc<Env> {
 }
 
 /// Which facts a condition asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Uses {
-    pub(super) principal: bool,
+    pub(super) principal: Members,
     /// The server, the method, and what is named.
-    pub(super) name: bool,
-    pub(super) annotations: bool,
-    pub(super) arguments: bool,
-    pub(super) time: bool,
+    pub(super) name: Members,
+    pub(super) annotations: Members,
+    pub(super) arguments: Members,
+    pub(super) time: Members,
 }
 
-impl Uses {
-    pub(super) fn and(self, other: Self) -> Self {
-        Self {
-            principal: self.principal || other.principal,
-            name: self.name || other.name,
-            annotations: self.annotations || other.annotations,
-            arguments: self.arguments || other.arguments,
-            time: self.time || other.time,
+/// Which members of a fact a condition asks for: making the others would be for nothing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) enum Members {
+    #[default]
+    None,
+    Some(BTreeSet<String>),
+    All,
+}
+
+impl Members {
+    pub(super) fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    /// Whether a member is asked for.
+    pub(super) fn has(&self, member: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::Some(members) => members.contains(member),
+            Self::All => true,
         }
     }
 
-    fn add(&mut self, variable: &str) -> Result<(), String> {
+    fn add(&mut self, member: Option<&str>) {
+        match (&mut *self, member) {
+            (Self::All, _) => {}
+            (_, None) => *self = Self::All,
+            (Self::None, Some(member)) => *self = Self::Some([member.to_owned()].into()),
+            (Self::Some(members), Some(member)) => {
+                members.insert(member.to_owned());
+            }
+        }
+    }
+
+    fn and(&mut self, other: &Self) {
+        match other {
+            Self::None => {}
+            Self::Some(members) => members.iter().for_each(|member| self.add(Some(member))),
+            Self::All => *self = Self::All,
+        }
+    }
+}
+
+impl Uses {
+    /// Adds what another condition asks for.
+    pub(super) fn and(&mut self, other: &Self) {
+        self.principal.and(&other.principal);
+        self.name.and(&other.name);
+        self.annotations.and(&other.annotations);
+        self.arguments.and(&other.arguments);
+        self.time.and(&other.time);
+    }
+
+    /// A variable, and the member of it that is asked for if it is one.
+    fn add(&mut self, variable: &str, member: Option<&str>) -> Result<(), String> {
         let fact = match variable {
             "principal" => &mut self.principal,
-            "server" | "method" | "name" | "tool" => &mut self.name,
+            "server" | "method" | "name" | "tool" => {
+                self.name.add(Some(variable));
+                return Ok(());
+            }
             "annotations" => &mut self.annotations,
             "arguments" => &mut self.arguments,
             "time" => &mut self.time,
@@ -66,7 +115,7 @@ impl Uses {
                 ));
             }
         };
-        *fact = true;
+        fact.add(member);
         Ok(())
     }
 }
@@ -115,8 +164,8 @@ impl Condition {
 
     /// Evaluates it.
     pub(super) fn holds(&self, facts: &mut Facts<'_>) -> Held {
-        let is_open = self.uses.arguments && facts.is_open();
-        let context = match facts.told(self.uses) {
+        let is_open = !self.uses.arguments.is_none() && facts.is_open();
+        let context = match facts.told(&self.uses) {
             Ok(context) => context,
             Err(why) => return Held::Failed(why),
         };
@@ -183,13 +232,18 @@ fn check<'e>(
     match &expr.expr {
         Expr::Unspecified | Expr::Literal(_) => {}
         Expr::Ident(name) if bound.contains(&name.as_str()) || is_type(name) => {}
-        Expr::Ident(name) => uses.add(name.trim_start_matches('.'))?,
+        Expr::Ident(name) => uses.add(name.trim_start_matches('.'), None)?,
         Expr::Call(call) => {
             for part in call.target.as_deref().into_iter().chain(&call.args) {
                 check(part, bound, inner, uses)?;
             }
         }
-        Expr::Select(select) => check(&select.operand, bound, inner, uses)?,
+        Expr::Select(select) => match &select.operand.expr {
+            Expr::Ident(name) if !bound.contains(&name.as_str()) && !is_type(name) => {
+                uses.add(name.trim_start_matches('.'), Some(&select.field))?;
+            }
+            _ => check(&select.operand, bound, inner, uses)?,
+        },
         Expr::List(list) => {
             for element in &list.elements {
                 check(element, bound, inner, uses)?;
@@ -269,7 +323,12 @@ mod tests {
                 crate::Principal::developer(),
                 super::super::Action::tool("a", "b"),
             );
-            let held = condition.holds(&mut Facts::new(&principal, &action, std::time::UNIX_EPOCH));
+            let held = condition.holds(&mut Facts::new(
+                &condition.uses,
+                &principal,
+                &action,
+                std::time::UNIX_EPOCH,
+            ));
             assert_eq!(held, Held::Yes, "{text}");
         }
         let chain = format!("1{} == 7", "+1".repeat(MAX_DEPTH));

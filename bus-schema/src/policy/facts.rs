@@ -12,11 +12,11 @@ use cel::{
     Context, Env, Value,
     objects::{Key, Map},
 };
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{
     action::{Action, Annotations, Arguments, What},
-    condition::{Uses, environment},
+    condition::{Members, Uses, environment},
 };
 use crate::Principal;
 
@@ -31,19 +31,37 @@ pub(super) struct Facts<'a> {
     principal: &'a Principal,
     action: &'a Action<'a>,
     now: SystemTime,
+    /// What the conditions of the policy ask for, all together.
+    uses: &'a Uses,
     root: Context<'static, 'static>,
-    told: Uses,
+    told: Told,
+}
+
+/// What was made.
+#[derive(Default)]
+struct Told {
+    principal: bool,
+    name: bool,
+    annotations: bool,
+    arguments: bool,
+    time: bool,
 }
 
 impl<'a> Facts<'a> {
-    pub(super) fn new(principal: &'a Principal, action: &'a Action<'a>, now: SystemTime) -> Self {
+    pub(super) fn new(
+        uses: &'a Uses,
+        principal: &'a Principal,
+        action: &'a Action<'a>,
+        now: SystemTime,
+    ) -> Self {
         let env: Arc<Env> = environment();
         Self {
             principal,
             action,
             now,
+            uses,
             root: Context::with_env(env),
-            told: Uses::default(),
+            told: Told::default(),
         }
     }
 
@@ -58,44 +76,52 @@ impl<'a> Facts<'a> {
     }
 
     /// What a condition is evaluated in, with all that it uses.
-    pub(super) fn told(&mut self, uses: Uses) -> Result<&Context<'static, 'static>, String> {
-        if uses.name && !self.told.name {
-            let tool = match self.action.what {
-                What::Tool(tool) => tool,
-                _ => "",
-            };
-            for (key, value) in [
-                ("server", self.action.server),
-                ("method", self.action.method),
-                ("name", self.action.name()),
-                ("tool", tool),
-            ] {
-                self.root.add_variable_from_value(key, text(value));
-            }
+    pub(super) fn told(&mut self, uses: &Uses) -> Result<&Context<'static, 'static>, String> {
+        if !uses.name.is_none() && !self.told.name {
+            self.told.name = true;
+            self.tell_name();
         }
-        if uses.principal && !self.told.principal {
-            self.root
-                .add_variable_from_value("principal", principal(self.principal));
+        if !uses.principal.is_none() && !self.told.principal {
+            self.told.principal = true;
+            let value = principal(self.principal, &self.uses.principal);
+            self.root.add_variable_from_value("principal", value);
         }
-        if uses.annotations && !self.told.annotations {
+        if !uses.annotations.is_none() && !self.told.annotations {
+            self.told.annotations = true;
             let value = annotations(self.action.annotations);
             self.root.add_variable_from_value("annotations", value);
         }
-        if uses.time && !self.told.time {
-            self.root.add_variable_from_value("time", time(self.now));
+        if !uses.time.is_none() && !self.told.time {
+            self.told.time = true;
+            let value = time(self.now, &self.uses.time);
+            self.root.add_variable_from_value("time", value);
         }
-        if uses.arguments
+        if !uses.arguments.is_none()
             && !self.told.arguments
             && let Arguments::Given(json) = self.action.arguments
         {
-            self.root.add_variable_from_value("arguments", arguments(json)?);
+            let value = arguments(json, &self.uses.arguments)?;
+            self.root.add_variable_from_value("arguments", value);
             self.told.arguments = true;
         }
-        self.told = Uses {
-            arguments: self.told.arguments,
-            ..self.told.and(uses)
-        };
         Ok(&self.root)
+    }
+
+    fn tell_name(&mut self) {
+        let tool = match self.action.what {
+            What::Tool(tool) => tool,
+            _ => "",
+        };
+        for (key, value) in [
+            ("server", self.action.server),
+            ("method", self.action.method),
+            ("name", self.action.name()),
+            ("tool", tool),
+        ] {
+            if self.uses.name.has(key) {
+                self.root.add_variable_from_value(key, text(value));
+            }
+        }
     }
 }
 
@@ -107,48 +133,68 @@ fn texts(texts: &[String]) -> Value {
     Value::List(Arc::new(texts.iter().map(|one| text(one)).collect()))
 }
 
-fn map<const N: usize>(members: [(&'static str, Value); N]) -> Value {
-    let members = members.into_iter().map(|(key, value)| (Key::from(key), value));
+/// A member by name, and what makes it.
+type Member<'m> = (&'static str, &'m dyn Fn() -> Value);
+
+/// The members that are asked for.
+fn map(asked: &Members, members: &[Member<'_>]) -> Value {
+    let members = members.iter().filter(|(key, _)| asked.has(key));
+    let members = members.map(|(key, make)| (Key::from(*key), make()));
     Value::Map(Map {
         map: Arc::new(members.collect()),
     })
 }
 
 /// Everything is there, and empty where nothing is known: a condition that asks for a client must not fail for want of one.
-fn principal(principal: &Principal) -> Value {
-    map([
-        ("subject", text(&principal.subject)),
-        ("tenant", text(&principal.tenant)),
-        ("issuer", text(principal.issuer.as_deref().unwrap_or_default())),
-        ("client", text(principal.client.as_deref().unwrap_or_default())),
-        ("roles", texts(&principal.roles)),
-        ("scopes", texts(&principal.scopes)),
-    ])
+fn principal(principal: &Principal, asked: &Members) -> Value {
+    map(
+        asked,
+        &[
+            ("subject", &|| text(&principal.subject)),
+            ("tenant", &|| text(&principal.tenant)),
+            ("issuer", &|| {
+                text(principal.issuer.as_deref().unwrap_or_default())
+            }),
+            ("client", &|| {
+                text(principal.client.as_deref().unwrap_or_default())
+            }),
+            ("roles", &|| texts(&principal.roles)),
+            ("scopes", &|| texts(&principal.scopes)),
+        ],
+    )
 }
 
 fn annotations(annotations: Annotations) -> Value {
-    map([
-        ("readOnlyHint", Value::Bool(annotations.read_only)),
-        ("destructiveHint", Value::Bool(annotations.destructive)),
-        ("idempotentHint", Value::Bool(annotations.idempotent)),
-        ("openWorldHint", Value::Bool(annotations.open_world)),
-    ])
+    map(
+        &Members::All,
+        &[
+            ("readOnlyHint", &|| Value::Bool(annotations.read_only)),
+            ("destructiveHint", &|| Value::Bool(annotations.destructive)),
+            ("idempotentHint", &|| Value::Bool(annotations.idempotent)),
+            ("openWorldHint", &|| Value::Bool(annotations.open_world)),
+        ],
+    )
 }
 
 /// The time in UTC. Weekdays count from Monday, which is 1.
-fn time(now: SystemTime) -> Value {
+fn time(now: SystemTime, asked: &Members) -> Value {
     let secs = now.duration_since(UNIX_EPOCH).map_or(0, |span| span.as_secs());
     let (days, of_day) = (secs / SECS_PER_DAY, secs % SECS_PER_DAY);
-    let (year, month, day) = date(days);
     let int = |value: u64| Value::Int(i64::try_from(value).unwrap_or(i64::MAX));
-    map([
-        ("unix", int(secs)),
-        ("hour", int(of_day / 3600)),
-        ("minute", int(of_day / 60 % 60)),
-        // The first of January 1970 was a Thursday.
-        ("weekday", int((days + 3) % 7 + 1)),
-        ("date", text(&format!("{year:04}-{month:02}-{day:02}"))),
-    ])
+    map(
+        asked,
+        &[
+            ("unix", &|| int(secs)),
+            ("hour", &|| int(of_day / 3600)),
+            ("minute", &|| int(of_day / 60 % 60)),
+            // The first of January 1970 was a Thursday.
+            ("weekday", &|| int((days + 3) % 7 + 1)),
+            ("date", &|| {
+                let (year, month, day) = date(days);
+                text(&format!("{year:04}-{month:02}-{day:02}"))
+            }),
+        ],
+    )
 }
 
 /// The date of a day that is counted from 1970-01-01. Howard Hinnant, "chrono-compatible low-level date algorithms".
@@ -165,15 +211,53 @@ fn date(days: u64) -> (u64, u64, u64) {
 }
 
 /// Arguments as a condition sees them. A key that stands twice is refused: one program takes the first, another the last.
-fn arguments(json: &str) -> Result<Value, String> {
+/// What no condition asks for is read over.
+fn arguments(json: &str, asked: &Members) -> Result<Value, String> {
     if json.len() > MAX_BYTES {
         return Err(format!("the arguments have more than {MAX_BYTES} bytes"));
     }
     let left = Cell::new(MAX_VALUES);
     let mut reader = serde_json::Deserializer::from_str(json);
-    let value = Strict(&left).deserialize(&mut reader);
+    let value = match asked {
+        Members::All => Strict(&left).deserialize(&mut reader),
+        asked => Object(&left, asked).deserialize(&mut reader),
+    };
     let value = value.and_then(|value| reader.end().map(|()| value));
     value.map_err(|error| format!("the arguments cannot be read: {error}"))
+}
+
+/// Reads the members of an object that are asked for. What is no object has none of them.
+struct Object<'c>(&'c Cell<usize>, &'c Members);
+
+impl<'de> DeserializeSeed<'de> for Object<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Object<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut map = HashMap::new();
+        while let Some(key) = members.next_key::<String>()? {
+            if !self.1.has(&key) {
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            }
+            let value = members.next_value_seed(Strict(self.0))?;
+            if map.insert(Key::from(key), value).is_some() {
+                return Err(A::Error::custom("a key stands twice"));
+            }
+        }
+        Ok(Value::Map(Map { map: Arc::new(map) }))
+    }
 }
 
 /// Reads a value, and counts down how many there may still be.
@@ -256,7 +340,7 @@ mod tests {
             (1_795_424_461, ("2026-11-23", 1, 9, 1)),
             (4_102_444_799, ("2099-12-31", 4, 23, 59)),
         ] {
-            let Value::Map(told) = time(UNIX_EPOCH + Duration::from_secs(secs)) else {
+            let Value::Map(told) = time(UNIX_EPOCH + Duration::from_secs(secs), &Members::All) else {
                 panic!("a map");
             };
             let get = |key: &str| told.map[&Key::from(key)].clone();
@@ -282,8 +366,26 @@ mod tests {
             &format!("[{}]", vec!["1"; MAX_VALUES].join(",")),
             &format!("\"{}\"", "x".repeat(MAX_BYTES)),
         ] {
-            assert!(arguments(bad).is_err(), "{}", &bad[..bad.len().min(40)]);
+            assert!(
+                arguments(bad, &Members::All).is_err(),
+                "{}",
+                &bad[..bad.len().min(40)]
+            );
         }
-        assert!(arguments(r#"{"a":[1,-2,3.5,"x",null,true,18446744073709551615],"b":{}}"#).is_ok());
+        let good = r#"{"a":[1,-2,3.5,"x",null,true,18446744073709551615],"b":{}}"#;
+        assert!(arguments(good, &Members::All).is_ok());
+        // What is not asked for matters to nobody here, and what is asked for is read as strictly.
+        let some = |member: &str| Members::Some([member.to_owned()].into());
+        for (json, asked, is_read) in [
+            (r#"{"a":1,"a":2,"b":3}"#, "b", true),
+            (r#"{"a":1,"a":2,"b":3}"#, "a", false),
+            (r#"{"a":1,"\u0061":2}"#, "a", false),
+            (r#"{"a":{"x":1,"x":2}}"#, "a", false),
+            ("[1]", "a", false),
+            ("{}x", "a", false),
+            ("{}", "a", true),
+        ] {
+            assert_eq!(arguments(json, &some(asked)).is_ok(), is_read, "{json} {asked}");
+        }
     }
 }

@@ -90,7 +90,7 @@ pub(super) fn judge(
         policy,
         principal,
         action,
-        facts: Facts::new(principal, action, now),
+        facts: Facts::new(&policy.uses, principal, action, now),
         hears,
     };
     let refusals = |effect: Effect| policy.rules.iter().filter(move |rule| rule.effect == effect);
@@ -172,8 +172,8 @@ impl<H: Hears> Question<'_, '_, H> {
     /// Whether anything lets the principal have what goes by this name.
     fn opened(&mut self, name: &str) -> Opened {
         let mut best = self.by_rules(name);
-        if best == Opened::Yes {
-            return best;
+        if best == Opened::Yes || self.is_operators() {
+            return Opened::Yes;
         }
         let kind = self.action.what.kind();
         let mut closest: Option<(&str, usize)> = None;
@@ -208,15 +208,22 @@ impl<H: Hears> Question<'_, '_, H> {
         best
     }
 
+    /// What operators do is open to them, whatever names it.
+    fn is_operators(&mut self) -> bool {
+        let (What::Admin(_), Some(role)) = (self.action.what, &self.policy.operator) else {
+            return false;
+        };
+        let is_operator = self.principal.roles.contains(role);
+        if is_operator {
+            self.hears.hear(|| "the role of operators opens it".to_owned());
+        }
+        is_operator
+    }
+
     /// What nothing names.
     fn is_open_to_all(&mut self) -> bool {
         if let What::Admin(_) = self.action.what {
-            let role = self.policy.operator.as_ref();
-            let is_operator = role.is_some_and(|role| self.principal.roles.contains(role));
-            if is_operator {
-                self.hears.hear(|| "the role of operators opens it".to_owned());
-            }
-            return is_operator;
+            return false;
         }
         if self.action.is_of_protocol() {
             self.hears
@@ -287,7 +294,7 @@ impl<H: Hears> Question<'_, '_, H> {
         let Some(condition) = rule
             .condition
             .as_ref()
-            .filter(|condition| condition.uses.arguments)
+            .filter(|condition| !condition.uses.arguments.is_none())
         else {
             return false;
         };
@@ -295,7 +302,7 @@ impl<H: Hears> Question<'_, '_, H> {
             arguments: super::Arguments::Open,
             ..*self.action
         };
-        let mut facts = Facts::new(self.principal, &open, self.facts.now());
+        let mut facts = Facts::new(&self.policy.uses, self.principal, &open, self.facts.now());
         matches!(condition.holds(&mut facts), Held::Yes | Held::Open)
     }
 

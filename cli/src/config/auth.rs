@@ -191,7 +191,6 @@ impl AuthSection {
                 Some(all) => Some(scopes(all).context("auth.scopes_supported")?),
                 None => None,
             },
-            operator_role: self.operator_role.clone(),
         })))
     }
 }

@@ -234,7 +234,7 @@ impl Shared {
                 },
                 Some(message) = subs.words.next() => self.take_word(&message, &early_cancels),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
-                Some(_) = subs.watch.next() => self.watched.extend(),
+                Some(wish) = subs.watch.next() => self.watched.extend(&wish.payload),
                 Some(message) = subs.questions.next(), if !draining => services::answer(&self, &message).await,
                 Ok(()) = connects.changed(), if !draining => self.announce(EventKind::Up).await,
                 () = sleep_until(drain_limit.unwrap_or_else(Instant::now)), if draining => break,

@@ -29,7 +29,6 @@ use super::{
 use crate::{
     bus::BusError,
     telemetry::{CallEnd, Ended},
-    watch,
 };
 
 /// How many notifications of one call may wait to be sent.
@@ -162,7 +161,7 @@ impl Running {
         let _in_flight = metrics.in_flight(&server);
         let started = Instant::now();
         let deadline = self.limit.deadline();
-        let described = watch::Described::of(&request);
+        let described = self.shared.watched.describe(&request);
         let request_bytes = request
             .body
             .0

@@ -1,5 +1,8 @@
 //! What a policy hides or denies is hidden and denied behind every door, from the moment that it is kept, and no bad one is ever in force.
 
+mod commands;
+mod roles;
+
 use std::{sync::Arc, time::Duration};
 
 use bridges::front::Endpoint;
