@@ -5,13 +5,15 @@
 
 mod forgetting;
 mod pinning;
+mod policy;
 
 use std::sync::Arc;
 
 use bus_schema::{
-    Request, RpcError, ServerId,
+    Principal, Request, RpcError, ServerId,
     integrity::{self, Decide, Decided, Decision, Policies, Undecided},
     mcp::error,
+    policy::{ROLLBACK, SET},
     principal::DEFAULT_TENANT,
     registry::{
         self, Declaration, Entry, GONE_FOR_DAYS, Gone, Over, Put, Record, Refusal, Remove, Removed, Was,
@@ -42,6 +44,7 @@ pub struct RegistryServer {
     owners: Owners,
     directory: Directory,
     pinning: Pinning,
+    policies: runtime::policies::Policies,
 }
 
 /// A registry at work.
@@ -75,6 +78,7 @@ impl RegistryServer {
         Self {
             registry,
             owners,
+            policies: bus.policies(),
             pinning: Pinning::new(bus, directory.clone(), DEFAULT_TENANT.to_owned(), policies),
             directory,
         }
@@ -107,6 +111,8 @@ impl RegistryServer {
             registry::REMOVE => to_json(&self.remove(&by.tenant, &read::<Remove>(request)?).await?),
             integrity::APPROVE => to_json(&self.decide(request, Decision::Approve).await?),
             integrity::REJECT => to_json(&self.decide(request, Decision::Reject).await?),
+            SET => to_json(&policy::set(&self.policies, &author(by), read(request)?).await?),
+            ROLLBACK => to_json(&policy::roll_back(&self.policies, &author(by), read(request)?).await?),
             other => Err(RpcError::new(
                 error::METHOD_NOT_FOUND,
                 format!("the registry has no method `{other}`"),
@@ -301,6 +307,13 @@ fn declared((record, revision): &(Record, u64)) -> Option<(Entry, u64)> {
 fn left_of(before: Option<&(Record, u64)>, going: Option<Gone>) -> Vec<Gone> {
     let known = before.map_or(&[][..], |(record, _)| record.gone());
     with_gone(known, going, &moment::days_ago(GONE_FOR_DAYS))
+}
+
+fn author(by: &Principal) -> policy::Author<'_> {
+    policy::Author {
+        tenant: &by.tenant,
+        subject: &by.subject,
+    }
 }
 
 fn read<T: DeserializeOwned>(request: &Request) -> Result<T, RpcError> {

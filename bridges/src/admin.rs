@@ -7,6 +7,7 @@ mod kept;
 mod limits;
 mod naming;
 mod openapi;
+mod policy;
 mod servers;
 mod tools;
 mod traffic;
@@ -66,6 +67,7 @@ pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) ->
         .merge(tools::routes(fleet.clone()))
         .merge(traffic::routes(fleet.clone()))
         .merge(blocks::routes(fleet.clone()))
+        .merge(policy::routes(fleet.clone()))
         .merge(virtuals::routes(fleet))
         .with_state(())
 }

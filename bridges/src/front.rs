@@ -33,7 +33,6 @@ use std::{
 use bus_schema::{
     Body, Principal, ProtocolVersion, Request, RpcError, ServerId, TraceContext,
     mcp::{meta, method},
-    policy::ScopeTable,
     rpc::{self, Kind},
 };
 use runtime::{Bus, Catalogue, Directory, Discovery, limits::Running, traffic::Plan, virtuals::Virtuals};
@@ -45,6 +44,7 @@ use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
+pub use authorize::Barred;
 pub(crate) use bounds::blocked;
 pub use bounds::{Bounds, Met};
 use changes::{Changes, parse_digests};
@@ -117,22 +117,20 @@ struct Inner {
     faces: faces::Faces,
     changes: Arc<Changes>,
     call_timeout: Duration,
-    scopes: ScopeTable,
     bounds: Bounds,
     task_owners: TaskOwners,
     ids: Ids,
 }
 
 impl Front {
-    /// A front on the bus. `call_timeout` is the longest that a call may take, `scopes` says what callers need for which tools, `bounds`
-    /// how often they may call and who may not at all.
+    /// A front on the bus. `call_timeout` is the longest that a call may take, `bounds` says how often callers may call and who may not at all.
+    /// Who may do what, the policies of the bus say.
     #[must_use]
     pub fn new(
         bus: Bus,
         catalogue: Catalogue,
         virtuals: Virtuals,
         call_timeout: Duration,
-        scopes: ScopeTable,
         bounds: Bounds,
     ) -> Self {
         let aggregate = aggregate::Aggregate::new(catalogue.clone());
@@ -146,7 +144,6 @@ impl Front {
             aggregate,
             changes,
             call_timeout,
-            scopes,
             bounds,
             ids: Ids::default(),
         }))
@@ -199,7 +196,10 @@ impl Front {
         };
         let state = match entered {
             Ok(state) => state,
-            Err(error) => State::Local(Some(Final::error(incoming, &error))),
+            Err(error) => {
+                let error = self.veiled(&caller.principal, incoming, error);
+                State::Local(Some(Final::error(incoming, &error)))
+            }
         };
         Answering {
             state,
@@ -246,19 +246,20 @@ impl Front {
     ///
     /// # Errors
     /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
-    pub async fn watch_resource(&self, endpoint: &Endpoint, uri: &str) -> Result<Watching, RpcError> {
+    pub async fn watch_resource(
+        &self,
+        principal: &Principal,
+        endpoint: &Endpoint,
+        uri: &str,
+    ) -> Result<Watching, RpcError> {
         let server = match endpoint {
             Endpoint::Server(id) => match self.virtual_server(endpoint) {
                 Some(defined) => self.owner_of_chosen(&defined, uri).await?,
                 None => id.clone(),
             },
-            Endpoint::All | Endpoint::Search => {
-                self.0
-                    .aggregate
-                    .owner_of_resource(uri, Askable::default())
-                    .await?
-            }
+            Endpoint::All | Endpoint::Search => self.owner_of_any(principal, Askable::default(), uri).await?,
         };
+        self.authorize_resource(principal, &server, uri)?;
         let wanted = Wanted {
             lists: Lists::default(),
             uris: BTreeSet::from([uri.to_owned()]),
@@ -278,7 +279,7 @@ impl Front {
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
         self.authorize(&caller.principal, &caller.endpoint, incoming)
-            .map_err(|scopes| RpcError::insufficient_scope(&scopes))?;
+            .await?;
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
@@ -291,7 +292,12 @@ impl Front {
             return self.listen(caller, incoming).await;
         }
         let route = match &caller.endpoint {
-            Endpoint::All | Endpoint::Search => match self.0.aggregate.list(incoming).await? {
+            Endpoint::All | Endpoint::Search => match self
+                .0
+                .aggregate
+                .list(incoming, self.sight(&caller.principal).as_ref())
+                .await?
+            {
                 Some(result) => {
                     let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
                     return Ok(State::Local(Some(Final {
@@ -300,7 +306,7 @@ impl Front {
                         fault: None,
                     })));
                 }
-                None => self.find_owner(incoming).await?,
+                None => self.find_owner(&caller.principal, incoming).await?,
             },
             Endpoint::Server(id) => {
                 let name = incoming.name.as_ref().map(|name| name.value.clone());
@@ -330,7 +336,15 @@ impl Front {
     }
 
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
-        let wanted = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
+        let mut wanted = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
+        // What a caller may not read is nobody's to it.
+        for (server, uris) in self.owners(&caller.endpoint, &wanted.uris).await {
+            for uri in &uris {
+                if self.authorize_resource(&caller.principal, &server, uri).is_err() {
+                    wanted.uris.remove(uri);
+                }
+            }
+        }
         let watching = self.watch(&caller.endpoint, wanted.clone()).await;
         let id = incoming.id.as_deref().unwrap_or("null");
         let listening = Listening::new(watching, id, wanted, caller.ending.clone());
@@ -352,7 +366,8 @@ impl Front {
             Endpoint::All | Endpoint::Search => {
                 let mut owned: BTreeMap<ServerId, BTreeSet<String>> = BTreeMap::new();
                 for uri in uris {
-                    if let Ok(server) = self.0.aggregate.owner_of_resource(uri, Askable::default()).await {
+                    let owner = self.0.aggregate.owner_of_resource(uri, Askable::default(), None);
+                    if let Ok(server) = owner.await {
                         owned.entry(server).or_default().insert(uri.clone());
                     }
                 }

@@ -34,7 +34,7 @@ pub(crate) async fn check(
 ) -> Result<(), RpcError> {
     let Some(name) = &incoming.name else { return Ok(()) };
     let (server, tool) = match (front.virtual_server(endpoint), endpoint) {
-        (Some(defined), _) => match front.chosen_tool(&defined, &name.value).await {
+        (Some(defined), _) => match front.chosen(&defined, Listed::Tools, &name.value).await {
             Some(chosen) => chosen,
             None => return Ok(()),
         },

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The tenant of a platform that serves only one.
 pub const DEFAULT_TENANT: &str = "default";
 
+/// Who vouches for the platform's own processes. No issuer of tokens has this name, as theirs are URLs.
+const PLATFORM: &str = "trunkline:platform";
+
 /// A caller whose identity a door has established.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Principal {
@@ -64,6 +67,21 @@ impl Principal {
     /// When it is meant to be a principal and is none.
     pub fn of_user_name(name: &str) -> Option<Result<Self, serde_json::Error>> {
         name.starts_with('{').then(|| serde_json::from_str(name))
+    }
+
+    /// A process of the platform that asks in nobody's name, so that it sees all that there is.
+    #[must_use]
+    pub fn platform(subject: impl Into<String>, tenant: impl Into<String>) -> Self {
+        Self {
+            issuer: Some(PLATFORM.to_owned()),
+            ..Self::new(subject, tenant)
+        }
+    }
+
+    /// Whether it is a process of the platform, and not somebody in whose name one asks.
+    #[must_use]
+    pub fn is_platform(&self) -> bool {
+        self.issuer.as_deref() == Some(PLATFORM)
     }
 
     /// What tells this caller from every other: two tokens of one subject agree in it, whatever else they say.

@@ -3,6 +3,7 @@
 mod add;
 mod blocks;
 mod import;
+mod policy;
 mod traffic;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -13,6 +14,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use add::{AddServer, LimitFlags, OauthFlags};
 pub use blocks::{Block, WhoIsBlocked};
 pub use import::Import;
+pub use policy::{
+    Candidate, Policy, PolicyCommand, PolicyDiff, PolicyExplain, PolicyHistory, PolicyReplay, PolicyRollback,
+    PolicySet, PolicyShow, PolicyTest,
+};
 pub use traffic::{Traffic, TrafficClear, TrafficCommand, TrafficOf, TrafficSet};
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
@@ -111,7 +116,10 @@ pub enum Command {
     Call(Call),
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
-    Tail(Ask),
+    Tail(Tail),
+    /// Who may do what: keep a policy, ask it, try another
+    #[command(after_help = policy::EXAMPLES)]
+    Policy(Policy),
     /// Make API keys
     #[command(after_help = "Example:\n  trunkline keys new --subject ci --scope products:read")]
     Keys(Keys),
@@ -333,6 +341,17 @@ pub struct DecideTools {
     #[arg(long, value_name = "DIGEST", conflicts_with = "all")]
     pub digest: Option<String>,
     /// How the answer is printed.
+    #[command(flatten)]
+    pub ask: Ask,
+}
+
+/// `trunkline tail`
+#[derive(Clone, Debug, Args)]
+pub struct Tail {
+    /// Tell what calls are given as well, which may be secret
+    #[arg(long)]
+    pub arguments: bool,
+    /// How calls are printed.
     #[command(flatten)]
     pub ask: Ask,
 }

@@ -23,12 +23,13 @@ use bridges::{
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
-    ServerId, card::Place, integrity::Policies, limits::Limit, policy::ScopeTable, registry::SECRET_PREFIX,
+    ServerId, card::Place, integrity::Policies, limits::Limit, registry::SECRET_PREFIX,
     virtual_server::VirtualServer,
 };
 use runtime::{
     callout::{CalloutKeys, CalloutOptions},
     nats_server::password_variable,
+    policies::Configured,
 };
 use serde::Deserialize;
 
@@ -342,17 +343,20 @@ impl Config {
         self.auth.is_required()
     }
 
-    /// The scopes that tools need.
+    /// What holds of policies where none is kept.
     ///
     /// # Errors
-    /// When one is no scope, or is for no tools.
-    pub fn scopes(&self) -> anyhow::Result<ScopeTable> {
-        self.policy.table()
+    /// When the section cannot be meant; the error names the place.
+    pub fn policy(&self) -> anyhow::Result<Configured> {
+        Ok(Configured {
+            document: self.policy.document()?,
+            operator: Some(self.auth.operator_role()),
+        })
     }
 
     fn check(&self) -> anyhow::Result<()> {
         self.auth.check()?;
-        self.scopes()?;
+        self.policy()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }

@@ -89,7 +89,8 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
                 commands::blocks::run(config, command).await
             }
             Command::Call(call) => commands::call::run(config, call).await,
-            Command::Tail(ask) => commands::tail::run(config, ask).await,
+            Command::Tail(tail) => commands::tail::run(config, &tail).await,
+            Command::Policy(command) => commands::policy::run(config, command).await,
             Command::Keys(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),
         }
     });

@@ -96,9 +96,8 @@ impl Node {
             }
         };
         let own = secrets.as_ref().map(|secrets| secrets.password(class).to_owned());
-        let password = Config::nats_password(class.as_str())
-            .filter(|_| server.is_none())
-            .or(own);
+        let given = Config::nats_password(class.as_str()).filter(|_| server.is_none());
+        let password = given.or(own);
         let credentials = password.map(|password| (class.as_str().to_owned(), password));
         let options = BusOptions {
             url,
@@ -115,6 +114,7 @@ impl Node {
                 return Err(error.into());
             }
         };
+        bus.policies().configure(config.policy()?).await?;
         let callout = match &secrets {
             Some(secrets) => Some(callout::options_of(bus.url(), secrets)),
             None => Config::callout(bus.url())?,
@@ -173,9 +173,8 @@ impl Node {
         let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
         let catalogue = Catalogue::new(self.bus.clone(), directory);
         let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
-        let (timeout, scopes) = (config.call_timeout, config.scopes()?);
         let bounds = Box::pin(Bounds::open(&self.bus, config.limits.clone())).await;
-        let front = Front::new(self.bus.clone(), catalogue, virtuals, timeout, scopes, bounds);
+        let front = Front::new(self.bus.clone(), catalogue, virtuals, config.call_timeout, bounds);
         self.front = Some(front.clone());
         Ok(front)
     }

@@ -26,7 +26,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, pins::Pinned, telemetry::Metrics, traffic::MAX_COPIES};
+use crate::{inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics, traffic::MAX_COPIES};
 
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
 pub(crate) use connect::{connection, is_new_enough, without_password};
@@ -162,6 +162,8 @@ struct Inner {
     pinned: OnceLock<Pinned>,
     /// Room for copies of calls.
     copies: Arc<Semaphore>,
+    /// The policies in force, once somebody has asked.
+    policies: OnceLock<Policies>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -217,6 +219,7 @@ impl Bus {
             presence: broadcast::channel(PRESENCE_AHEAD).0,
             pinned: OnceLock::new(),
             copies: Arc::new(Semaphore::new(MAX_COPIES)),
+            policies: OnceLock::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -330,6 +333,10 @@ impl Bus {
 
     pub(crate) fn presence(&self) -> broadcast::Receiver<Presence> {
         self.0.presence.subscribe()
+    }
+
+    pub(crate) fn policies_once(&self) -> &OnceLock<Policies> {
+        &self.0.policies
     }
 
     pub(crate) fn pinned(&self) -> &OnceLock<Pinned> {

@@ -377,7 +377,7 @@ impl Catalogue {
     /// One page, from a replica with the revision that the list is kept under. During an upgrade the others answer as well.
     async fn fetch_page(&self, card: &ServerCard, page: &Question<'_>) -> Result<Bytes, CatalogueError> {
         for _ in 0..REVISION_ATTEMPTS {
-            let principal = Principal::new("catalogue", &card.tenant);
+            let principal = Principal::platform("catalogue", &card.tenant);
             let request = request_for(card.id.as_str(), page, principal);
             let snapshot = self.directory.snapshot();
             let begun = if snapshot.tells_apart(&card.id) {

@@ -42,6 +42,7 @@ use crate::{
     catalogue::{Catalogue, Item, List, Listed},
     directory::{Directory, Snapshot},
     own_request::own_request,
+    policies::Sight,
     search::{Indexes, rank},
     traffic::{Begun, Plan},
 };
@@ -64,6 +65,8 @@ pub struct Discovery {
     tags: Vec<String>,
     server: Option<ServerId>,
     call_limit: Duration,
+    /// For whom it looks; `None` for somebody who sees all.
+    sight: Option<Sight>,
 }
 
 /// A tool and whose it is.
@@ -193,6 +196,7 @@ impl Discovery {
             tags: Vec::new(),
             server: None,
             call_limit: CALL_LIMIT,
+            sight: None,
         }
     }
 
@@ -209,6 +213,15 @@ impl Discovery {
     pub fn with_server(&self, server: ServerId) -> Self {
         Self {
             server: Some(server),
+            ..self.clone()
+        }
+    }
+
+    /// The same for somebody who may not see everything.
+    #[must_use]
+    pub fn seen_with(&self, sight: Option<Sight>) -> Self {
+        Self {
+            sight,
             ..self.clone()
         }
     }
@@ -240,7 +253,7 @@ impl Discovery {
             })
         });
         Tools {
-            tools: all.collect(),
+            tools: all.filter(|found| self.sees(found)).collect(),
             missing,
         }
     }
@@ -262,7 +275,7 @@ impl Discovery {
         // The usual case asks one server only.
         if let Some((server, own)) = ServerId::split_prefixed(name)
             && let Some(list) = self.list_of(&server).await
-            && let Some(found) = at(&server, &list, own)
+            && let Some(found) = self.at(&server, &list, own)
         {
             return Ok(found);
         }
@@ -273,7 +286,10 @@ impl Discovery {
             let own = dotted
                 .filter(|(id, _)| *id == server.as_str())
                 .map(|(_, own)| own);
-            found.extend(at(server, list, name).or_else(|| at(server, list, own?)));
+            found.extend(
+                self.at(server, list, name)
+                    .or_else(|| self.at(server, list, own?)),
+            );
         }
         match found.len() {
             1 => Ok(found.remove(0)),
@@ -378,10 +394,15 @@ impl Discovery {
 
     async fn ranked(&self, query: &str, lists: &[(ServerId, Arc<List>)], limit: usize) -> Vec<Found> {
         let indexes = join_all(lists.iter().map(|(server, list)| self.indexes.of(server, list))).await;
+        // What is not seen must not take the places of what is.
+        let most = match &self.sight {
+            Some(_) => usize::MAX,
+            None => limit,
+        };
         let hits = rank(
             query,
             &indexes.iter().map(AsRef::as_ref).collect::<Vec<_>>(),
-            limit,
+            most,
         );
         let found = hits.into_iter().map(|hit| {
             let (server, list) = &lists[hit.list];
@@ -391,14 +412,26 @@ impl Discovery {
                 place: hit.place,
             }
         });
-        found.collect()
+        found.filter(|found| self.sees(found)).take(limit).collect()
+    }
+
+    fn sees(&self, found: &Found) -> bool {
+        let sight = self.sight.as_ref();
+        sight.is_none_or(|sight| sight.shows(&found.server, Listed::Tools, found.item()))
+    }
+
+    fn at(&self, server: &ServerId, list: &Arc<List>, name: &str) -> Option<Found> {
+        at(server, list, name).filter(|found| self.sees(found))
     }
 
     /// Names that may have been meant: those that are spelled alike, then those of tools that the words of the name find.
     async fn nearest(&self, name: &str, lists: &[(ServerId, Arc<List>)]) -> Vec<String> {
         let mut alike: HashMap<String, f64> = HashMap::new();
         for (server, list) in lists {
-            for item in &list.items {
+            let sight = self.sight.as_ref();
+            let seen = list.items.iter();
+            let seen = seen.filter(|item| sight.is_none_or(|sight| sight.shows(server, Listed::Tools, item)));
+            for item in seen {
                 let prefixed = server.prefixed(&item.key);
                 let likeness =
                     strsim::jaro_winkler(name, &item.key).max(strsim::jaro_winkler(name, &prefixed));

@@ -22,6 +22,7 @@ pub mod nats_server;
 mod own_request;
 pub mod pins;
 pub mod placement;
+pub mod policies;
 pub mod public;
 pub mod registry;
 pub mod rmcp_host;

@@ -38,3 +38,9 @@ pub fn days_ago(days: u16) -> String {
 pub fn now_secs() -> u64 {
     u64::try_from(OffsetDateTime::now_utc().unix_timestamp()).unwrap_or_default()
 }
+
+/// A time that is spelled as RFC 3339; `None` for any other text.
+#[must_use]
+pub fn read(text: &str) -> Option<SystemTime> {
+    OffsetDateTime::parse(text, &Rfc3339).ok().map(Into::into)
+}

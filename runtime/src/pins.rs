@@ -113,12 +113,7 @@ impl Bus {
         tenant: &str,
         instance: &str,
     ) -> Result<Offered, RegistryError> {
-        let principal = Principal {
-            subject: PLATFORM.to_owned(),
-            tenant: tenant.to_owned(),
-            client: None,
-            ..Principal::developer()
-        };
+        let principal = Principal::platform(PLATFORM, tenant);
         let method = integrity::OFFERED;
         let request = own_request(server.as_str(), method, Map::new(), &Map::new(), principal);
         let mut call = self.call_instance(request, instance);

@@ -90,6 +90,26 @@ pub enum StoreError {
     Broker(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl StoreError {
+    /// Whether there is nothing to open: this NATS keeps no records at all.
+    #[must_use]
+    pub fn is_no_jetstream(&self) -> bool {
+        let Self::Open { source, .. } = self else {
+            return false;
+        };
+        let error = source.downcast_ref::<jetstream::context::CreateStreamError>();
+        error.is_some_and(|error| match error.kind() {
+            CreateStreamErrorKind::JetStreamUnavailable => true,
+            CreateStreamErrorKind::JetStream(error) => {
+                let code = error.error_code();
+                code == ErrorCode::JETSTREAM_NOT_ENABLED
+                    || code == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
+            }
+            _ => false,
+        })
+    }
+}
+
 impl Bucket {
     /// Opens a bucket, and makes it if it is not there.
     ///

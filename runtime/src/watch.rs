@@ -7,16 +7,20 @@ use std::{
 
 use async_nats::Subscriber;
 use bus_schema::{
-    ContentType, Request, Token,
+    ContentType, Principal, Request, Token,
+    rpc::Message,
     subject::{self, EventKind, Subject},
 };
+use bytes::Bytes;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tracing::debug;
 
 use crate::{
     bus::{Bus, BusError},
+    moment,
     telemetry::Ended,
 };
 
@@ -25,20 +29,49 @@ const LEASE: Duration = Duration::from_secs(10);
 /// How often a watcher renews it.
 const RENEW: Duration = Duration::from_secs(3);
 
+/// What a request to watch says that wants to see what calls are given. Without these words nobody is told of that.
+const WITH_ARGUMENTS: &[u8] = b"arguments";
+/// How many bytes of arguments are told.
+const MAX_ARGUMENTS: usize = 64 * 1024;
+
 /// Until when a host tells of its calls.
 #[derive(Default)]
-pub(crate) struct WatchedUntil(Mutex<Option<Instant>>);
+pub(crate) struct WatchedUntil(Mutex<Until>);
+
+#[derive(Clone, Copy, Default)]
+struct Until {
+    calls: Option<Instant>,
+    arguments: Option<Instant>,
+}
 
 impl WatchedUntil {
-    pub(crate) fn extend(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + LEASE);
+    /// Goes on for a while. `wish` is what somebody says who watches.
+    pub(crate) fn extend(&self, wish: &[u8]) {
+        let until = Some(Instant::now() + LEASE);
+        let mut held = self.lock();
+        held.calls = until;
+        if wish == WITH_ARGUMENTS {
+            held.arguments = until;
+        }
     }
 
     pub(crate) fn now(&self) -> bool {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some_and(|until| Instant::now() < until)
+        let until = *self.lock();
+        until.calls.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// What is to be remembered of a request, so that it can be told of.
+    pub(crate) fn describe(&self, request: &Request) -> Described {
+        let until = *self.lock();
+        let tells = until.arguments.is_some_and(|until| Instant::now() < until);
+        Described {
+            body: tells.then(|| request.body.0.clone()),
+            ..Described::of(request)
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Until> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -58,6 +91,24 @@ pub struct CallEvent {
     pub name: Option<String>,
     /// Who called.
     pub subject: String,
+    /// Who vouches for the caller.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// The program that the caller came with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// What the caller is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roles: Vec<String>,
+    /// What the caller was granted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scopes: Vec<String>,
+    /// What the call was given, where somebody who watches wants to see that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arguments: Option<Box<RawValue>>,
+    /// When it ended, as RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// The door it came through.
     pub door: String,
     /// The protocol version of the client.
@@ -83,8 +134,8 @@ pub(crate) struct Described {
     pub(crate) method: String,
     pub(crate) name: Option<String>,
     pub(crate) protocol_version: String,
-    tenant: String,
-    subject: String,
+    principal: Principal,
+    body: Option<Bytes>,
     door: String,
     trace_id: Option<String>,
 }
@@ -95,8 +146,8 @@ impl Described {
             method: request.method.clone(),
             name: request.name.clone(),
             protocol_version: request.protocol_version.clone(),
-            tenant: request.principal.tenant.clone(),
-            subject: request.principal.subject.clone(),
+            principal: request.principal.clone(),
+            body: None,
             door: request.door.clone(),
             trace_id: request.trace.as_ref().map(|trace| trace.trace_id().to_owned()),
         }
@@ -111,13 +162,28 @@ impl Described {
         code: Option<i64>,
         (request_bytes, answer_bytes): (usize, usize),
     ) -> CallEvent {
+        let arguments = self.body.as_deref().and_then(arguments);
+        let Principal {
+            subject,
+            tenant,
+            issuer,
+            client,
+            roles,
+            scopes,
+        } = self.principal;
         CallEvent {
-            tenant: self.tenant,
+            issuer,
+            client,
+            roles,
+            scopes,
+            arguments,
+            at: Some(moment::now()),
+            tenant,
             server: server.to_owned(),
             instance: bus.instance().to_owned(),
             method: self.method,
             name: self.name,
-            subject: self.subject,
+            subject,
             door: self.door,
             protocol_version: self.protocol_version,
             ended,
@@ -130,7 +196,24 @@ impl Described {
     }
 }
 
+fn arguments(body: &[u8]) -> Option<Box<RawValue>> {
+    let arguments = Message::parse(body).ok()?.peek_params().ok()?.arguments?;
+    (arguments.get().len() <= MAX_ARGUMENTS).then(|| arguments.to_owned())
+}
+
 impl CallEvent {
+    /// Who called.
+    #[must_use]
+    pub fn principal(&self) -> Principal {
+        Principal {
+            issuer: self.issuer.clone(),
+            client: self.client.clone(),
+            roles: self.roles.clone(),
+            scopes: self.scopes.clone(),
+            ..Principal::new(&self.subject, &self.tenant)
+        }
+    }
+
     pub(crate) async fn publish(&self, bus: &Bus) {
         let subject = Subject::Event {
             tenant: Token::encode(&self.tenant),
@@ -155,6 +238,18 @@ impl CallWatch {
     /// # Errors
     /// [`BusError`] when the bus refuses the subscription.
     pub async fn start(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
+        Self::saying(bus, tenant, b"").await
+    }
+
+    /// The same, and to tell what calls are given. That may be secret; whoever asks for it has to see to it.
+    ///
+    /// # Errors
+    /// [`BusError`] when the bus refuses the subscription.
+    pub async fn with_arguments(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
+        Self::saying(bus, tenant, WITH_ARGUMENTS).await
+    }
+
+    async fn saying(bus: &Bus, tenant: &str, wish: &'static [u8]) -> Result<Self, BusError> {
         let tenant = Token::encode(tenant);
         let events = bus.subscribe(subject::all_call_events(&tenant)).await?;
         bus.round_trip().await?;
@@ -167,7 +262,11 @@ impl CallWatch {
                 let subject = Subject::Watch {
                     tenant: tenant.clone(),
                 };
-                if renewing.publish(subject.to_string(), Vec::new()).await.is_err() {
+                if renewing
+                    .publish(subject.to_string(), wish.to_vec())
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -24,6 +24,7 @@ pub mod remote;
 pub mod scripted;
 pub mod session;
 pub mod stream;
+pub mod vault;
 pub mod versioned;
 pub mod whoami;
 pub mod wire;

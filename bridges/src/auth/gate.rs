@@ -6,7 +6,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, Uri, header},
     response::Response,
 };
-use bus_schema::{Principal, policy::Scope};
+use bus_schema::{
+    Principal,
+    policy::{Decision, Scope},
+};
 use runtime::blocks::Blocks;
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
@@ -33,7 +36,7 @@ const EXPECTED: Expected = Expected {
     accept: HeaderValue::from_static("application/json, application/jwk-set+json"),
 };
 /// The role of those who operate the platform, unless somebody says otherwise.
-const OPERATOR: &str = "operator";
+pub const OPERATOR: &str = "operator";
 /// What carries a token in a URL, where it would be logged on its way.
 const QUERY_KEYS: [&str; 4] = ["access_token", "token", "api_key", "apikey"];
 
@@ -74,8 +77,6 @@ struct Checks {
     advertised: Vec<Scope>,
     /// The tenants whose servers are here.
     tenants: Vec<String>,
-    /// The role of those who operate the platform.
-    operator_role: String,
 }
 
 struct Issuer {
@@ -159,23 +160,24 @@ impl Gate {
         admitted
     }
 
-    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and the role of operators.
-    pub(crate) async fn operate(&self, headers: &HeaderMap, uri: &Uri) -> Result<Admitted, Refusal> {
+    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and that the policy allows it.
+    pub(crate) async fn operate(
+        &self,
+        headers: &HeaderMap,
+        uri: &Uri,
+        decide: impl FnOnce(&Principal) -> Decision,
+    ) -> Result<Admitted, Refusal> {
         let admitted = self.admit("", headers, uri).await?;
-        if self.is_operator(&admitted.principal) {
-            Ok(admitted)
-        } else {
-            Err(Refusal::Forbidden(
-                "this is for operators, whose role the caller does not have",
-            ))
+        if self.checks.is_none() {
+            return Ok(admitted);
         }
-    }
-
-    /// Whether somebody who was let in operates the platform. Where nobody is asked anything, everybody does.
-    pub(crate) fn is_operator(&self, principal: &Principal) -> bool {
-        self.checks
-            .as_ref()
-            .is_none_or(|checks| principal.roles.contains(&checks.operator_role))
+        match decide(&admitted.principal) {
+            Decision::Allow => Ok(admitted),
+            Decision::NeedsScopes(scopes) => Err(self.step_up(scopes)),
+            Decision::Denied { .. } | Decision::Hidden => Err(Refusal::Forbidden(
+                "this is for operators, whose role the caller does not have",
+            )),
+        }
     }
 
     /// Whether anybody is asked anything.
@@ -248,10 +250,6 @@ impl Checks {
             required: options.required_scopes.clone(),
             advertised: advertised.unwrap_or(&options.required_scopes).clone(),
             tenants: tenants.to_vec(),
-            operator_role: options
-                .operator_role
-                .clone()
-                .unwrap_or_else(|| OPERATOR.to_owned()),
         })
     }
 

@@ -18,6 +18,7 @@ mod token;
 
 pub use api_keys::{NewApiKey, new_api_key};
 pub(crate) use challenge::Refusal;
+pub use gate::OPERATOR;
 pub(crate) use gate::{Admitted, Ended, Gate};
 pub use options::{
     ApiKeyOptions, Auth, AuthError, AuthOptions, IntrospectionOptions, IssuerOptions, SigningAlgorithm,

@@ -48,8 +48,6 @@ pub struct AuthOptions {
     pub required_scopes: Vec<Scope>,
     /// The scopes that clients are told of beforehand; those that everybody needs, if nothing is said.
     pub scopes_supported: Option<Vec<Scope>>,
-    /// The role of those who operate the platform; `operator`, if nothing is said.
-    pub operator_role: Option<String>,
 }
 
 /// An issuer of tokens.

@@ -19,7 +19,7 @@ use crate::front::Front;
 /// The public subjects that somebody may publish on.
 pub(super) async fn publish(front: &Front, principal: &Principal) -> Vec<String> {
     let tenant = Token::encode(&principal.tenant);
-    if front.permits_everything() {
+    if front.permits_everything(principal) {
         return vec![subject::public_calls_of(&tenant)];
     }
     // Those of other tenants are not here, and so nothing that could be granted.
@@ -55,17 +55,17 @@ const BY_NAME: [(Listed, &str); 2] = [
 
 impl Grants<'_> {
     async fn of_server(&self, id: &ServerId) -> Vec<String> {
-        let mut all = self.of_every(id);
+        let mut all = self.of_every(id).await;
         for (list, called) in BY_NAME {
             // What cannot be had now is granted when the client comes again.
             let Some(known) = self.front.catalogue().list_soon(id, list).await else {
                 continue;
             };
-            let permitted = known
-                .items
-                .iter()
-                .filter(|item| self.permits(called, id, Some(&item.key)));
-            all.extend(permitted.map(|item| self.named(id, called, &item.key)));
+            for item in &known.items {
+                if self.permits(called, id, Some(&item.key)).await {
+                    all.push(self.named(id, called, &item.key));
+                }
+            }
         }
         all
     }
@@ -73,27 +73,30 @@ impl Grants<'_> {
     /// The entries of a virtual server are permitted as those of their owners, and go by the names that it shows.
     async fn of_virtual(&self, defined: &Arc<Virtual>) -> Vec<String> {
         let id = &defined.definition.id;
-        let mut all = self.of_every(id);
+        let mut all = self.of_every(id).await;
         for (list, called) in BY_NAME {
-            let chosen = self.front.chosen(defined, list).await;
-            let permitted = chosen
-                .iter()
-                .filter(|(_, owner, own)| self.permits(called, owner, Some(own)));
-            all.extend(permitted.map(|(shown, _, _)| self.named(id, called, shown)));
+            for (shown, owner, own) in self.front.all_chosen(defined, list).await {
+                if self.permits(called, &owner, Some(&own)).await {
+                    all.push(self.named(id, called, &shown));
+                }
+            }
         }
         all
     }
 
     /// What is granted of every server, whatever it has.
-    fn of_every(&self, id: &ServerId) -> Vec<String> {
+    async fn of_every(&self, id: &ServerId) -> Vec<String> {
         let unnamed = method::SERVED
             .into_iter()
             .filter(|called| !method::NAMED.contains(called))
-            .chain(method::TASKS)
-            .filter(|called| self.permits(called, id, None))
-            .map(|called| self.subject(id, called, None).to_string());
-        let mut all: Vec<String> = unnamed.collect();
-        if self.permits(method::RESOURCES_READ, id, None) {
+            .chain(method::TASKS);
+        let mut all = Vec::new();
+        for called in unnamed {
+            if self.permits(called, id, None).await {
+                all.push(self.subject(id, called, None).to_string());
+            }
+        }
+        if self.reads_resources(id) {
             all.push(subject::every_name(
                 &self.tenant,
                 &Token::encode(id.as_str()),
@@ -116,12 +119,14 @@ impl Grants<'_> {
         }
     }
 
-    fn permits(&self, called: &str, server: &ServerId, name: Option<&str>) -> bool {
-        let action = Action {
-            method: called,
-            server: server.as_str(),
-            name,
-        };
-        self.front.permits(self.principal, &action)
+    /// Whether somebody may read anything of a server: the door looks at each URI.
+    fn reads_resources(&self, id: &ServerId) -> bool {
+        self.front.may_use(self.principal, id)
+    }
+
+    /// With some arguments: the door looks at those of each call.
+    async fn permits(&self, called: &str, server: &ServerId, name: Option<&str>) -> bool {
+        let action = Action::of(server.as_str(), called, name, None);
+        self.front.permits(self.principal, action).await
     }
 }

@@ -99,7 +99,11 @@ impl Conversation {
                 }
                 // Held until the notices follow, so that the server is asked once.
                 let watching = match subscription {
-                    Subscription::Begin => match self.front.watch_resource(&session.endpoint, &uri).await {
+                    Subscription::Begin => match self
+                        .front
+                        .watch_resource(&session.principal, &session.endpoint, &uri)
+                        .await
+                    {
                         Ok(watching) => Some(watching),
                         Err(error) => return self.reply(joint.as_ref(), incoming.error(&error)).await,
                     },

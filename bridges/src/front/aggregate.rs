@@ -16,6 +16,7 @@ use futures::future::join_all;
 use runtime::{
     Catalogue,
     catalogue::{Item, LISTS_OF_SOME, List, Listed},
+    policies::Sight,
 };
 use serde_json::{Map, Value, json, value::RawValue};
 use tokio::{
@@ -119,16 +120,21 @@ impl Aggregate {
     }
 
     /// The result of a list method; `None` for other methods.
-    pub(super) async fn list(&self, incoming: &Incoming) -> Result<Option<Bytes>, RpcError> {
+    pub(super) async fn list(
+        &self,
+        incoming: &Incoming,
+        sight: Option<&Sight>,
+    ) -> Result<Option<Bytes>, RpcError> {
         let Some(list) = Listed::of(&incoming.method) else {
             return Ok(None);
         };
         let cursor = incoming.cursor.as_deref().filter(|cursor| !cursor.is_empty());
         let after = cursor.map(|cursor| Place::read(cursor, list)).transpose()?;
         let built = self.current(list, Askable::of(incoming)).await;
-        Ok(Some(match after {
-            None => built.first.clone(),
-            Some(after) => write_page(list, &built.servers, &built.missing, Some(&after)),
+        Ok(Some(match (after, sight) {
+            (None, None) => built.first.clone(),
+            // What is kept is the same for all; what is left out of it is not.
+            (after, sight) => write_page(list, &built, after.as_ref(), sight),
         }))
     }
 
@@ -209,13 +215,15 @@ impl Aggregate {
             lasts = Some(ASK_AGAIN);
         }
         missing.extend(in_trouble);
-        Built {
+        let mut built = Built {
             generation: snapshot.generation,
             until: lasts.map(|lasts| Instant::now() + lasts),
-            first: write_page(list, &servers, &missing, None),
+            first: Bytes::new(),
             missing,
             servers,
-        }
+        };
+        built.first = write_page(list, &built, None, None);
+        built
     }
 
     /// One server's list. Where it cannot be had as these clients would see it, what everybody sees has to do.
@@ -275,12 +283,8 @@ fn behind<'a>(
 }
 
 /// One page of a list as it goes out.
-fn write_page(
-    list: Listed,
-    servers: &[(ServerId, Arc<List>)],
-    missing: &[ServerId],
-    after: Option<&Place>,
-) -> Bytes {
+fn write_page(list: Listed, built: &Built, after: Option<&Place>, sight: Option<&Sight>) -> Bytes {
+    let Built { servers, missing, .. } = built;
     let mut out =
         format!(r#"{{"resultType":"complete","ttlMs":{LIST_TTL_MS},"cacheScope":"private","#).into_bytes();
     if !missing.is_empty() {
@@ -288,7 +292,8 @@ fn write_page(
     }
     out.extend_from_slice(format!(r#""{}":["#, list.key()).as_bytes());
     let (mut items, mut last) = (0, None);
-    for (id, item) in behind(servers, after) {
+    let sees = |(id, item): &(&ServerId, &Item)| sight.is_none_or(|sight| sight.shows(id, list, item));
+    for (id, item) in behind(servers, after).filter(sees) {
         if items == PAGE_ITEMS || out.len() > PAGE_BYTES {
             let next = last.map(|(id, item): (&ServerId, &Item)| Place {
                 server: id.clone(),

@@ -13,8 +13,8 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{RpcError, ServerId, card::ListDigests, mcp::resource};
-use runtime::{Bus, Directory, directory::Snapshot, virtuals::Virtuals};
+use bus_schema::{RpcError, ServerId, card::ListDigests, mcp::resource, principal::DEFAULT_TENANT};
+use runtime::{Bus, Directory, directory::Snapshot, policies::Policies, virtuals::Virtuals};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Notify, time::sleep};
 
@@ -80,6 +80,7 @@ pub enum Notice {
 pub(super) struct Changes {
     directory: Directory,
     virtuals: Virtuals,
+    policies: Policies,
     keepers: Keepers,
     last: AtomicU64,
     /// Held only to look up, insert or remove.
@@ -119,10 +120,12 @@ impl Changes {
         let changes = Arc::new(Self {
             directory: directory.clone(),
             virtuals: virtuals.clone(),
+            policies: bus.policies(),
             keepers: Keepers::new(bus.clone(), directory.clone()),
             last: AtomicU64::new(0),
             watchers: Mutex::default(),
         });
+        let mut policies = bus.policies().changes();
         let (comparing, mut changed) = (Arc::downgrade(&changes), directory.changes());
         let mut defined = virtuals.changes();
         tokio::spawn(async move {
@@ -130,6 +133,7 @@ impl Changes {
                 let there = tokio::select! {
                     there = changed.changed() => there,
                     there = defined.changed() => there,
+                    there = policies.changed() => there,
                 };
                 if there.is_err() {
                     return;
@@ -137,6 +141,7 @@ impl Changes {
                 sleep(SETTLE).await;
                 changed.mark_unchanged();
                 defined.mark_unchanged();
+                policies.mark_unchanged();
                 match comparing.upgrade() {
                     Some(changes) => changes.compare(),
                     None => return,
@@ -226,6 +231,24 @@ impl Changes {
 
     /// The lists of an endpoint at one moment; `None` while its server is away, which says nothing of its lists.
     fn digests(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
+        let mut digests = self.digests_of_all(snapshot, endpoint)?;
+        // Another policy may show something else; whoever sees the same lists anew.
+        if let Some(version) = self.policies.of(DEFAULT_TENANT).version {
+            let ListDigests {
+                tools,
+                prompts,
+                resources,
+            } = &mut digests;
+            for digest in [tools, prompts, resources] {
+                if !digest.is_empty() {
+                    digest.push_str(&format!("-p{version}"));
+                }
+            }
+        }
+        Some(digests)
+    }
+
+    fn digests_of_all(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
         match endpoint {
             Endpoint::Server(id) => digests_of(&self.virtuals, id, snapshot)
                 .or_else(|| snapshot.server(id).map(|card| card.lists.clone())),

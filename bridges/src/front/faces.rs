@@ -18,6 +18,7 @@ use runtime::{
     Catalogue,
     catalogue::{List, Listed},
     directory::Snapshot,
+    policies::Sight,
     virtuals::{Virtual, Virtuals},
 };
 use serde::Serialize;
@@ -64,6 +65,8 @@ pub(super) struct Merged {
     pub(super) owners: HashMap<String, (ServerId, String)>,
     /// The shown names in their order.
     names: Vec<String>,
+    /// What is shown under each, in the same order.
+    entries: Vec<Vec<u8>>,
     /// Entries that were left out.
     pub(super) left_out: Vec<LeftOut>,
     /// Servers that the definition names, or that have its labels, whose lists could not be had.
@@ -145,18 +148,17 @@ impl Faces {
             .map(|id| async move { (id.clone(), self.of_one(id, list).await) });
         let lists: BTreeMap<ServerId, Option<Arc<List>>> = join_all(asked).await.into_iter().collect();
         let mut merged = Merged::default();
-        let mut entries = Vec::new();
         for (item, servers) in &chosen {
             for server in servers {
                 match lists.get(server) {
-                    Some(Some(of_one)) => merged.add(list, item, server, of_one, &mut entries),
+                    Some(Some(of_one)) => merged.add(list, item, server, of_one),
                     _ => {
                         merged.missing.insert(server.clone());
                     }
                 }
             }
         }
-        merged.result = merged.write(list, &entries);
+        merged.result = merged.write(list, &merged.entries, &merged.left_out);
         merged
     }
 
@@ -234,14 +236,19 @@ impl Merged {
         each.collect()
     }
 
-    fn add(
-        &mut self,
-        list: Listed,
-        item: &Choice,
-        server: &ServerId,
-        of_one: &List,
-        entries: &mut Vec<Vec<u8>>,
-    ) {
+    /// The result for somebody who may not see all of it.
+    pub(super) fn seen(&self, list: Listed, sight: &Sight) -> Bytes {
+        let each = self.names.iter().zip(&self.entries);
+        let seen = each.filter(|(name, entry)| {
+            let owner = self.owners.get(*name).zip(std::str::from_utf8(entry).ok());
+            owner.is_some_and(|((server, own), text)| sight.shows_as(server, list, own, text))
+        });
+        let entries: Vec<_> = seen.map(|(_, entry)| entry.clone()).collect();
+        // What was left out may be something that nobody but others sees.
+        self.write(list, &entries, &[])
+    }
+
+    fn add(&mut self, list: Listed, item: &Choice, server: &ServerId, of_one: &List) {
         for entry in of_one
             .items
             .iter()
@@ -262,7 +269,7 @@ impl Merged {
                 Entry::Vacant(free) => {
                     free.insert((server.clone(), entry.key.clone()));
                     self.names.push(shown);
-                    entries.push(json);
+                    self.entries.push(json);
                 }
                 // Chosen twice, it is the same.
                 Entry::Occupied(taken) if *taken.get() == (server.clone(), entry.key.clone()) => {}
@@ -274,13 +281,13 @@ impl Merged {
         }
     }
 
-    fn write(&self, list: Listed, entries: &[Vec<u8>]) -> Bytes {
+    fn write(&self, list: Listed, entries: &[Vec<u8>], left_out: &[LeftOut]) -> Bytes {
         let mut meta = Map::new();
         if !self.missing.is_empty() {
             meta.insert(MISSING_KEY.to_owned(), json!(self.missing));
         }
-        if !self.left_out.is_empty() {
-            meta.insert(LEFT_OUT_KEY.to_owned(), json!(self.left_out));
+        if !left_out.is_empty() {
+            meta.insert(LEFT_OUT_KEY.to_owned(), json!(left_out));
         }
         let mut out = format!(r#"{{"resultType":"complete","ttlMs":{LIST_TTL_MS},"cacheScope":"private","#)
             .into_bytes();

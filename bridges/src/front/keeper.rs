@@ -12,6 +12,7 @@ use std::{
 use bus_schema::{
     Principal, ProtocolVersion, Request, RpcError, ServerId,
     mcp::{meta, method},
+    principal::DEFAULT_TENANT,
     rpc::Message,
 };
 use runtime::{Answer, Bus, Call, Directory};
@@ -360,10 +361,7 @@ fn listen_request(server: &ServerId, wanted: &Wanted) -> Request {
         server: server.to_string(),
         method: method::LISTEN.to_owned(),
         name: None,
-        principal: Principal {
-            subject: "door".to_owned(),
-            ..Principal::developer()
-        },
+        principal: Principal::platform("door", DEFAULT_TENANT),
         protocol_version: version.to_owned(),
         door: "platform".to_owned(),
         timeout_ms: u64::try_from(LISTEN_FOR.as_millis()).unwrap_or(u64::MAX),

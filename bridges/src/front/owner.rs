@@ -3,7 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bus_schema::{RpcError, ServerId};
-use runtime::catalogue::{List, Listed};
+use runtime::{
+    catalogue::{List, Listed},
+    policies::Sight,
+};
 use serde_json::json;
 
 use super::aggregate::Aggregate;
@@ -11,12 +14,22 @@ use crate::askable::Askable;
 
 impl Aggregate {
     /// The server whose resource a URI is to clients that can be asked this: the one that lists it, else whose template it fits, else whose scheme it has.
-    pub(super) async fn owner_of_resource(&self, uri: &str, declares: Askable) -> Result<ServerId, RpcError> {
+    /// Whose resource somebody cannot see has none.
+    pub(super) async fn owner_of_resource(
+        &self,
+        uri: &str,
+        declares: Askable,
+        sight: Option<&Sight>,
+    ) -> Result<ServerId, RpcError> {
+        let seen = |owners: Vec<ServerId>| -> Vec<ServerId> {
+            let sees = |id: &ServerId| sight.is_none_or(|sight| sight.shows_resource(id, uri));
+            owners.into_iter().filter(sees).collect()
+        };
         // Nearly all resources are on the list that every client sees, which costs no server anything.
         let resources = self.current(Listed::Resources, Askable::default()).await;
-        match listing(&resources.servers, uri).as_slice() {
+        match seen(listing(&resources.servers, uri)).as_slice() {
             [] => {}
-            [owner] => return Ok((*owner).clone()),
+            [owner] => return Ok(owner.clone()),
             many => return Err(ambiguous(uri, many)),
         }
         let resources = self.current(Listed::Resources, declares).await;
@@ -28,9 +41,9 @@ impl Aggregate {
             owners(all, |item| scheme(uri).is_some() && scheme(item) == scheme(uri)),
         ];
         for owners in ways {
-            match owners.as_slice() {
+            match seen(owners).as_slice() {
                 [] => {}
-                [owner] => return Ok((*owner).clone()),
+                [owner] => return Ok(owner.clone()),
                 many => return Err(ambiguous(uri, many)),
             }
         }
@@ -42,26 +55,26 @@ impl Aggregate {
 }
 
 /// The servers that list a URI.
-fn listing<'a>(servers: &'a [(ServerId, Arc<List>)], uri: &str) -> Vec<&'a ServerId> {
+fn listing(servers: &[(ServerId, Arc<List>)], uri: &str) -> Vec<ServerId> {
     let listing = servers.iter().filter(|(_, list)| list.get(uri).is_some());
-    listing.map(|(id, _)| id).collect()
+    listing.map(|(id, _)| id.clone()).collect()
 }
 
 /// The servers with an item that is meant, each once.
 fn owners<'a>(
     servers: impl IntoIterator<Item = &'a (ServerId, Arc<List>)>,
     meant: impl Fn(&str) -> bool,
-) -> Vec<&'a ServerId> {
+) -> Vec<ServerId> {
     let shows = |list: &List| list.items.iter().any(|item| meant(&item.key));
     let owners: BTreeSet<&ServerId> = servers
         .into_iter()
         .filter(|(_, list)| shows(list))
         .map(|(id, _)| id)
         .collect();
-    owners.into_iter().collect()
+    owners.into_iter().cloned().collect()
 }
 
-fn ambiguous(uri: &str, owners: &[&ServerId]) -> RpcError {
+fn ambiguous(uri: &str, owners: &[ServerId]) -> RpcError {
     let owners: Vec<&str> = owners.iter().map(|id| id.as_str()).collect();
     let message = format!(
         "resource `{uri}` is offered by several servers ({}); read it on /servers/<id>/mcp",

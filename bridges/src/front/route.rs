@@ -1,7 +1,7 @@
 //! Which server a request on the endpoint of all servers is for, and how that server spells it.
 
 use bus_schema::{
-    ProtocolVersion, RoutedState, RpcError, ServerId, Token,
+    Principal, ProtocolVersion, RoutedState, RpcError, ServerId, Token,
     mcp::{Era, meta, method},
     rpc::{self, Message},
 };
@@ -85,18 +85,18 @@ impl Front {
     }
 
     /// Finds the server that a request on the endpoint of all servers is for, and gives the name back its own form.
-    pub(super) async fn find_owner(&self, incoming: &Incoming) -> Result<Route, RpcError> {
+    pub(super) async fn find_owner(
+        &self,
+        principal: &Principal,
+        incoming: &Incoming,
+    ) -> Result<Route, RpcError> {
         if incoming.method == method::RESOURCES_READ {
             let uri = incoming
                 .name
                 .as_ref()
                 .map(|name| name.value.clone())
                 .unwrap_or_default();
-            let server = self
-                .0
-                .aggregate
-                .owner_of_resource(&uri, Askable::of(incoming))
-                .await?;
+            let server = self.owner_of_any(principal, Askable::of(incoming), &uri).await?;
             return Ok(Route {
                 server,
                 name: Some(uri),
@@ -115,11 +115,7 @@ impl Front {
                 .unprefixed(incoming, name)
                 .map(|route| Route { name: None, ..route }),
             Some(Reference::Resource(uri)) => {
-                let server = self
-                    .0
-                    .aggregate
-                    .owner_of_resource(uri, Askable::of(incoming))
-                    .await?;
+                let server = self.owner_of_any(principal, Askable::of(incoming), uri).await?;
                 Ok(Route {
                     server,
                     name: None,
@@ -132,6 +128,20 @@ impl Front {
                 incoming.method
             ))),
         }
+    }
+
+    /// Whose resource a URI is among all that somebody sees.
+    pub(super) async fn owner_of_any(
+        &self,
+        principal: &Principal,
+        declares: Askable,
+        uri: &str,
+    ) -> Result<ServerId, RpcError> {
+        let sight = self.sight(principal);
+        self.0
+            .aggregate
+            .owner_of_resource(uri, declares, sight.as_ref())
+            .await
     }
 
     /// The same in the words of the one server that it names.

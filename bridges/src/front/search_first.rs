@@ -5,7 +5,7 @@
 //! its answer comes back untouched.
 
 use bus_schema::{
-    RpcError, ServerId,
+    Principal, RpcError, ServerId,
     mcp::{meta, method},
     rpc,
 };
@@ -46,6 +46,8 @@ impl Front {
     ) -> Result<Entrance, RpcError> {
         match (incoming.method.as_str(), &incoming.name) {
             (method::TOOLS_LIST, _) => {
+                self.authorize(&caller.principal, &caller.endpoint, incoming)
+                    .await?;
                 let list = format!(
                     r#"{{"resultType":"complete","ttlMs":{LIST_TTL_MS},"cacheScope":"private","tools":{TOOLS}}}"#
                 );
@@ -53,13 +55,13 @@ impl Front {
             }
             (method::TOOLS_CALL, Some(name)) if name.value == SEARCH_TOOLS => {
                 let result = match Search::read(incoming) {
-                    Ok(search) => self.search(search).await,
+                    Ok(search) => self.search(&caller.principal, search).await,
                     Err(why) => failed(&why),
                 };
                 Ok(answered(incoming, &result))
             }
             (method::TOOLS_CALL, Some(name)) if name.value == CALL_TOOL => {
-                match self.called(incoming).await {
+                match self.called(&caller.principal, incoming).await {
                     Ok((found, arguments)) => call(caller, incoming, name, &found, arguments),
                     Err(why) => Ok(answered(incoming, &failed(&why))),
                 }
@@ -69,8 +71,9 @@ impl Front {
         }
     }
 
-    async fn search(&self, search: Search) -> String {
-        let mut discovery = self.0.discovery.with_tags(search.tags);
+    async fn search(&self, principal: &Principal, search: Search) -> String {
+        let discovery = self.0.discovery.seen_with(self.sight(principal));
+        let mut discovery = discovery.with_tags(search.tags);
         if let Some(server) = &search.server {
             match server.parse::<ServerId>() {
                 Ok(id) if self.directory().snapshot().server(&id).is_some() => {
@@ -83,8 +86,25 @@ impl Front {
         found(&discovery.search(&search.query, limit).await)
     }
 
+    /// The tool that a call through `call_tool` names, and its arguments; `None` for any other call.
+    pub(super) async fn called_tool<'a>(
+        &self,
+        principal: &Principal,
+        incoming: &'a Incoming,
+    ) -> Option<(Found, &'a str)> {
+        let name = incoming.name.as_ref()?;
+        if name.value != CALL_TOOL {
+            return None;
+        }
+        self.called(principal, incoming).await.ok()
+    }
+
     /// The tool that a call names, and its arguments as they were written.
-    async fn called<'a>(&self, incoming: &'a Incoming) -> Result<(Found, &'a str), String> {
+    async fn called<'a>(
+        &self,
+        principal: &Principal,
+        incoming: &'a Incoming,
+    ) -> Result<(Found, &'a str), String> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Call<'a> {
@@ -102,7 +122,8 @@ impl Front {
                 "`arguments` of `{CALL_TOOL}` must be an object with the arguments of the tool"
             ));
         }
-        let found = self.0.discovery.find(&call.name).await;
+        let discovery = self.0.discovery.seen_with(self.sight(principal));
+        let found = discovery.find(&call.name).await;
         found
             .map(|found| (found, arguments))
             .map_err(|error| format!("{error}. `{SEARCH_TOOLS}` finds tools"))

@@ -8,6 +8,7 @@ impl Front {
     /// Whether somebody may use anything of a server.
     #[must_use]
     pub fn may_use(&self, principal: &Principal, server: &ServerId) -> bool {
-        self.0.scopes.opens_server(principal, server.as_str())
+        let in_force = self.in_force(principal);
+        in_force.policy().opens_server(principal, server.as_str())
     }
 }

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 use bus_schema::{RpcError, ServerId, mcp::method, rpc};
 use runtime::{
     catalogue::Listed,
+    policies::Sight,
     virtuals::{Virtual, Virtuals},
 };
 use serde_json::{Map, Value, json};
@@ -45,14 +46,19 @@ impl Front {
         lists
     }
 
-    /// Whose a tool of a virtual server is, and its name there.
-    pub(crate) async fn chosen_tool(&self, defined: &Arc<Virtual>, name: &str) -> Option<(ServerId, String)> {
-        let tools = self.0.faces.current(defined, Listed::Tools).await;
-        tools.owners.get(name).cloned()
+    /// Whose a tool or prompt of a virtual server is, and its name there.
+    pub(crate) async fn chosen(
+        &self,
+        defined: &Arc<Virtual>,
+        list: Listed,
+        name: &str,
+    ) -> Option<(ServerId, String)> {
+        let merged = self.0.faces.current(defined, list).await;
+        merged.owners.get(name).cloned()
     }
 
     /// What a list of a virtual server shows: each name with its owner, and its own name there.
-    pub(crate) async fn chosen(
+    pub(crate) async fn all_chosen(
         &self,
         defined: &Arc<Virtual>,
         list: Listed,
@@ -100,7 +106,10 @@ impl Front {
     ) -> Result<Entrance, RpcError> {
         let called = incoming.method.as_str();
         if let Some(list) = Listed::of(called) {
-            return self.list_virtual(incoming, defined, list).await;
+            self.authorize(&caller.principal, &caller.endpoint, incoming)
+                .await?;
+            let sight = self.sight(&caller.principal);
+            return self.list_virtual(incoming, defined, list, sight.as_ref()).await;
         }
         match (called, &incoming.name, &incoming.reference) {
             // Both are about the endpoint itself.
@@ -140,6 +149,7 @@ impl Front {
         incoming: &Incoming,
         defined: &Arc<Virtual>,
         list: Listed,
+        sight: Option<&Sight>,
     ) -> Result<Entrance, RpcError> {
         // All entries stand on the first page, so that no cursor was ever given out.
         if incoming.cursor.as_ref().is_some_and(|cursor| !cursor.is_empty()) {
@@ -148,7 +158,11 @@ impl Front {
             ));
         }
         let merged = self.0.faces.current(defined, list).await;
-        let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &merged.result);
+        let result = match sight {
+            Some(sight) => merged.seen(list, sight),
+            None => merged.result.clone(),
+        };
+        let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
         Ok(Entrance::Answered(State::Local(Some(Final {
             code: None,
             body: body.into(),

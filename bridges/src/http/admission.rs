@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use bus_schema::{RpcError, ServerId};
+use bus_schema::{
+    Principal, RpcError, ServerId,
+    policy::{Action, Decision},
+};
 
 use super::{Door, answer};
 use crate::{
@@ -37,7 +40,9 @@ pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next
 
 /// Stands before what operators do.
 pub(super) async fn operate(State(door): State<Door>, request: Request, next: Next) -> Response {
-    match door.gate.operate(request.headers(), request.uri()).await {
+    let decide = decides(&door, &request);
+    let admitted = door.gate.operate(request.headers(), request.uri(), decide);
+    match admitted.await {
         Ok(admitted) => go_on(&door, admitted, request, next).await,
         Err(refusal) => door.gate.refuse("", &refusal),
     }
@@ -51,7 +56,9 @@ pub(super) async fn look(State(door): State<Door>, mut request: Request, next: N
     }
     match door.gate.admit("", request.headers(), request.uri()).await {
         Ok(admitted) => {
-            let viewer = if door.gate.is_operator(&admitted.principal) {
+            let operates =
+                !door.gate.asks() || decides(&door, &request)(&admitted.principal) == Decision::Allow;
+            let viewer = if operates {
                 Viewer::Operator
             } else {
                 Viewer::Reader(admitted.principal.clone())
@@ -74,6 +81,29 @@ pub(super) async fn browse(state: State<Door>, mut request: Request, next: Next)
     };
     request.extensions_mut().insert(viewer);
     next.run(request).await
+}
+
+/// Decides whether somebody may do what a request does as an operator.
+fn decides(door: &Door, request: &Request) -> impl Fn(&Principal) -> Decision + use<> {
+    let action = admin_action(request.method(), request.uri().path());
+    let front = door.front.clone();
+    move |principal| {
+        let in_force = front.in_force(principal);
+        in_force.decide(principal, &Action::admin(&action))
+    }
+}
+
+/// What an operator does by a request, as policies name it: what it is about, and whether anything changes by it.
+fn admin_action(method: &Method, path: &str) -> String {
+    let mut pieces = path.split('/').skip(1);
+    let about = match (pieces.next().unwrap_or_default(), pieces.nth(1)) {
+        ("servers", Some(of @ ("tools" | "traffic"))) => of,
+        ("v0" | "v0.1", _) => "servers",
+        (first, _) => first,
+    };
+    let changes = !matches!(*method, Method::GET | Method::HEAD) && path != "/policy/explain";
+    let verb = if changes { "write" } else { "read" };
+    format!("{about}:{verb}")
 }
 
 /// Lets somebody in, unless they are stopped; what they have shown goes no further.

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     auth::Admitted,
-    front::{Caller, Endpoint, Met, says_nothing},
+    front::{Barred, Caller, Endpoint, Met, says_nothing},
     legacy::{Session, SessionError, questions::Taken, staying, streams::Place},
     request::Incoming,
 };
@@ -52,7 +52,7 @@ pub(super) async fn handle(
         Ok(session) => session,
         Err(response) => return *response,
     };
-    if let Err(scopes) = door.front.authorize(&who.principal, &endpoint, &incoming) {
+    if let Err(Barred::Scopes(scopes)) = door.front.authorize(&who.principal, &endpoint, &incoming).await {
         return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
     }
     let manner = manner(door, &session, headers, room);

@@ -15,7 +15,7 @@ use bus_schema::{
 use super::{DOOR, Door, admission, answer, limited, text_header, trace_of};
 use crate::{
     auth::Admitted,
-    front::{Caller, Endpoint, Met, says_nothing},
+    front::{Barred, Caller, Endpoint, Met, says_nothing},
     param_headers,
     request::Incoming,
 };
@@ -43,11 +43,22 @@ pub(super) async fn handle(
         let error = RpcError::invalid_request("to listen, accept text/event-stream");
         return answer::error(StatusCode::NOT_ACCEPTABLE, incoming.id.as_deref(), &error);
     }
-    if let Err(error) = climb(door, &endpoint, headers, &incoming).await {
-        return answer::error(answer::refusal_status(error.code), incoming.id.as_deref(), &error);
+    let refused =
+        |error: RpcError| answer::error(answer::refusal_status(error.code), incoming.id.as_deref(), &error);
+    if let Err(error) = climb(door, &endpoint, headers, &incoming) {
+        return refused(error);
     }
-    if let Err(scopes) = door.front.authorize(&who.principal, &endpoint, &incoming) {
-        return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
+    match door.front.authorize(&who.principal, &endpoint, &incoming).await {
+        Ok(()) if incoming.method == method::TOOLS_CALL => {
+            if let Err(error) = param_headers::check(&door.front, &endpoint, headers, &incoming).await {
+                return refused(error);
+            }
+        }
+        // Whoever may not see a tool must not learn which headers it asks for either: `ask` refuses it like one that is not there.
+        Ok(()) | Err(Barred::Error(_)) => {}
+        Err(Barred::Scopes(scopes)) => {
+            return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
+        }
     }
     let caller = caller(door, endpoint, who, headers);
     let answering = door.front.ask(&caller, &incoming).await;
@@ -119,12 +130,7 @@ impl Accepts {
     }
 }
 
-async fn climb(
-    door: &Door,
-    endpoint: &Endpoint,
-    headers: &HeaderMap,
-    incoming: &Incoming,
-) -> Result<(), RpcError> {
+fn climb(door: &Door, endpoint: &Endpoint, headers: &HeaderMap, incoming: &Incoming) -> Result<(), RpcError> {
     let missing = |name: &str| RpcError::header_mismatch(format!("header `{name}` is missing"));
     let version =
         text_header(headers, header::PROTOCOL_VERSION).ok_or_else(|| missing(header::PROTOCOL_VERSION))?;
@@ -162,11 +168,7 @@ async fn climb(
     if own_version != ProtocolVersion::MODERN.as_str() {
         return Err(RpcError::unsupported_version(own_version));
     }
-    door.front.check_method(endpoint, &incoming.method)?;
-    if incoming.method == method::TOOLS_CALL {
-        param_headers::check(&door.front, endpoint, headers, incoming).await?;
-    }
-    Ok(())
+    door.front.check_method(endpoint, &incoming.method)
 }
 
 fn mirrors(name: &str, value: &str, body: &str) -> Result<(), RpcError> {

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     auth::Admitted,
     conversation::Conversation,
-    front::Endpoint,
+    front::{Barred, Endpoint},
     legacy::{
         channels::{Channel, Handed},
         key,
@@ -141,7 +141,7 @@ async fn take(
     }
     let principal = &who.principal;
     if let Ok(incoming) = Incoming::read(bytes.clone())
-        && let Err(scopes) = door.front.authorize(principal, endpoint, &incoming)
+        && let Err(Barred::Scopes(scopes)) = door.front.authorize(principal, endpoint, &incoming).await
     {
         return admission::step_up(door, (endpoint, admission::SSE), incoming.id.as_deref(), scopes);
     }

@@ -194,7 +194,10 @@ impl Room {
         // Held until the client's stream follows, so that the server is asked once.
         let _watching = match subscription {
             Subscription::Begin => {
-                let asked = self.front.watch_resource(&session.endpoint, uri).await;
+                let asked = self
+                    .front
+                    .watch_resource(&session.principal, &session.endpoint, uri)
+                    .await;
                 Some(asked.map_err(SessionError::Refused)?)
             }
             Subscription::End => None,

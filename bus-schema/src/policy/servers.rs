@@ -1,52 +1,73 @@
-//! Which servers somebody can use anything of, as far as the table of scopes tells: what is worth being shown to them.
+//! Which servers somebody can use anything of, as far as a policy tells without a look at what they have: what is worth being shown to them.
 
+use super::{Effect, Openings, Otherwise, Pattern, Policy, action::Kind, pattern::ANY};
 use crate::{card::NAME_SEPARATOR, principal::Principal};
 
-use super::{ANY, Pattern, Scope, ScopeTable};
-
-impl ScopeTable {
-    /// Whether somebody may call any tool of a server, whichever tools that has. `false` only when all of them need scopes and none of
-    /// the caller's opens one.
+impl Policy {
+    /// Whether somebody may use anything of a server, whatever that has. Conditions of rules are not looked at: `false` only when nothing is open to
+    /// them with any.
     #[must_use]
     pub fn opens_server(&self, principal: &Principal, server: &str) -> bool {
-        let tools = format!("{server}{NAME_SEPARATOR}");
-        let is_closed = self.0.values().flatten().any(|pattern| pattern.is_all_of(&tools));
-        let granted = |scope: &Scope| principal.scopes.iter().any(|granted| granted == scope.as_str());
-        let opening = self.0.iter().filter(|(scope, _)| granted(scope));
-        !is_closed
-            || opening
-                .flat_map(|(_, patterns)| patterns)
-                .any(|pattern| pattern.is_some_of(&tools))
+        let names = format!("{server}{NAME_SEPARATOR}");
+        let tools = &self.openings[Kind::Tool as usize];
+        let is_closed = tools.of(server).any(|(_, pattern)| pattern.is_all_of(&names));
+        let by_scope = |openings: &Openings| {
+            let mut of_server = openings.of(server);
+            of_server.any(|(scope, pattern)| self.grants(principal, scope) && pattern.is_some_of(&names))
+        };
+        let by_rule = || {
+            self.rules
+                .iter()
+                .filter(|rule| rule.effect == Effect::Allow)
+                .any(|rule| {
+                    let has_scopes = rule.scopes.iter().all(|scope| self.grants(principal, scope));
+                    let concerns = rule.targets.as_ref().is_none_or(|kinds| {
+                        kinds[..Kind::Admin as usize]
+                            .iter()
+                            .flatten()
+                            .any(|pattern| pattern.is_some_of(&names))
+                    });
+                    has_scopes && concerns
+                })
+        };
+        let is_open = self.otherwise == Otherwise::Allow && !is_closed;
+        // What operators do is nothing of a server's own.
+        let of_servers = &self.openings[..Kind::Admin as usize];
+        is_open || of_servers.iter().any(by_scope) || by_rule()
     }
 }
 
 impl Pattern {
     /// Whether every name is meant that begins so.
     fn is_all_of(&self, beginning: &str) -> bool {
-        self.0.ends_with(ANY) && self.matches(beginning)
+        self.as_str().ends_with(ANY) && self.matches(beginning)
     }
 
     /// Whether some name may be meant that begins so.
     fn is_some_of(&self, beginning: &str) -> bool {
-        match self.0.split_once(ANY) {
+        match self.as_str().split_once(ANY) {
             // Whatever follows the first of these can stand behind the beginning.
             Some((fixed, _)) => fixed.starts_with(beginning) || beginning.starts_with(fixed),
-            None => self.0.starts_with(beginning),
+            None => self.as_str().starts_with(beginning),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn table(rules: &[(&str, &str)]) -> ScopeTable {
-        ScopeTable::new(rules.iter().map(|(scope, pattern)| {
-            (
-                scope.parse().expect("a scope"),
-                vec![pattern.parse().expect("a pattern")],
-            )
-        }))
+    use super::*;
+    use crate::policy::Document;
+
+    fn opens(document: serde_json::Value, scopes: &[&str], server: &str) -> bool {
+        let document: Document = serde_json::from_value(document).expect("a document");
+        let principal = Principal {
+            scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
+            ..Principal::developer()
+        };
+        let policy = Policy::compile(&document).expect("a policy");
+        policy.opens_server(&principal, server)
     }
 
     #[test]
@@ -68,14 +89,36 @@ mod tests {
             (&[("x", "k*__*"), ("y", "know__one")], &["y"], "kit", false),
             (&[("x", "know__*_get")], &[], "know", true),
         ] {
-            let principal = Principal {
-                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-                ..Principal::developer()
-            };
+            let table: serde_json::Map<_, _> = rules
+                .iter()
+                .map(|(scope, pattern)| ((*scope).to_owned(), json!([pattern])))
+                .collect();
+            let document = json!({ "default": "allow", "scopes": table });
             assert_eq!(
-                table(rules).opens_server(&principal, server),
+                opens(document, scopes, server),
                 expected,
                 "{rules:?} {scopes:?} {server}"
+            );
+        }
+    }
+
+    #[test]
+    fn where_nothing_is_open_by_itself_a_scope_or_a_rule_opens() {
+        let document = json!({
+            "default": "deny",
+            "scopes": { "k": ["know__*"] },
+            "rules": [{ "name": "open", "effect": "allow", "tools": ["free__*"] }],
+        });
+        for (scopes, server, expected) in [
+            (&[][..], "know", false),
+            (&["k"], "know", true),
+            (&[], "free", true),
+            (&["k"], "other", false),
+        ] {
+            assert_eq!(
+                opens(document.clone(), scopes, server),
+                expected,
+                "{scopes:?} {server}"
             );
         }
     }

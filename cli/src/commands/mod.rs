@@ -8,6 +8,7 @@ pub(crate) mod completions;
 mod import;
 pub(crate) mod keys;
 mod output;
+pub(crate) mod policy;
 mod reload;
 pub(crate) mod serve;
 pub(crate) mod servers;

@@ -15,9 +15,12 @@ use crate::{
     node::{NatsChoice, Node},
 };
 
-pub(crate) async fn run(config: Config, ask: args::Ask) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(config: Config, tail: &args::Tail) -> anyhow::Result<ExitCode> {
     let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
-    let mut watch = CallWatch::start(node.bus(), DEFAULT_TENANT).await?;
+    let mut watch = match tail.arguments {
+        true => CallWatch::with_arguments(node.bus(), DEFAULT_TENANT).await?,
+        false => CallWatch::start(node.bus(), DEFAULT_TENANT).await?,
+    };
     let mut stop = Stop::listen()?;
     loop {
         let event = tokio::select! {
@@ -25,7 +28,7 @@ pub(crate) async fn run(config: Config, ask: args::Ask) -> anyhow::Result<ExitCo
             () = stop.requested() => None,
         };
         let Some(event) = event else { break };
-        if ask.json {
+        if tail.ask.json {
             output::json(&event)?;
         } else {
             output::line(&shown(&event));

@@ -8,7 +8,7 @@ use bridges::{
     upstream::remote::Secret,
 };
 use bus_schema::{
-    policy::{Pattern, Scope, ScopeTable},
+    policy::{Document, Opens, Otherwise, Policy, Role, Rule, Scope},
     principal::DEFAULT_TENANT,
 };
 use serde::Deserialize;
@@ -96,22 +96,38 @@ impl Default for OneOrMany {
     }
 }
 
-/// What the section `[policy]` says.
+/// What the section `[policy]` says: a document, or only what scopes open. In that case what no scope names is open to all.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PolicySection {
-    scopes: BTreeMap<String, Vec<String>>,
+    default: Option<Otherwise>,
+    roles: BTreeMap<String, Role>,
+    scopes: BTreeMap<String, Opens>,
+    rules: Vec<Rule>,
 }
 
 impl PolicySection {
-    /// The scopes that tools need.
-    pub(super) fn table(&self) -> anyhow::Result<ScopeTable> {
-        let rules = self.scopes.iter().map(|(scope, patterns)| {
-            let parsed: Result<Vec<Pattern>, _> = patterns.iter().map(|pattern| pattern.parse()).collect();
-            let patterns = parsed.with_context(|| format!("policy.scopes, \"{scope}\""))?;
-            Ok((scope.parse::<Scope>().context("policy.scopes")?, patterns))
-        });
-        Ok(ScopeTable::new(rules.collect::<anyhow::Result<Vec<_>>>()?))
+    /// The section as a document; `None` when it says nothing.
+    pub(super) fn document(&self) -> anyhow::Result<Option<Document>> {
+        let is_more = !self.roles.is_empty() || !self.rules.is_empty();
+        if self.default.is_none() && !is_more && self.scopes.is_empty() {
+            return Ok(None);
+        }
+        let default = match self.default {
+            Some(default) => default,
+            None if is_more => bail!(
+                "policy has roles or rules and no default; write default = \"deny\" for what nothing names, or default = \"allow\""
+            ),
+            None => Otherwise::Allow,
+        };
+        let document = Document {
+            default,
+            roles: self.roles.clone(),
+            scopes: self.scopes.clone(),
+            rules: self.rules.clone(),
+        };
+        Policy::compile(&document).map_err(|bad| anyhow::anyhow!("policy.{bad}"))?;
+        Ok(Some(document))
     }
 }
 
@@ -120,6 +136,13 @@ impl AuthSection {
     pub(super) fn check(&self) -> anyhow::Result<()> {
         self.options(|line| Ok(line.client_secret_env.clone().unwrap_or_default()))
             .map(drop)
+    }
+
+    /// The role of operators.
+    pub(super) fn operator_role(&self) -> String {
+        self.operator_role
+            .clone()
+            .unwrap_or_else(|| bridges::auth::OPERATOR.to_owned())
     }
 
     /// Whether anything has to be shown.
@@ -168,7 +191,6 @@ impl AuthSection {
                 Some(all) => Some(scopes(all).context("auth.scopes_supported")?),
                 None => None,
             },
-            operator_role: self.operator_role.clone(),
         })))
     }
 }
@@ -342,7 +364,7 @@ mod tests {
                 ["auth.required_scopes", "a b", "products:read"],
             ),
             ("[policy.scopes]\n\"a b\" = [\"*\"]".to_owned(), ["policy.scopes", "a b", "products:read"]),
-            ("[policy.scopes]\na = [\"get\"]".to_owned(), ["policy.scopes", "get", "<server>__<tool>"]),
+            ("[policy.scopes]\na = [\"get\"]".to_owned(), ["policy.scopes", "get", "<server>__<name>"]),
         ] {
             expect_refusal(&text, words);
         }

@@ -11,7 +11,8 @@ pub(super) fn warn(config: &Config, options: &HttpOptions) -> anyhow::Result<()>
     if !matches!(options.auth, Auth::None) {
         return Ok(());
     }
-    if !config.scopes()?.is_empty() {
+    let document = config.policy()?.document;
+    if document.is_some_and(|document| !document.scopes.is_empty()) {
         bail!(
             "policy.scopes says what scopes callers need, but with auth.mode = \"none\" nobody has any; configure [auth], or leave policy.scopes out"
         );

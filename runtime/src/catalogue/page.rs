@@ -1,6 +1,6 @@
 //! Reads pages of servers' lists.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use bus_schema::{
     RpcError,
@@ -11,8 +11,31 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 use tracing::{debug, warn};
 
-use super::Item;
+use super::{Item, Listed};
 use crate::call::Retry;
+
+impl Listed {
+    /// By what an item is known: its name, its URI, or its template's text. `None` when that cannot be read, or stands twice.
+    #[must_use]
+    pub fn key_of(self, item: &RawValue) -> Option<Cow<'_, str>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Peek<'a> {
+            #[serde(borrow, default)]
+            name: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            uri: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            uri_template: Option<&'a RawValue>,
+        }
+        let peek: Peek<'_> = serde_json::from_str(item.get()).ok()?;
+        meta::as_text(match self {
+            Self::Tools | Self::Prompts => peek.name,
+            Self::Resources => peek.uri,
+            Self::Templates => peek.uri_template,
+        }?)
+    }
+}
 
 /// Adds a page's items, and gives the cursor of the next page. An item that has no key is left out, and the others stay.
 pub(super) fn read_page(body: &[u8], key: &str, items: &mut Vec<Item>) -> Result<Option<String>, RpcError> {
@@ -40,7 +63,7 @@ pub(super) fn read_page(body: &[u8], key: &str, items: &mut Vec<Item>) -> Result
     Ok(fields
         .get("nextCursor")
         .and_then(|raw| meta::as_text(raw))
-        .map(std::borrow::Cow::into_owned))
+        .map(Cow::into_owned))
 }
 
 pub(super) fn read_item(raw: &RawValue) -> Option<Item> {

@@ -291,7 +291,7 @@ async fn ask(
     cursor: Option<&str>,
 ) -> Result<(Value, Bytes), HostError> {
     let wrong = |why: String| HostError::Description { method: called, why };
-    let principal = Principal::new("host", &options.tenant);
+    let principal = Principal::platform("host", &options.tenant);
     let question = Question {
         method: called,
         cursor,

@@ -195,9 +195,11 @@ fn refusal(shared: &Shared, known: &Known, tool: Option<String>) -> Option<RpcEr
     Some(RpcError::new(error::INVALID_PARAMS, message).with_data(data))
 }
 
-/// An answer to `tools/list` without what is withheld. One that holds something else than what was described has the server
+/// An answer to `tools/list` as it goes out: without what cannot be used, and without what is withheld. One that holds something else than what was described has the server
 /// described anew: not every server says when its tools change.
 pub(super) fn shown(shared: &Shared, request: &[u8], outcome: Outcome) -> Outcome {
+    // What cannot be used was told when the server described itself.
+    let outcome = tool_list::edit(outcome, |_, _| {});
     let Some(guard) = &shared.guard else {
         return outcome;
     };

@@ -6,6 +6,7 @@
 //! The host reads eagerly and never waits inside its loop, so that it can say "busy" at any time.
 
 mod admission;
+mod authorize;
 mod breaker;
 mod deprecated;
 mod describe;

@@ -26,6 +26,7 @@ use tracing::{debug, info, warn};
 use super::{
     Breaker, HostError, HostOptions, LARGE_BODIES_BYTES, McpServer, Visibility,
     admission::{self, Via},
+    authorize::Authorizer,
     deprecated,
     describe::{Description, describe},
     guard::{self, Guard},
@@ -75,6 +76,8 @@ pub(super) struct Shared {
     pub(super) listeners: Listeners,
     /// What may be shown and called; `None` for a server that only the platform finds.
     pub(super) guard: Option<Guard>,
+    /// What callers may do; `None` for a server that only the platform finds.
+    pub(super) authorizer: Option<Authorizer>,
     /// Cancelled when the host takes no more calls.
     pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
@@ -90,15 +93,18 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let (description, guard) = match options.visibility {
+        let (description, guard, authorizer) = match options.visibility {
             Visibility::Announced => {
-                let (guard, description) =
-                    tokio::join!(Guard::new(&bus, &options), describe(&bus, &server, &options));
+                let (guard, authorizer, description) = tokio::join!(
+                    Guard::new(&bus, &options),
+                    Authorizer::new(&bus),
+                    describe(&bus, &server, &options)
+                );
                 let mut description = description?;
                 guard.show(&mut description);
-                (description, Some(guard))
+                (description, Some(guard), Some(authorizer))
             }
-            Visibility::Hidden => (Description::bare(&bus, &options), None),
+            Visibility::Hidden => (Description::bare(&bus, &options), None, None),
         };
         let version = Token::encode(&description.card.version);
         let subscriptions = subscribe(&bus, &options, &version).await?;
@@ -119,6 +125,7 @@ impl Host {
             deprecated_calls: deprecated::Calls::default(),
             listeners: Listeners::default(),
             guard,
+            authorizer,
             draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
             bus,
@@ -234,7 +241,7 @@ impl Shared {
                 Some(new) = versions.recv(), if !draining => new.begin(&mut subs.calls),
                 Some(message) = subs.words.next() => self.take_word(&message, &early_cancels),
                 Some(message) = subs.cancels.next() => self.take_cancel(&message, &mut early_cancels),
-                Some(_) = subs.watch.next() => self.watched.extend(),
+                Some(wish) = subs.watch.next() => self.watched.extend(&wish.payload),
                 Some(message) = subs.questions.next(), if !draining => services::answer(&self, &message).await,
                 Ok(()) = connects.changed(), if !draining => self.announce(EventKind::Up).await,
                 () = sleep_until(drain_limit.unwrap_or_else(Instant::now)), if draining => break,

@@ -21,16 +21,15 @@ use tracing::{Instrument as _, debug, error, info_span, warn};
 use super::{
     ACCEPT_AFTER, HEARTBEAT,
     admission::{self, Admission, Limit, Permits, Via},
+    authorize::{self, Watched},
     frames::{Credit, Frames, Pulse},
     guard, listen,
     run::Shared,
     server::{Outcome, Parts, Verdict},
-    tool_list,
 };
 use crate::{
     bus::BusError,
     telemetry::{CallEnd, Ended},
-    watch,
 };
 
 /// How many notifications of one call may wait to be sent.
@@ -169,7 +168,7 @@ impl Running {
         let _in_flight = metrics.in_flight(&server);
         let started = Instant::now();
         let deadline = self.limit.deadline();
-        let described = watch::Described::of(&request);
+        let described = self.shared.watched.describe(&request);
         let request_bytes = request
             .body
             .0
@@ -271,19 +270,27 @@ impl Running {
         end
     }
 
-    /// Runs the handler: sends on what it notifies, tells the caller that it works, and drops it when nobody waits.
-    async fn handle(&mut self, request: Request, deadline: Instant) -> End {
-        let (parts_in, mut parts) = mpsc::channel(PARTS_AHEAD);
-        self.tool = request
-            .name
-            .clone()
-            .filter(|_| request.method == method::TOOLS_CALL);
-        if let Some(outcome) = guard::answer(&self.shared, &request) {
-            return End::Answered(outcome.saying(Verdict::Unasked));
+    /// What is to be left out of the answer of the server, or the answer that needs none.
+    fn judge(&mut self, request: &Request) -> Result<Option<Box<Watched>>, Outcome> {
+        let is_call = request.method == method::TOOLS_CALL;
+        self.tool = request.name.clone().filter(|_| is_call);
+        let watched = authorize::judge(&self.shared, request)?;
+        if let Some(outcome) = guard::answer(&self.shared, request) {
+            return Err(outcome);
         }
         if let Some(tool) = &self.tool {
             self.shared.count_deprecated(tool);
         }
+        Ok(watched)
+    }
+
+    /// Runs the handler: sends on what it notifies, tells the caller that it works, and drops it when nobody waits.
+    async fn handle(&mut self, request: Request, deadline: Instant) -> End {
+        let (parts_in, mut parts) = mpsc::channel(PARTS_AHEAD);
+        let watched = match self.judge(&request) {
+            Ok(watched) => watched,
+            Err(answer) => return End::Answered(answer.saying(Verdict::Unasked)),
+        };
         let lists_tools = request.method == method::TOOLS_LIST;
         let body = request.body.0.clone();
         let parts_in = Parts::new(parts_in);
@@ -325,12 +332,11 @@ impl Running {
             )
             .saying(Verdict::Failed)
         });
-        if lists_tools {
-            // What is left out was told when the server described itself.
-            let outcome = tool_list::edit(outcome, |_, _| {});
-            return End::Answered(guard::shown(&self.shared, &body, outcome));
-        }
-        End::Answered(outcome)
+        let outcome = match lists_tools {
+            true => guard::shown(&self.shared, &body, outcome),
+            false => outcome,
+        };
+        End::Answered(authorize::shown(watched, &self.shared, &body, outcome))
     }
 
     async fn send_part(

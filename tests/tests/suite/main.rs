@@ -28,6 +28,7 @@ mod listening;
 mod matrix;
 mod nats_door;
 mod placement;
+mod policy;
 mod processes;
 mod registry;
 mod remotes;

@@ -526,6 +526,29 @@ async fn a_call_carries_the_identity_that_the_broker_gives() {
 }
 
 #[tokio::test]
+async fn a_plain_client_meets_the_policy_of_everybody() {
+    let file = "[policy]\ndefault = \"deny\"\n[[policy.rules]]\nname = \"o\"\neffect = \"allow\"\ntools = [\"fixture__echo\"]\n";
+    let platform = Platform::start(file, &[]).await;
+    let probe = Arc::<Probe>::default();
+    let _host = fixture::serve(platform.node.bus(), Arc::clone(&probe), |_| {}).await;
+    platform.knows("fixture").await;
+    let steps = vec![
+        tool("count", &json!({})),
+        tool("nothing", &json!({})),
+        tool("echo", &json!({ "text": "x" })),
+        ask("fixture", method::TOOLS_LIST, None, &json!({})),
+    ];
+    let came = plain_client(url(&platform), steps).await;
+    let answer = |at: usize| came[at].last().expect("an answer").clone();
+    let last = |at: usize| answer(at).to_string();
+    assert!(last(0).contains("unknown tool") && last(0) == last(1), "{came:?}");
+    assert!(!last(2).contains("error"), "{came:?}");
+    assert!(last(3).contains("echo") && !last(3).contains("count"), "{came:?}");
+    assert_eq!(probe.counted.load(Ordering::SeqCst), 0);
+    platform.stop().await;
+}
+
+#[tokio::test]
 async fn without_a_door_a_plain_client_hears_so_at_once() {
     let nats = Nats::start().await;
     let bus = nats.bus().await;

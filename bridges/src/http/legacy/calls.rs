@@ -17,7 +17,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{hand_over, later, notify, refused};
 use crate::{
-    front::Caller,
+    front::{Barred, Caller},
     http::{
         Door, admission, answer,
         events::{self, Source, WRITE_BYTES},
@@ -88,15 +88,15 @@ async fn asking(door: &Door, session: Arc<Session>, manner: &Manner, messages: V
     let caller = &manner.caller;
     let messages: Vec<_> = messages.into_iter().map(Incoming::read).collect();
     // Either all of them begin or none does: a client that comes back with more scopes sends them all again.
-    let missing: BTreeSet<String> = messages
-        .iter()
-        .flatten()
-        .filter_map(|incoming| {
-            let (front, principal) = (&door.front, &caller.principal);
-            front.authorize(principal, &caller.endpoint, incoming).err()
-        })
-        .flatten()
-        .collect();
+    let mut missing = BTreeSet::new();
+    for incoming in messages.iter().flatten() {
+        let judged = door
+            .front
+            .authorize(&caller.principal, &caller.endpoint, incoming);
+        if let Err(Barred::Scopes(scopes)) = judged.await {
+            missing.extend(scopes);
+        }
+    }
     if !missing.is_empty() {
         return admission::step_up(
             door,
