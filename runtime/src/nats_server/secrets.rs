@@ -178,8 +178,8 @@ mod tests {
         all.dedup();
         assert_eq!(
             all.len(),
-            CallerClass::ALL.len() + 1,
-            "no two roles share a password"
+            CallerClass::ALL.len() + 2,
+            "no two users share a password"
         );
         for file in fs::read_dir(folder.path()).expect("files") {
             let file = file.expect("a file");
