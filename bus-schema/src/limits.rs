@@ -427,7 +427,7 @@ mod tests {
             (json!({ "name": "a", "calls": 1, "by": "user" }), "`user`"),
             (
                 json!({ "name": "a", "calls": 1, "for": ["get"] }),
-                "`get` names no tools",
+                "`get` names nothing",
             ),
             (json!({ "name": "a", "call": 1 }), "unknown field `call`"),
         ] {
