@@ -40,7 +40,7 @@ mod tests {
             ),
             (
                 "[[limits]]\nname = \"a\"\nfor = [\"crm\"]\ncalls = 1",
-                ["line 3", "`crm` names nothing", "<server>__<tool>"],
+                ["line 3", "`crm` names nothing", "<server>__<name>"],
             ),
             (
                 "[[limits]]\nname = \"a\"\nwho = \"nobody\"\ncalls = 1",
