@@ -105,7 +105,7 @@ impl RegistryServer {
             owners: self.owners.clone(),
             tenant: DEFAULT_TENANT.to_owned(),
         };
-        let host = Host::start(bus, Arc::new(self), options).await?;
+        let host = Box::pin(Host::start(bus, Arc::new(self), options)).await?;
         Ok(RunningRegistry {
             host,
             looking: tokio::spawn(pinning.run(stop.clone())),

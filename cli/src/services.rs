@@ -63,7 +63,7 @@ impl Part for RegistryPart {
                 self.directory.clone(),
                 self.policies.clone(),
             );
-            let running_registry = Box::pin(server.start(self.bus.clone())).await?;
+            let running_registry = server.start(self.bus.clone()).await?;
             let running = async move {
                 stop.cancelled().await;
                 running_registry.stop().await;
