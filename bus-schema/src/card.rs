@@ -138,6 +138,9 @@ pub struct ServerCard {
     pub resources: u32,
     /// How many calls it takes at once.
     pub max_in_flight: u32,
+    /// Whether its calls are made once only, also those that read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_most_once: bool,
     /// Why it should not be used now, while that is so. It is there and answers, but is left out of what shows many servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

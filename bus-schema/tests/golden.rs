@@ -166,6 +166,7 @@ fn card() -> ServerCard {
         prompts: 2,
         resources: 2,
         max_in_flight: 64,
+        at_most_once: false,
         trouble: None,
     }
 }

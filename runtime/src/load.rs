@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bus_schema::{ServerId, subject, upstream::BreakerKnob};
+use bus_schema::{
+    ServerId, subject,
+    upstream::{BreakerKnob, RetryKnob},
+};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -50,6 +53,9 @@ pub struct Limits {
     pub tool_timeouts_ms: BTreeMap<String, u64>,
     /// When calls are stopped because they keep failing; `None` for never.
     pub breaker: Option<BreakerKnob>,
+    /// How often calls are made that were lost; `None` for the platform's own servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryKnob>,
 }
 
 #[derive(Deserialize)]

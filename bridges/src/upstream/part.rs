@@ -55,6 +55,7 @@ impl Upstream {
             tool_timeouts: options.tool_timeouts.clone(),
             call_timeout: options.call_timeout,
             breaker: Breaker::new(options.breaker),
+            retry: Some(options.retry),
             ..HostOptions::new(options.id.clone())
         };
         let (knob, asking) = (options.era, options.asking);
@@ -77,6 +78,7 @@ impl Upstream {
             tool_timeouts: options.tool_timeouts,
             call_timeout: options.call_timeout,
             breaker: Breaker::new(options.breaker),
+            retry: Some(options.retry),
             ..HostOptions::new(options.id)
         };
         Ok(Self::new(

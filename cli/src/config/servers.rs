@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::upstream::{
-    AskingOptions, BreakerKnob, ChildOptions, EraKnob,
+    AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob,
     remote::{Bearer, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob},
 };
 use bus_schema::ServerId;
@@ -62,6 +62,9 @@ pub struct ServerLine {
     /// When calls to it are stopped because they keep failing.
     #[serde(default)]
     pub breaker: BreakerKnob,
+    /// How often calls are made that were lost.
+    #[serde(default)]
+    pub retry: RetryKnob,
     /// How long a call waits for input that its caller was asked for.
     pub input_ttl_secs: Option<u64>,
     /// How many connections it may have for callers that can be asked for input, beside the one that all others share; for a
@@ -106,6 +109,7 @@ impl ServerLine {
                 tool_timeouts,
                 call_timeout: self.call_timeout(),
                 breaker: self.breaker,
+                retry: self.retry,
                 asking: self.asking(),
             }));
         };
@@ -139,6 +143,7 @@ impl ServerLine {
             tool_timeouts: HashMap::new(),
             call_timeout: self.call_timeout(),
             breaker: self.breaker,
+            retry: self.retry,
             asking: self.asking(),
         }
     }
@@ -175,6 +180,9 @@ impl ServerLine {
         }
         if let Err(why) = self.breaker.check() {
             bail!("the breaker of server `{id}` {why}");
+        }
+        if let Err(why) = self.retry.check() {
+            bail!("the retry of server `{id}` {why}");
         }
         Ok(())
     }
@@ -345,6 +353,10 @@ mod tests {
             (
                 "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nbreaker = { errors = 3 }",
                 ["line 4", "errors", "`failures`"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nretry = { attempts = 99 }",
+                ["server `a`", "attempts = 99", "1 to 10"],
             ),
         ] {
             expect_refusal(text, words);

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{Request, RpcError, ServerId, rpc};
+use bus_schema::{Request, RpcError, ServerId, rpc, upstream::RetryKnob};
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -80,6 +80,8 @@ pub struct HostOptions {
     pub call_timeout: Option<Duration>,
     /// What stops calls to it when they keep failing.
     pub breaker: Option<Breaker>,
+    /// How often calls are made that were lost, where somebody has said so.
+    pub retry: Option<RetryKnob>,
     /// Where its other replicas are found, to hand them the calls that cannot go to this one.
     pub peers: Option<Directory>,
     /// How long running calls may go on when the host stops.
@@ -110,6 +112,7 @@ impl HostOptions {
             tool_timeouts: HashMap::new(),
             call_timeout: None,
             breaker: None,
+            retry: None,
             peers: None,
             drain_time: Duration::from_secs(30),
             visibility: Visibility::Announced,

@@ -119,6 +119,7 @@ fn limits(options: &HostOptions) -> Limits {
             .map(|(tool, time)| (tool.clone(), millis(*time)))
             .collect(),
         breaker: options.breaker.as_ref().map(Breaker::knob),
+        retry: options.retry,
     }
 }
 
