@@ -12,7 +12,6 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context as _, bail};
 use bus_schema::{
     Principal, ServerId,
-    principal::DEFAULT_TENANT,
     registry::{Declaration, Over, Put},
 };
 use runtime::{Bus, registry::Registry};
@@ -74,7 +73,7 @@ impl Known {
             .context("nothing can be registered on this bus")?;
         let snapshot = node.front(config).await?.directory().snapshot();
         let mut ids: BTreeMap<_, _> = snapshot.servers().map(|(id, _)| (id.clone(), None)).collect();
-        for entry in registry.all(DEFAULT_TENANT) {
+        for entry in registry.all(&config.tenant) {
             let declaration = entry.value.declaration;
             ids.insert(declaration.id.clone(), Some((declaration, entry.revision)));
         }
