@@ -95,11 +95,14 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
                 Status::Failed(error) => ("failed", Some(error)),
                 Status::Stopped => ("stopped", None),
             };
-            let tenant = Some(tenant).filter(|tenant| *tenant != DEFAULT_TENANT);
-            json!({
-                "id": id, "tenant": tenant, "status": state, "error": error, "url": format!("{base}/servers/{id}/mcp"),
+            let mut server = json!({
+                "id": id, "status": state, "error": error, "url": format!("{base}/servers/{id}/mcp"),
                 "tools": card.as_ref().map(|card| card.tools),
-            })
+            });
+            if tenant != DEFAULT_TENANT {
+                server["tenant"] = tenant.into();
+            }
+            server
         })
         .collect();
     let joins = match (&config.nats, config.data_dir == Path::new(DEFAULT_DATA_DIR)) {

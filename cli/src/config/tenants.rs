@@ -60,13 +60,18 @@ impl Config {
     /// two `_`; those of `default` begin with the name of no tenant.
     #[must_use]
     pub fn registered_secret(&self, tenant: &str, name: &str) -> Option<String> {
-        let own = name.strip_prefix(SECRET_PREFIX)?;
-        let is_of = |tenant: &str| own.starts_with(&secrets_of(tenant));
-        let is_its = match tenant {
-            DEFAULT_TENANT => !self.tenants().iter().skip(1).any(|other| is_of(other)),
-            tenant => is_of(tenant),
+        variable(name).filter(|_| self.is_secret_of(tenant, name))
+    }
+
+    fn is_secret_of(&self, tenant: &str, name: &str) -> bool {
+        let Some(own) = name.strip_prefix(SECRET_PREFIX) else {
+            return false;
         };
-        variable(name).filter(|_| is_its)
+        let is_of = |tenant: &str| own.starts_with(&secrets_of(tenant));
+        match tenant {
+            DEFAULT_TENANT => !self.tenants.iter().any(|other| is_of(other)),
+            tenant => is_of(tenant),
+        }
     }
 
     pub(super) fn check_tenants(&self) -> anyhow::Result<()> {
@@ -161,6 +166,24 @@ mod tests {
         assert_eq!(config.tenants(), ["default", "acme"]);
         assert!(config.virtuals_of("default").is_empty());
         assert_eq!(config.virtuals_of("acme").len(), 1);
+    }
+
+    #[test]
+    fn a_secret_is_one_tenants_and_nobody_elses() {
+        let config = load("tenants = [\"acme\", \"acme-two\"]").expect("loads");
+        for (name, its) in [
+            ("TRUNKLINE_SECRET_WEATHER", Some("default")),
+            ("TRUNKLINE_SECRET_ACME", Some("default")),
+            ("TRUNKLINE_SECRET_ACME__WEATHER", Some("acme")),
+            ("TRUNKLINE_SECRET_ACME_TWO__WEATHER", Some("acme-two")),
+            ("TRUNKLINE_SECRET_ACME__TWO__WEATHER", Some("acme")),
+            ("ACME__WEATHER", None),
+        ] {
+            for tenant in ["default", "acme", "acme-two"] {
+                let expected = its == Some(tenant);
+                assert_eq!(config.is_secret_of(tenant, name), expected, "{tenant}: {name}");
+            }
+        }
     }
 
     #[test]

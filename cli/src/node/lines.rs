@@ -22,6 +22,11 @@ impl Node {
     /// Starts, stops and restarts the servers whose lines are not what they were, and gives their ids. A server whose new line
     /// cannot be used stays as it is.
     pub async fn reload(&mut self, old: &Config, new: &Config, adds: Adds) -> Vec<String> {
+        if old.tenants() != new.tenants() {
+            warn!(
+                "the tenants of the file are others; doors and registries serve those that they began with until this process is restarted"
+            );
+        }
         let lines = old.servers.iter().chain(&new.servers);
         let names: BTreeSet<_> = lines.map(ServerLine::name).collect();
         let (mut changed, mut starting, mut stopping) = (Vec::new(), Vec::new(), Vec::new());

@@ -39,6 +39,7 @@ mod sessions;
 mod slow_readers;
 mod statements;
 mod store;
+mod tenants;
 mod tidy;
 mod tool_lists;
 mod traffic;
