@@ -138,12 +138,6 @@ async fn endpoints_of_all_servers_show_and_reach_those_of_the_callers_tenant_onl
             ("/mcp", "tools/call", call(sides.other), call(NOWHERE)),
             ("/mcp", "prompts/get", call(sides.other), call(NOWHERE)),
             ("/mcp", "resources/read", read(sides.other_mark), read(NOWHERE)),
-            (
-                "/mcp/search",
-                "tools/call",
-                through(sides.other),
-                through(NOWHERE),
-            ),
         ] {
             let foreign = ask(path, called, foreign).await;
             let nobodys = ask(path, called, nobodys).await;
@@ -154,6 +148,15 @@ async fn endpoints_of_all_servers_show_and_reach_those_of_the_callers_tenant_onl
             );
             assert!(!foreign.to_string().contains("secret"), "{foreign}");
         }
+        // What is near to a name depends on it, and is of one's own servers.
+        let foreign = ask("/mcp/search", "tools/call", through(sides.other)).await;
+        let told = foreign["said"]["result"]["content"][0]["text"].as_str();
+        let (unknown, near) = told.and_then(|told| told.split_once(';')).expect("words");
+        assert_eq!(unknown, format!("there is no tool `{}__read`", sides.other));
+        assert!(
+            !near.contains(sides.other) && !near.contains(sides.other_mark),
+            "{near}"
+        );
         let own = ask("/mcp/search", "tools/call", through(sides.own))
             .await
             .to_string();
