@@ -426,7 +426,44 @@ fn turn(place: &str, instance: &str, alive: &[String]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::registry::Declaration;
+
     use super::*;
+    use crate::store::Mirrored;
+
+    #[test]
+    fn a_process_runs_the_servers_of_its_own_tenants_only() {
+        let record = |id: &str| {
+            let declaration = Declaration::new(id.parse().expect("an id"), "https://a.example");
+            let entry = Entry {
+                declaration,
+                registered_at: String::new(),
+                updated_at: String::new(),
+                registered_by: String::new(),
+                gone: Vec::new(),
+            };
+            Mirrored {
+                value: Record::Declared(Box::new(entry)),
+                revision: 1,
+                heard: Instant::now(),
+            }
+        };
+        let declared: Picture<Record> = [("default.a", "a"), ("acme.a", "a"), ("acme-two.a", "a")]
+            .into_iter()
+            .map(|(key, id)| (key.to_owned(), record(id)))
+            .collect();
+        let tenants =
+            BTreeMap::from(["default", "acme-two"].map(|tenant| (prefix(tenant), tenant.to_owned())));
+        let wanted: Vec<(String, String)> = wanted(&tenants, &declared)
+            .into_iter()
+            .map(|(place, (tenant, ..))| (place, tenant.to_string()))
+            .collect();
+        let expected = [("acme-two.a.0", "acme-two"), ("default.a.0", "default")];
+        assert_eq!(
+            wanted,
+            expected.map(|(place, tenant)| (place.to_owned(), tenant.to_owned()))
+        );
+    }
 
     #[test]
     fn every_process_has_its_own_turn_at_a_place_and_first_turns_are_spread() {

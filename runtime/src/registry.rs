@@ -159,7 +159,9 @@ pub enum RegistryError {
         refusal: Option<Refusal>,
     },
     /// It could not be asked.
-    #[error("the registry does not answer; `trunkline serve registry` starts one")]
+    #[error(
+        "the tenant's registry does not answer; `trunkline serve registry` starts one for each tenant of its configuration"
+    )]
     Call(#[source] CallError),
     /// Its answer makes no sense.
     #[error("the registry's answer cannot be read")]

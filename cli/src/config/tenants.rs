@@ -104,6 +104,9 @@ impl Config {
             known(&line.tenant, &format!("[[virtual]] server `{}`", line.id))?;
         }
         known(&self.products_tenant, "[products]")?;
+        for (what, tenant) in self.auth.tenants() {
+            known(tenant, what)?;
+        }
         for tenant in self.limits.iter().filter_map(|limit| limit.tenant.as_ref()) {
             known(tenant, "a limit")?;
         }
@@ -201,6 +204,10 @@ mod tests {
             (
                 "tenants = [\"acme\"]\n[[servers]]\nid = \"a\"\ntenant = \"acme\"\ncommand = [\"x\"]\n[[virtual]]\nid = \"a\"\ntenant = \"acme\"\nitems = [{ server = \"b\", tools = [\"*\"] }]",
                 ["`a`", "[[virtual]]", "twice"],
+            ),
+            (
+                "[auth]\nmode = \"api_keys\"\n[[auth.api_keys]]\nsubject = \"a\"\nsha256 = \"b94d27b9934d3e08a52e52d7da7dabfac484efe37a5380ee9088f7ace2efcde9\"\ntenant = \"acme\"",
+                ["an API key", "tenant = \"acme\"", "default"],
             ),
             ("[products]\ntenant = \"acme\"", ["[products]", "acme", "default"]),
             (

@@ -38,6 +38,7 @@ mod services;
 mod sessions;
 mod slow_readers;
 mod statements;
+mod statuses;
 mod store;
 mod tenants;
 mod tidy;

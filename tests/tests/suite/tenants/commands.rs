@@ -124,6 +124,17 @@ async fn one_process_serves_both_and_each_command_acts_in_one() {
     assert_eq!((code, out.trim()), (0, "x"), "{err}");
     let (code, _, err) = up.run(&["up", "--tenant", "acme"]).await;
     assert!(code != 0 && err.contains("--tenant means nothing here"), "{err}");
+    // A line that comes while it runs is its tenant's.
+    let file = up.folder.path().join("t.toml");
+    let lines = std::fs::read_to_string(&file).expect("a file");
+    let later = scripted("later", "none", "tenant = \"acme\"");
+    std::fs::write(&file, lines + &later).expect("a file");
+    eventually("it is there", async || {
+        let acme = up.json(&["servers", "--json", "--tenant", "acme"]).await;
+        ids(&acme) == ["further", "later", "small"]
+    })
+    .await;
+    assert_eq!(ids(&up.json(&["servers", "--json"]).await), ["products", "small"]);
     // Unauthenticated clients on this machine are of the tenant `default`.
     let http = up.ready["http"].as_str().expect("a URL");
     let client = Client::new(format!("{http}/servers/further/mcp"));

@@ -1,7 +1,8 @@
 //! Nobody hears what becomes of another tenant's servers, or sees its calls.
 
+use bus_schema::{integrity, registry::StatusEvent};
 use reqwest::Method;
-use runtime::{pins::ToolEvents, watch::CallWatch};
+use runtime::{events::Events, watch::CallWatch};
 use serde_json::json;
 use tests::{notes::SHARED, session::Session, stream::Stream, within};
 
@@ -73,7 +74,9 @@ async fn calls_and_tools_are_watched_by_tenant() {
             (sides.tenant, "notes")
         );
     }
-    let mut tools = ToolEvents::start(bus, "default").await.expect("listens");
+    let mut tools = Events::<integrity::Event>::start(bus, "default")
+        .await
+        .expect("listens");
     stage.notes[1].add_tool();
     let seen = stage.client("acme", "/servers/notes/mcp");
     tests::eventually("the other tenant has it", async || {
@@ -103,5 +106,37 @@ async fn calls_and_tools_are_watched_by_tenant() {
         }
     })
     .await;
+    stage.stop().await;
+}
+
+#[tokio::test]
+async fn how_servers_are_is_told_by_tenant() {
+    let mut stage = Stage::start("").await;
+    let bus = stage.platform.node.bus().clone();
+    let mut statuses = [
+        Events::<StatusEvent>::start(&bus, "default")
+            .await
+            .expect("listens"),
+        Events::<StatusEvent>::start(&bus, "acme").await.expect("listens"),
+    ];
+    let known = |events: &'static str| format!("the events of {events}");
+    // Those that have just come are told of as well.
+    for host in stage.hosts.drain(..).rev().collect::<Vec<_>>() {
+        host.stop().await;
+    }
+    for (events, sides) in statuses.iter_mut().zip(TENANTS) {
+        within(&known(sides.tenant), async {
+            let mut gone = std::collections::BTreeSet::new();
+            while gone.len() < 2 {
+                let event = events.next().await.expect("an event");
+                let server = event.server.to_string();
+                assert!(["notes", sides.own].contains(&server.as_str()), "{event:?}");
+                if event.was.is_some() && event.now.status.as_str() == "down" {
+                    gone.insert(server);
+                }
+            }
+        })
+        .await;
+    }
     stage.stop().await;
 }

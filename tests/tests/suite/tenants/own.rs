@@ -68,6 +68,45 @@ async fn a_policy_holds_in_its_tenant_only() {
     stage.stop().await;
 }
 
+/// The second wall is made of the same policies: the broker grants a tenant's plain clients what that tenant's policy opens to them.
+#[tokio::test]
+async fn the_broker_grants_by_the_policy_of_the_clients_own_tenant() {
+    let stage = Stage::start("").await;
+    let document = json!({ "document": { "default": "deny", "scopes": { "notes:read": ["notes__read"] } } });
+    let put = stage.operator("acme", "/policy").request(Method::PUT);
+    let put = whole(
+        put.header("content-type", "application/json")
+            .body(document.to_string()),
+    )
+    .await;
+    assert_eq!(put["status"], 200, "{put}");
+    let policies = stage.platform.node.bus().policies();
+    eventually("the policy is in force", async || {
+        policies.of("acme").version.is_some()
+    })
+    .await;
+    let url = stage.platform.node.nats_url().expect("a NATS of its own");
+    let taken = async |tenant: &str, tool: &str| {
+        let token = stage.token(tenant, json!({ "scope": "notes:read" }));
+        let mut client = tests::forger::Forger::enter_by(url, &token)
+            .await
+            .expect("it comes in");
+        let subject = format!("mcp.pub.{tenant}.notes.tools.call.{tool}");
+        client.publish(&subject, None, b"{}").await
+    };
+    for (tenant, tool, expected) in [
+        ("acme", "read", true),
+        ("acme", "foreign-only", false),
+        ("acme", "job", false),
+        // Without a policy its clients have all that is their tenant's, and nothing more.
+        ("default", "read", true),
+        ("default", "job", true),
+    ] {
+        assert_eq!(taken(tenant, tool).await, expected, "{tenant}: {tool}");
+    }
+    stage.stop().await;
+}
+
 #[tokio::test]
 async fn tools_are_approved_in_each_tenant_apart() {
     let integrity = "[integrity.tenants.acme]\npolicy = \"quarantine\"\n";
