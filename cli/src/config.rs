@@ -41,7 +41,7 @@ use crate::args::Common;
 use auth::{AuthSection, PolicySection};
 use place::PlaceTable;
 pub use servers::{ServerLine, ServerOptions};
-pub use tenants::VirtualLine;
+pub use tenants::{VirtualLine, secrets_of};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
 /// The folder for everything that is kept, unless somebody says otherwise.

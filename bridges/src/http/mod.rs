@@ -30,6 +30,7 @@ use bus_schema::{
     mcp::{Era, error},
     rpc::Kind,
 };
+use futures::future::join_all;
 use runtime::Bus;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -203,10 +204,8 @@ impl HttpDoor {
         });
         let doors: Tenants<Arc<Door>> = both.collect();
         // A WebSocket's session lives as long as its connection, and is stored nowhere.
-        if options.serves != Serves::WebSocket
-            && let Some((_, door)) = doors.each().next()
-        {
-            door.room.sessions.prepare().await;
+        if options.serves != Serves::WebSocket {
+            join_all(doors.each().map(|(_, door)| door.room.sessions.prepare())).await;
         }
         let before = Listener(Arc::new(Listening {
             bus: options.bus,

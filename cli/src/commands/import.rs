@@ -18,7 +18,11 @@ use runtime::{Bus, registry::Registry};
 use serde_json::{Value, json};
 
 use super::{output, servers::add};
-use crate::{args::Import, config::Config, node::Node};
+use crate::{
+    args::Import,
+    config::{self, Config},
+    node::Node,
+};
 use manifest::{Skipped, Wish};
 
 /// How many characters of a reason stand in the table.
@@ -196,7 +200,8 @@ async fn import_one(
         Some((declaration, _)) => declaration.clone(),
         None => Declaration::new(id, ""),
     };
-    let (mut declaration, notes) = match manifest::read(&entry.server, &entry.status, base) {
+    let secrets = config::secrets_of(&config.tenant);
+    let (mut declaration, notes) = match manifest::read(&entry.server, &entry.status, base, &secrets) {
         Wish::Declare(declaration, notes) => (*declaration, notes),
         Wish::Skip(Skipped { reason, lines }) => {
             done.notes.push(reason);
@@ -256,7 +261,7 @@ async fn declare(
         return;
     }
     let put = Put { declaration, over };
-    if let Err(error) = bus.register(&Principal::developer(), &put).await {
+    if let Err(error) = bus.register(&Principal::developer_of(&config.tenant), &put).await {
         done.outcome = Outcome::Refused;
         done.notes = vec![format!("{:#}", anyhow::Error::new(error))];
     }

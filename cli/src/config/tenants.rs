@@ -64,14 +64,9 @@ impl Config {
     }
 
     fn is_secret_of(&self, tenant: &str, name: &str) -> bool {
-        let Some(own) = name.strip_prefix(SECRET_PREFIX) else {
-            return false;
-        };
-        let is_of = |tenant: &str| own.starts_with(&secrets_of(tenant));
-        match tenant {
-            DEFAULT_TENANT => !self.tenants.iter().any(|other| is_of(other)),
-            tenant => is_of(tenant),
-        }
+        let mut others = self.tenants.iter().filter(|other| *other != tenant);
+        name.starts_with(&secrets_of(tenant))
+            && (tenant != DEFAULT_TENANT || !others.any(|other| name.starts_with(&secrets_of(other))))
     }
 
     pub(super) fn check_tenants(&self) -> anyhow::Result<()> {
@@ -150,9 +145,13 @@ impl Config {
     }
 }
 
-/// What the variables of a tenant begin with, behind [`SECRET_PREFIX`]. No tenant's name has a `_`, so none begins with another's.
-fn secrets_of(tenant: &str) -> String {
-    format!("{}__", tenant.to_uppercase().replace('-', "_"))
+/// What the variables of a tenant's secrets begin with. No tenant's name has a `_`, so none begins with another's.
+#[must_use]
+pub fn secrets_of(tenant: &str) -> String {
+    match tenant {
+        DEFAULT_TENANT => SECRET_PREFIX.to_owned(),
+        tenant => format!("{SECRET_PREFIX}{}__", tenant.to_uppercase().replace('-', "_")),
+    }
 }
 
 #[cfg(test)]

@@ -260,3 +260,31 @@ async fn a_server_that_leaves_takes_none_of_the_same_id_with_it() {
     stage.hosts.push(at_home);
     stage.stop().await;
 }
+
+/// Programs on the bus, such as agents, find tools and call them in somebody's name.
+#[tokio::test]
+async fn a_program_on_the_bus_calls_the_tools_of_its_callers_tenant() {
+    let stage = Stage::start("").await;
+    let tools = runtime::Discovery::connect(stage.platform.node.bus(), "default")
+        .await
+        .expect("connects");
+    let call = async |name: &str, tenant: &str| {
+        let principal = Principal::new("ann", tenant);
+        within(
+            "an answer",
+            Box::pin(tools.call(name, serde_json::Map::new(), principal)),
+        )
+        .await
+    };
+    let own = call("atlas__read", "default").await.expect("a result");
+    assert!(own.get().contains("secret of homely"), "{own}");
+    for (name, tenant) in [
+        ("ledger__read", "default"),
+        ("notes__read", "acme"),
+        ("ledger__read", "acme"),
+    ] {
+        let refused = call(name, tenant).await.expect_err("no such tool").to_string();
+        assert!(refused.contains(name), "{refused}");
+    }
+    stage.stop().await;
+}
