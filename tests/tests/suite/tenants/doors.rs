@@ -1,8 +1,20 @@
 //! At every door: a server of the same id is each tenant's own, and the other tenant's servers are none.
 
-use bus_schema::mcp::meta;
+use bus_schema::{mcp::meta, subject::CallerClass};
 use serde_json::{Value, json};
-use tests::{notes::SHARED, session::Session, stream::Stream, within};
+use tests::{
+    forger::Forger,
+    nats,
+    notes::{Notes, SHARED},
+    session::Session,
+    stream::Stream,
+    within,
+};
+use trunkline::{
+    args::Common,
+    config::Config,
+    node::{NatsChoice, Node},
+};
 
 use super::{NOWHERE, Sides, Stage, TENANTS, Way, by_nats, initialize, whole};
 
@@ -298,4 +310,50 @@ async fn a_tenant_that_is_not_served_here_is_let_in_nowhere() {
         assert_eq!(told["status"], 403, "{path}: {told}");
     }
     stage.stop().await;
+}
+
+/// On a NATS without our accounts nothing but the door itself stands between a caller and the other tenant.
+#[tokio::test]
+async fn the_nats_door_holds_its_callers_to_their_tenant_by_itself() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (_server, url) = nats::plain(folder.path()).await;
+    let bus = nats::bus_of(&url).await;
+    let mut hosts = Vec::new();
+    for sides in TENANTS {
+        let notes = Notes::new(sides.mark);
+        hosts.push(notes.serve(&bus, sides.tenant, "notes").await);
+    }
+    let file = folder.path().join("door.toml");
+    std::fs::write(&file, "tenants = [\"acme\"]").expect("a file");
+    let common = Common {
+        config: Some(file),
+        data_dir: Some(folder.path().join("data")),
+        ..Common::default()
+    };
+    let config = Config::load(&common).expect("the configuration is right");
+    let choice = NatsChoice::Join(Some(url.clone()));
+    let mut node = Node::connect(&config, CallerClass::Bridge, choice)
+        .await
+        .expect("connects");
+    node.open_nats(&config).await.expect("the door opens");
+    let mut client = Forger::enter(&url).await.expect("it comes in");
+    assert!(client.subscribe("_INBOX.forger.>", None).await);
+    let request = r#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"read"}}"#;
+    let mut ask = async |tenant: &str| {
+        let subject = format!("mcp.pub.{tenant}.notes.tools.call.read");
+        let sent = client.publish(&subject, Some("_INBOX.forger.1"), request.as_bytes());
+        assert!(sent.await, "this broker takes everything");
+        client.heard("\"jsonrpc\"").await
+    };
+    let own = ask("default").await;
+    assert!(own.contains("secret of homely"), "{own}");
+    let said = |heard: String| heard[heard.find('{').expect("a message")..].to_owned();
+    let foreign = said(ask("acme").await);
+    assert!(foreign.contains("there is no tenant `acme`"), "{foreign}");
+    let nobodys = said(ask("elsewhere").await);
+    assert_eq!(foreign.replace("acme", "elsewhere"), nobodys);
+    node.stop().await;
+    for host in hosts {
+        host.stop().await;
+    }
 }
