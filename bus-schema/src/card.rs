@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::principal::DEFAULT_TENANT;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -185,6 +186,15 @@ pub struct ListDigests {
     pub prompts: String,
     /// Of its resources and resource templates.
     pub resources: String,
+}
+
+/// The name of a server among those of all tenants, for operators: its id, with the tenant before it unless that is `default`.
+#[must_use]
+pub fn name_of(tenant: &str, server: &ServerId) -> String {
+    match tenant {
+        DEFAULT_TENANT => server.to_string(),
+        tenant => format!("{tenant}/{server}"),
+    }
 }
 
 #[cfg(test)]

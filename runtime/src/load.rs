@@ -61,8 +61,14 @@ pub struct Limits {
 #[derive(Deserialize)]
 struct Stats {
     id: String,
+    metadata: Metadata,
     #[serde(default)]
     endpoints: Vec<Endpoint>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    tenant: String,
 }
 
 #[derive(Deserialize)]
@@ -87,11 +93,16 @@ struct Data {
 }
 
 impl Bus {
-    /// Asks the replicas of a server how they do, and waits for so many as are known; half a second at most.
+    /// Asks the replicas of a tenant's server how they do, and waits for so many as are known; half a second at most.
     ///
     /// # Errors
     /// [`BusError`] when the bus does not take the question.
-    pub async fn load(&self, server: &ServerId, replicas: usize) -> Result<Vec<Load>, BusError> {
+    pub async fn load(
+        &self,
+        tenant: &str,
+        server: &ServerId,
+        replicas: usize,
+    ) -> Result<Vec<Load>, BusError> {
         let inbox = self.new_library_inbox();
         let mut answers = self.subscribe(inbox.clone()).await?;
         self.publish_with_reply(subject::ask_stats(server.as_str()), inbox, Vec::new())
@@ -106,7 +117,9 @@ impl Bus {
                 break;
             }
             if let Ok(stats) = serde_json::from_slice::<Stats>(&message.payload) {
-                loads.extend(read(stats));
+                let is_ours = stats.metadata.tenant == tenant;
+                // By that name other tenants' servers answer as well.
+                loads.extend(read(stats).filter(|_| is_ours));
             }
         }
         loads.sort_by(|a, b| a.instance.cmp(&b.instance));

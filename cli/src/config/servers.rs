@@ -11,7 +11,7 @@ use bridges::upstream::{
     AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob,
     remote::{Bearer, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob},
 };
-use bus_schema::ServerId;
+use bus_schema::{ServerId, card::name_of};
 use serde::Deserialize;
 
 const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
@@ -26,6 +26,9 @@ const MOST_CHILDREN: usize = 1_000;
 pub struct ServerLine {
     /// Its id on the bus.
     pub id: ServerId,
+    /// Whose it is.
+    #[serde(default = "super::tenants::usual")]
+    pub tenant: String,
     /// The program and its arguments.
     pub command: Option<Vec<String>>,
     /// Variables beside the inherited ones (commands only).
@@ -88,6 +91,12 @@ pub enum ServerOptions {
 }
 
 impl ServerLine {
+    /// Its name among the servers of all tenants.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name_of(&self.tenant, &self.id)
+    }
+
     /// The line as the upstream bridge takes it, with the secrets that it names.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::breaker::Breaker;
-use crate::directory::Directory;
+use crate::{directory::Directory, telemetry::Metered};
 
 /// An MCP server that a host can serve. It speaks the modern era and keeps no state between calls that a replica would miss.
 pub trait McpServer: Send + Sync + 'static {
@@ -116,6 +116,14 @@ impl HostOptions {
             peers: None,
             drain_time: Duration::from_secs(30),
             visibility: Visibility::Announced,
+        }
+    }
+
+    /// The server as meters name it.
+    pub(crate) fn metered(&self) -> Metered<'_> {
+        Metered {
+            tenant: &self.tenant,
+            server: self.id.as_str(),
         }
     }
 }

@@ -58,7 +58,10 @@ pub(in crate::commands) async fn register(
     let id = declaration.id.clone();
     judge(config, &declaration).with_context(|| format!("server `{id}` cannot be registered"))?;
     let written = bus
-        .register(&Principal::developer(), &Put { declaration, over })
+        .register(
+            &Principal::developer_of(&config.tenant),
+            &Put { declaration, over },
+        )
         .await;
     let written = written.with_context(|| format!("server `{id}` was not registered"))?;
     for place in written.entry.declaration.hidden() {
