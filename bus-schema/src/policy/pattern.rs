@@ -107,6 +107,14 @@ impl Pattern {
         rest.ends_with(last)
     }
 
+    /// Whether it can name anything of a server.
+    #[must_use]
+    pub fn may_name_of(&self, server: &str) -> bool {
+        let fixed = self.0.split(ANY).next().unwrap_or_default();
+        let all = format!("{server}{NAME_SEPARATOR}");
+        all.starts_with(fixed) || fixed.starts_with(&all)
+    }
+
     /// How much of a name it fixes.
     pub(super) fn precision(&self) -> usize {
         self.0.len() - self.0.matches(ANY).count()
