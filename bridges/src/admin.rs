@@ -3,6 +3,7 @@
 mod blocks;
 mod catalogue;
 mod fleet;
+mod guardrails;
 mod kept;
 mod limits;
 mod naming;
@@ -68,6 +69,7 @@ pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) ->
         .merge(traffic::routes(fleet.clone()))
         .merge(blocks::routes(fleet.clone()))
         .merge(policy::routes(fleet.clone()))
+        .merge(guardrails::routes(fleet.clone()))
         .merge(virtuals::routes(fleet))
         .with_state(())
 }

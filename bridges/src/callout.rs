@@ -153,11 +153,15 @@ impl Checks {
                     publish.len()
                 ));
             }
+            let hooks = grants::hooks(&self.front, &principal);
+            let mut subscribe = vec![subject::private_inboxes(&inbox_of(shown.unwrap_or_default()))];
+            subscribe.extend(hooks.iter().cloned());
             Ok(Entry {
                 tenant: principal.tenant.clone(),
                 name,
                 publish,
-                subscribe: vec![subject::private_inboxes(&inbox_of(shown.unwrap_or_default()))],
+                subscribe,
+                answers: !hooks.is_empty(),
                 expires_at,
             })
         };

@@ -23,7 +23,12 @@ use bridges::{
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
-    ServerId, card::Place, integrity::Policies, limits::Limit, registry::SECRET_PREFIX,
+    ServerId,
+    card::Place,
+    guardrails::{Document, Guardrails},
+    integrity::Policies,
+    limits::Limit,
+    registry::SECRET_PREFIX,
     virtual_server::VirtualServer,
 };
 use runtime::{
@@ -95,6 +100,8 @@ pub struct Config {
     pub servers: Vec<ServerLine>,
     /// How often callers may have servers work.
     pub limits: Vec<Limit>,
+    /// What is looked for in calls where no guardrails are kept.
+    pub guardrails: Document,
     auth: AuthSection,
     policy: PolicySection,
     /// The flags that it was read with, for reading it again.
@@ -136,6 +143,8 @@ struct File {
     #[serde(default)]
     servers: Vec<ServerLine>,
     limits: Option<Vec<Limit>>,
+    #[serde(default)]
+    guardrails: Document,
     #[serde(default)]
     auth: AuthSection,
     #[serde(default)]
@@ -248,6 +257,7 @@ impl Config {
             bootstrap: file.bootstrap,
             servers: file.servers,
             limits: limits::read(file.limits)?,
+            guardrails: file.guardrails,
             auth: file.auth,
             policy: file.policy,
             flags: common.clone(),
@@ -357,6 +367,7 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         self.auth.check()?;
         self.policy()?;
+        Guardrails::compile(&self.guardrails).map_err(|bad| anyhow::anyhow!("guardrails.{bad}"))?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }

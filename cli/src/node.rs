@@ -115,6 +115,7 @@ impl Node {
             }
         };
         bus.policies().configure(config.policy()?).await?;
+        bus.guardrails().configure(config.guardrails.clone())?;
         let callout = match &secrets {
             Some(secrets) => Some(callout::options_of(bus.url(), secrets)),
             None => Config::callout(bus.url())?,

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, Event, HeaderMap, ServerError, Subscriber};
+use async_nats::{Client, Event, HeaderMap, RequestErrorKind, ServerError, Subscriber};
 use bus_schema::{
     Token,
     card::Place,
@@ -26,7 +26,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics, traffic::MAX_COPIES};
+use crate::{
+    guardrails::AllGuardrails, inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics,
+    traffic::MAX_COPIES,
+};
 
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
 pub(crate) use connect::{connection, is_new_enough, without_password};
@@ -164,6 +167,8 @@ struct Inner {
     copies: Arc<Semaphore>,
     /// The policies in force, once somebody has asked.
     policies: OnceLock<Policies>,
+    /// The guardrails in force, once somebody has asked.
+    guardrails: OnceLock<AllGuardrails>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -220,6 +225,7 @@ impl Bus {
             pinned: OnceLock::new(),
             copies: Arc::new(Semaphore::new(MAX_COPIES)),
             policies: OnceLock::new(),
+            guardrails: OnceLock::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -339,6 +345,10 @@ impl Bus {
         &self.0.policies
     }
 
+    pub(crate) fn guardrails_once(&self) -> &OnceLock<AllGuardrails> {
+        &self.0.guardrails
+    }
+
     pub(crate) fn pinned(&self) -> &OnceLock<Pinned> {
         &self.0.pinned
     }
@@ -434,6 +444,27 @@ impl Bus {
             .queue_subscribe(subject, group)
             .await
             .map_err(BusError::Subscribe)
+    }
+
+    /// Asks somebody who is no part of the platform, and waits for the one answer.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    pub(crate) async fn ask_outside(
+        &self,
+        subject: String,
+        question: Bytes,
+        limit: Duration,
+    ) -> Result<Bytes, String> {
+        let request = async_nats::Request::new().payload(question).timeout(Some(limit));
+        match self.0.client.send_request(subject, request).await {
+            Ok(answer) => Ok(answer.payload),
+            Err(error) => Err(match error.kind() {
+                RequestErrorKind::NoResponders => "nobody answers on its subject".to_owned(),
+                RequestErrorKind::TimedOut => format!("it did not answer within {} ms", limit.as_millis()),
+                _ => error.to_string(),
+            }),
+        }
     }
 
     pub(crate) fn new_library_inbox(&self) -> String {

@@ -13,6 +13,7 @@ pub mod directory;
 pub mod discovery;
 pub mod doors;
 pub mod elicit;
+pub mod guardrails;
 pub mod host;
 mod inbox;
 pub mod limits;

@@ -16,8 +16,8 @@ const MAX_NAME_BYTES: usize = 64;
 const MAX_LISTED: usize = 100;
 /// How long a hook is waited for if nobody says.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// The longest that a hook may be waited for.
-const LONGEST_HOOK_TIMEOUT_MS: u64 = 300_000;
+/// The longest that a hook may be waited for; the broker forgets after two minutes where an answer from another account goes.
+const LONGEST_HOOK_TIMEOUT_MS: u64 = 100_000;
 
 /// Says what is wrong with a document, and where.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

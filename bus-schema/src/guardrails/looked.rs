@@ -70,11 +70,16 @@ impl Refusal {
     /// else.
     #[must_use]
     pub fn response(&self, id: Option<&str>, called: &str) -> (Option<i64>, Vec<u8>) {
+        let why = match self.side {
+            Side::Arguments => self.why.clone(),
+            // Whoever made the call must not think that nothing was done.
+            Side::Results => format!("The call was made, and its result is kept back: {}", self.why),
+        };
         let refused = json!({ "refused": { "step": self.step, "check": self.check, "on": self.side } });
         if let (method::TOOLS_CALL, Some(id)) = (called, id) {
             let result = json!({
                 "resultType": "complete",
-                "content": [{ "type": "text", "text": self.why }],
+                "content": [{ "type": "text", "text": why }],
                 "isError": true,
                 "_meta": { META_KEY: refused },
             });
@@ -86,7 +91,7 @@ impl Refusal {
         };
         let mut data = refused;
         data["reason"] = json!("guardrails");
-        let error = RpcError::new(code, self.why.clone()).with_data(data);
+        let error = RpcError::new(code, why).with_data(data);
         (Some(code), rpc::error_response(id, &error))
     }
 }

@@ -73,6 +73,17 @@ pub struct ToolSchemas {
 }
 
 impl ToolSchemas {
+    /// Those of a tool whose definition is longer than what is kept.
+    #[must_use]
+    pub fn too_long() -> Self {
+        let too_long =
+            || Unusable::TooLarge("the tool's definition is longer than what the platform keeps".to_owned());
+        Self {
+            input: Err(too_long()),
+            output: Err(too_long()),
+        }
+    }
+
     /// Reads those of a tool's definition.
     #[must_use]
     pub fn of(definition: &str) -> Self {
