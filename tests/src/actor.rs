@@ -69,10 +69,14 @@ impl Actor {
                         let _ = write.write_all(b"PONG\r\n").await;
                         continue;
                     }
-                    ["MSG", _, _, reply, bytes] => {
-                        let mut payload = vec![0; bytes.parse::<usize>().expect("a length") + 2];
-                        read.read_exact(&mut payload).await.expect("a payload");
-                        let question: Value = serde_json::from_slice(&payload).expect("plain JSON");
+                    // The broker adds headers to what comes from another account.
+                    ["HMSG", _, _, reply, head, bytes] => {
+                        let length = |text: &str| text.parse::<usize>().expect("a length");
+                        let (head, bytes) = (length(head), length(bytes));
+                        let mut message = vec![0; bytes + 2];
+                        read.read_exact(&mut message).await.expect("a message");
+                        let question: Value =
+                            serde_json::from_slice(&message[head..bytes]).expect("plain JSON");
                         let answered = answer(&question);
                         let _ = asked_in.send(question);
                         answered.map(|answer| ((*reply).to_owned(), answer))

@@ -228,10 +228,11 @@ async fn secrets_and_personal_data_do_not_pass_in_either_direction() {
     let params = json!({ "name": "say", "arguments": arguments });
     let meta = json!({ "io.modelcontextprotocol/logLevel": "debug" });
     let modern = json!({ "name": "say", "arguments": arguments, "_meta": meta });
-    for all in [
-        session.messages(method::TOOLS_CALL, &params).await,
-        messages(world.client().modern(method::TOOLS_CALL, modern)).await,
-    ] {
+    for era in ["legacy", "modern"] {
+        let all = match era {
+            "legacy" => session.messages(method::TOOLS_CALL, &params).await,
+            _ => messages(world.client().modern(method::TOOLS_CALL, modern.clone())).await,
+        };
         let answer = all.last().expect("an answer");
         assert_eq!(told(answer), cleaned);
         assert!(
