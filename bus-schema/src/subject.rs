@@ -334,14 +334,16 @@ fn parse_subject(text: &str) -> Option<Subject> {
             key: token(key)?,
             window: parse_call(window)?,
         }),
-        ["mcp", "hook", tenant, name] => Some(Subject::Hook {
-            tenant: token(tenant)?,
-            name: token(name)?,
-        }),
+        ["mcp", "hook", tenant, name] => parse_hook(tenant, name),
         ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => parse_public(tenant, server, rest),
         [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
         _ => None,
     }
+}
+
+fn parse_hook(tenant: &str, name: &str) -> Option<Subject> {
+    let (tenant, name) = (Token::parse(tenant).ok()?, Token::parse(name).ok()?);
+    Some(Subject::Hook { tenant, name })
 }
 
 fn parse_public(tenant: &str, server: &str, rest: &[&str]) -> Option<Subject> {

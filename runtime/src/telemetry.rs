@@ -149,10 +149,7 @@ impl Metrics {
                 "Copies of calls that went to a version on trial",
             ),
             limited: counter("trunkline.limits.calls", "Calls that limits have counted"),
-            guardrails: counter(
-                "trunkline.guardrails",
-                "What guardrails have found or refused, and what hooks have answered",
-            ),
+            guardrails: counter("trunkline.guardrails", "What guardrails have come to"),
             totals,
             registry,
             _provider: provider,

@@ -34,6 +34,11 @@ pub struct Course {
     steps: Vec<Arc<Ready>>,
 }
 
+/// A place, and what is put there.
+type Change = (Range<usize>, String);
+/// What was found, with how often.
+type Counts = BTreeMap<String, u64>;
+
 /// What of a message is looked at: pieces of it.
 struct Pieces<'a> {
     whole: &'a [u8],
@@ -89,7 +94,7 @@ impl<'a> Pieces<'a> {
     }
 
     /// What of the sensitive stands in them: the places in the whole, with what is put there, and what that was.
-    fn sensitive(&self, sensitive: &Sensitive) -> (Vec<(Range<usize>, String)>, BTreeMap<String, u64>) {
+    fn sensitive(&self, sensitive: &Sensitive) -> (Vec<Change>, Counts) {
         let (mut changes, mut counts) = (Vec::new(), BTreeMap::new());
         let (mut steps, mut names) = (0, 0);
         for piece in &self.pieces {
@@ -124,7 +129,7 @@ impl<'a> Pieces<'a> {
         (changes, counts)
     }
 
-    fn injected(&self, injection: &Injection) -> BTreeMap<String, u64> {
+    fn injected(&self, injection: &Injection) -> Counts {
         let (mut counts, mut steps) = (BTreeMap::new(), 0);
         for piece in &self.pieces {
             texts::each(piece, |text| {
@@ -137,7 +142,7 @@ impl<'a> Pieces<'a> {
     }
 }
 
-fn changed(whole: &[u8], mut changes: Vec<(Range<usize>, String)>) -> Vec<u8> {
+fn changed(whole: &[u8], mut changes: Vec<Change>) -> Vec<u8> {
     changes.sort_by_key(|(place, _)| place.start);
     let mut out = Vec::with_capacity(whole.len());
     let mut from = 0;
@@ -268,8 +273,8 @@ impl Course {
 /// Something that a step does not let pass in silence.
 struct Finding {
     why: String,
-    found: BTreeMap<String, u64>,
-    changes: Vec<(Range<usize>, String)>,
+    found: Counts,
+    changes: Vec<Change>,
 }
 
 impl Finding {
@@ -284,7 +289,7 @@ impl Finding {
 
 impl Ready {
     fn look(&self, side: Side, pieces: &Pieces<'_>, schemas: Option<&ToolSchemas>) -> Option<Finding> {
-        let named = |found: &BTreeMap<String, u64>| found.keys().cloned().collect::<Vec<_>>().join(", ");
+        let named = |found: &Counts| found.keys().cloned().collect::<Vec<_>>().join(", ");
         let name = &self.name;
         match &self.looks {
             Looks::Size { arguments, results } => {

@@ -31,15 +31,15 @@ fn text(bytes: Option<Vec<u8>>) -> String {
     String::from_utf8(bytes.expect("a changed text")).expect("text")
 }
 
+fn expect_bad(step: &Value, at: &str, words: &str) {
+    let document = serde_json::from_value(json!({ "steps": [step] })).expect("a document");
+    let bad = Guardrails::compile(&document).expect_err("bad");
+    assert_eq!(bad.at, format!("steps[0].{at}"), "{bad}");
+    assert!(bad.why.contains(words), "{bad}");
+}
+
 #[test]
 fn a_bad_document_is_named_with_what_would_be_right() {
-    let hook = |more: Value| {
-        let mut step = json!({ "name": "h", "check": "hook", "hook": "payments" });
-        step.as_object_mut()
-            .expect("an object")
-            .extend(more.as_object().expect("an object").clone());
-        step
-    };
     for (step, at, words) in [
         (json!({ "name": "A", "check": "schema" }), "name", "lower-case"),
         (
@@ -79,15 +79,8 @@ fn a_bad_document_is_named_with_what_would_be_right() {
             "then",
             "\"flag\" or \"block\"",
         ),
-        (json!({ "name": "a", "check": "hook" }), "hook", "mcp.hook"),
-        (hook(json!({ "hook": "a.b" })), "hook", "lower-case"),
-        (hook(json!({ "timeout_ms": 0 })), "timeout_ms", "1 to"),
-        (hook(json!({ "then": "flag" })), "then", "belongs to"),
     ] {
-        let document = serde_json::from_value(json!({ "steps": [step] })).expect("a document");
-        let bad = Guardrails::compile(&document).expect_err("bad");
-        assert_eq!(bad.at, format!("steps[0].{at}"), "{bad}");
-        assert!(bad.why.contains(words), "{bad}");
+        expect_bad(&step, at, words);
     }
     let twice = json!({ "steps": [{ "name": "a", "check": "schema" }, { "name": "a", "check": "schema" }] });
     let bad = Guardrails::compile(&serde_json::from_value(twice).expect("a document")).expect_err("bad");
@@ -97,6 +90,25 @@ fn a_bad_document_is_named_with_what_would_be_right() {
         json!({ "name": "a", "check": "schema", "more": 1 }),
     ] {
         assert!(serde_json::from_value::<Document>(json!({ "steps": [step] })).is_err());
+    }
+}
+
+#[test]
+fn a_bad_hook_is_named_with_what_would_be_right() {
+    let hook = |more: Value| {
+        let mut step = json!({ "name": "h", "check": "hook", "hook": "payments" });
+        step.as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
+        step
+    };
+    for (step, at, words) in [
+        (json!({ "name": "a", "check": "hook" }), "hook", "mcp.hook"),
+        (hook(json!({ "hook": "a.b" })), "hook", "lower-case"),
+        (hook(json!({ "timeout_ms": 0 })), "timeout_ms", "1 to"),
+        (hook(json!({ "then": "flag" })), "then", "belongs to"),
+    ] {
+        expect_bad(&step, at, words);
     }
 }
 

@@ -27,11 +27,14 @@ use crate::{bus::Bus, guardrails::AllGuardrails, own_request::PLATFORM};
 /// How many notifications of one call may wait to be looked at.
 const PARTS_AHEAD: usize = 16;
 
+/// What the server offers, and the schemas of its tools by the digests of their definitions, as far as they were needed.
+type Compiled = (Arc<Offered>, HashMap<String, Arc<ToolSchemas>>);
+
 /// The guardrails of one server's calls.
 pub(super) struct Rails {
     all: AllGuardrails,
-    /// The schemas of tools, by the digests of their definitions, as far as they were needed. Held only to look up, insert or clear.
-    schemas: Mutex<(Arc<Offered>, HashMap<String, Arc<ToolSchemas>>)>,
+    /// Held only to look up, insert or clear.
+    schemas: Mutex<Compiled>,
 }
 
 impl Rails {

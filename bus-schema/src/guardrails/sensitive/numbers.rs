@@ -211,7 +211,7 @@ fn luhn(digits: &[u8]) -> bool {
             (_, digit) => digit * 2,
         })
         .sum();
-    sum % 10 == 0
+    sum.is_multiple_of(10)
 }
 
 /// An account's number, alone or in groups of four, as long as its country has them, with check digits (ISO 7064, mod 97-10).
