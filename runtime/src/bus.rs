@@ -2,17 +2,19 @@
 
 mod connect;
 mod grants;
+mod heard;
+mod outside;
 mod presence;
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use async_nats::{Client, Event, HeaderMap, RequestErrorKind, ServerError, Subscriber};
+use async_nats::{Client, Event, HeaderMap, ServerError, Subscriber};
 use bus_schema::{
     Token,
     card::Place,
@@ -26,14 +28,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{
-    guardrails::AllGuardrails, inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics,
-    traffic::MAX_COPIES,
-};
+use crate::{inbox::Inbox, telemetry::Metrics, traffic::MAX_COPIES};
 
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
 pub(crate) use connect::{connection, is_new_enough, without_password};
 use grants::{Refusals, inboxes_of, is_violation};
+use heard::Heard;
 pub(crate) use presence::Presence;
 
 /// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
@@ -161,14 +161,9 @@ struct Inner {
     reconnected_at_ms: AtomicU64,
     /// Which replicas come and go, in order.
     presence: broadcast::Sender<Presence>,
-    /// What was approved of tools, once somebody has asked.
-    pinned: OnceLock<Pinned>,
+    heard: Heard,
     /// Room for copies of calls.
     copies: Arc<Semaphore>,
-    /// The policies in force, once somebody has asked.
-    policies: OnceLock<Policies>,
-    /// The guardrails in force, once somebody has asked.
-    guardrails: OnceLock<AllGuardrails>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -222,10 +217,8 @@ impl Bus {
             started: Instant::now(),
             reconnected_at_ms: AtomicU64::new(0),
             presence: broadcast::channel(PRESENCE_AHEAD).0,
-            pinned: OnceLock::new(),
+            heard: Heard::default(),
             copies: Arc::new(Semaphore::new(MAX_COPIES)),
-            policies: OnceLock::new(),
-            guardrails: OnceLock::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -341,18 +334,6 @@ impl Bus {
         self.0.presence.subscribe()
     }
 
-    pub(crate) fn policies_once(&self) -> &OnceLock<Policies> {
-        &self.0.policies
-    }
-
-    pub(crate) fn guardrails_once(&self) -> &OnceLock<AllGuardrails> {
-        &self.0.guardrails
-    }
-
-    pub(crate) fn pinned(&self) -> &OnceLock<Pinned> {
-        &self.0.pinned
-    }
-
     pub(crate) fn copies(&self) -> &Arc<Semaphore> {
         &self.0.copies
     }
@@ -444,27 +425,6 @@ impl Bus {
             .queue_subscribe(subject, group)
             .await
             .map_err(BusError::Subscribe)
-    }
-
-    /// Asks somebody who is no part of the platform, and waits for the one answer.
-    ///
-    /// # Errors
-    /// Why there is none, in words.
-    pub(crate) async fn ask_outside(
-        &self,
-        subject: String,
-        question: Bytes,
-        limit: Duration,
-    ) -> Result<Bytes, String> {
-        let request = async_nats::Request::new().payload(question).timeout(Some(limit));
-        match self.0.client.send_request(subject, request).await {
-            Ok(answer) => Ok(answer.payload),
-            Err(error) => Err(match error.kind() {
-                RequestErrorKind::NoResponders => "nobody answers on its subject".to_owned(),
-                RequestErrorKind::TimedOut => format!("it did not answer within {} ms", limit.as_millis()),
-                _ => error.to_string(),
-            }),
-        }
     }
 
     pub(crate) fn new_library_inbox(&self) -> String {
