@@ -294,3 +294,53 @@ async fn open(bus: &Bus) -> Result<(Mirror<Text>, GuardrailStore), StoreError> {
     let bucket = Bucket::open(bus, BUCKET).await?;
     Ok((Mirror::of(bucket.clone()).await?, GuardrailStore(bucket)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Mirrored;
+
+    fn picture(text: &str, revision: u64) -> Picture<Text> {
+        let record = Mirrored {
+            value: Text(text.into()),
+            revision,
+            heard: tokio::time::Instant::now(),
+        };
+        Picture::from([("default".to_owned(), record)])
+    }
+
+    const STEP: &str =
+        r#"{"version":1,"at":"","by":"","document":{"steps":[{"name":"a","check":"schema"}]}}"#;
+    const LATER: &str =
+        r#"{"version":2,"at":"","by":"","document":{"steps":[{"name":"a","check":"of a later program"}]}}"#;
+
+    #[test]
+    fn nothing_goes_through_until_it_is_known_what_is_kept() {
+        let all = AllGuardrails::unknown();
+        assert!(all.of("default").rails.is_err());
+        all.take(&Picture::new(), &mut HashMap::new());
+        assert!(
+            all.of("default")
+                .rails
+                .as_ref()
+                .is_ok_and(|rails| rails.is_empty())
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_leaves_what_was_in_force_or_lets_nothing_through() {
+        let all = AllGuardrails::unknown();
+        let mut seen = HashMap::new();
+        all.take(&picture(STEP, 1), &mut seen);
+        all.take(&picture(LATER, 2), &mut seen);
+        let in_force = all.of("default");
+        assert!(in_force.rails.as_ref().is_ok_and(|rails| !rails.is_empty()));
+        assert_eq!(in_force.version, Some(1));
+        assert!(in_force.behind.is_some());
+        let all = AllGuardrails::unknown();
+        all.take(&picture(LATER, 2), &mut HashMap::new());
+        assert!(all.of("default").rails.is_err());
+        // Others are not concerned.
+        assert!(all.of("acme").rails.is_ok());
+    }
+}

@@ -102,6 +102,7 @@ impl Clerk {
                 "resultType": "complete", "content": [], "structuredContent": { "n": arguments["n"] },
             })
             .to_string(),
+            (method::TASKS_GET, _) => done_task(&params).to_string(),
             (method::PROMPTS_GET, "greet") => json!({
                 "resultType": "complete",
                 "messages": [{ "role": "user", "content": { "type": "text", "text": format!("Greet {}", arguments["who"]) } }],
@@ -118,6 +119,15 @@ impl Clerk {
             (other, _) => return Err(RpcError::method_not_found(other)),
         })
     }
+}
+
+/// A task that is done, with an address in its result.
+fn done_task(params: &Value) -> Value {
+    json!({
+        "resultType": "complete", "taskId": params["taskId"], "status": "completed", "ttlMs": null,
+        "createdAt": "2026-11-23T12:00:00Z", "lastUpdatedAt": "2026-11-23T12:00:00Z",
+        "result": { "content": [{ "type": "text", "text": "mail ann@example.com" }] },
+    })
 }
 
 impl McpServer for Clerk {

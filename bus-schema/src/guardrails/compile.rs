@@ -7,7 +7,10 @@ use super::{
     injection::Injection,
     sensitive::{self, Sensitive},
 };
-use crate::{card::NAME_SEPARATOR, policy::Pattern};
+use crate::{
+    card::NAME_SEPARATOR,
+    policy::{self, Pattern},
+};
 
 /// How many steps there may be.
 pub const MAX_STEPS: usize = 64;
@@ -86,11 +89,13 @@ impl Ready {
         if self.of.is_empty() {
             return true;
         }
+        let names = |name: &str| {
+            let whole = format!("{}{NAME_SEPARATOR}{name}", target.server);
+            self.of.iter().any(|pattern| pattern.matches(&whole))
+        };
         match target.name {
-            Some(name) => {
-                let whole = format!("{}{NAME_SEPARATOR}{name}", target.server);
-                self.of.iter().any(|pattern| pattern.matches(&whole))
-            }
+            // A URI may be spelled in ways that its server takes for the same.
+            Some(name) => names(name) || policy::resolved(name).is_some_and(|name| names(&name)),
             None => self.of.iter().any(|pattern| pattern.may_name_of(target.server)),
         }
     }
@@ -149,10 +154,11 @@ impl Guardrails {
     /// What is to be done about a call; `None` when that is nothing.
     #[must_use]
     pub fn course_of(&self, target: &Target<'_>) -> Option<Course> {
-        let steps: Vec<_> = self
-            .steps
-            .iter()
-            .filter(|step| step.concerns(target))
+        let steps = self.steps.iter().filter(|step| step.concerns(target));
+        // What a task comes to is no more than that.
+        let is_task = target.name.is_none();
+        let steps: Vec<_> = steps
+            .filter(|step| !is_task || step.on.contains(&Side::Results))
             .cloned()
             .collect();
         (!steps.is_empty()).then(|| Course::new(steps))
@@ -196,7 +202,7 @@ fn ready(step: &Step) -> Result<Ready, Bad> {
         of.push(
             pattern
                 .parse()
-                .map_err(|error: crate::policy::BadPattern| ("for".to_owned(), error.to_string()))?,
+                .map_err(|error: policy::BadPattern| ("for".to_owned(), error.to_string()))?,
         );
     }
     let (looks, usual, allowed) = looks(step)?;

@@ -14,7 +14,7 @@ use super::{
     texts::{self, Kind},
 };
 use crate::{
-    mcp::RpcError,
+    mcp::{RpcError, method},
     members::{Members, is_key},
     rpc::Message,
 };
@@ -48,12 +48,28 @@ struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     /// What a caller has written: the arguments of a call, and answers to what its server has asked.
     fn of_request(body: &'a [u8]) -> Result<Self, RpcError> {
-        let params = Message::parse(body)?.peek_params()?;
+        let message = Message::parse(body)?;
+        if message.method.as_deref().is_some_and(method::is_custom) {
+            return Ok(Self::of_custom(body, message.params));
+        }
+        let params = message.peek_params()?;
         let pieces = [params.arguments, params.input_responses].into_iter().flatten();
         Ok(Self {
             whole: body,
             pieces: pieces.map(RawValue::get).collect(),
         })
+    }
+
+    /// All parameters but the metadata, of a method that nobody knows here.
+    fn of_custom(body: &'a [u8], params: Option<&'a RawValue>) -> Self {
+        let pieces = match params.and_then(Members::of) {
+            Some(members) => {
+                let members = members.iter().filter(|(key, _)| !is_key(key, "_meta"));
+                members.map(|(_, value)| value.get()).collect()
+            }
+            None => params.into_iter().map(RawValue::get).collect(),
+        };
+        Self { whole: body, pieces }
     }
 
     /// What a server has written; not what only servers read again.

@@ -126,6 +126,53 @@ fn a_step_is_for_what_it_names_and_a_task_may_be_of_anything() {
 }
 
 #[test]
+fn a_uri_is_meant_however_it_is_spelled() {
+    let one = compiled(&json!([{ "name": "a", "check": "injection", "for": ["crm__docs://host/secret/*"] }]));
+    let concerns = |uri| {
+        let target = Target {
+            server: "crm",
+            name: Some(uri),
+        };
+        one.course_of(&target).is_some()
+    };
+    assert!(concerns("docs://host/secret/a") && concerns("docs://host/open/../secret/a"));
+    assert!(concerns("docs://host/%73ecret/a") && !concerns("docs://host/open/a"));
+}
+
+#[test]
+fn of_a_task_only_what_it_comes_to_is_looked_at() {
+    let all = compiled(&json!([
+        { "name": "a", "check": "hook", "hook": "desk" },
+        { "name": "b", "check": "size", "argument_bytes": 1 },
+    ]));
+    let task = Target {
+        server: "crm",
+        name: None,
+    };
+    assert!(all.course_of(&task).is_none());
+}
+
+#[test]
+fn the_parameters_of_a_custom_method_are_looked_at_whatever_they_are() {
+    let course =
+        course(&json!([{ "name": "a", "check": "sensitive", "find": ["email"], "on": ["arguments"] }]));
+    for (params, expected) in [
+        (
+            r#"{"to":"x@y.example","_meta":{"k":"x@y.example"}}"#,
+            r#"{"to":"[redacted email]","_meta":{"k":"x@y.example"}}"#,
+        ),
+        (r#"["x@y.example"]"#, r#"["[redacted email]"]"#),
+    ] {
+        let whole =
+            |params: &str| format!(r#"{{"jsonrpc":"2.0","id":1,"method":"acme/send","params":{params}}}"#);
+        let looked = course
+            .look_at_request(whole(params).as_bytes(), None)
+            .expect("goes on");
+        assert_eq!(text(looked.body), whole(expected));
+    }
+}
+
+#[test]
 fn what_is_redacted_is_exchanged_where_it_stands() {
     let course = course(
         &json!([{ "name": "pii", "check": "sensitive", "find": ["pii"], "on": ["arguments", "results"] }]),

@@ -124,7 +124,7 @@ impl Pattern {
 /// A URI as a server may understand it that resolves paths and escapes; `None` when it is spelled so already.
 ///
 /// What is allowed must be allowed in either spelling, and what is denied in one is denied: or else `docs://open/../secret` is a way in.
-pub(super) fn resolved(uri: &str) -> Option<String> {
+pub(crate) fn resolved(uri: &str) -> Option<String> {
     let mut text = Cow::Borrowed(uri);
     for _ in 0..DECODED {
         let decoded = percent_decode_str(&text).decode_utf8_lossy().into_owned();

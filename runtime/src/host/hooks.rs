@@ -3,6 +3,8 @@
 //! The answer comes to an inbox of this process that nobody else knows of, by way of the service import of the tenant's account; in that
 //! account only those may answer who are let listen to the hook (`nats.conf`).
 
+use std::time::Duration;
+
 use bus_schema::{
     Request, Token,
     guardrails::{
@@ -127,7 +129,9 @@ impl<'a> Asking<'a> {
             name: Token::encode(&self.hook.name),
         };
         let bus = &self.guarded.shared.bus;
-        let asked = bus.ask_outside(subject.to_string(), question, self.hook.timeout);
+        // A tenth of the call's time is left, so that a late hook is not taken for a late server.
+        let most = Duration::from_millis(self.request.timeout_ms / 10 * 9);
+        let asked = bus.ask_outside(subject.to_string(), question, self.hook.timeout.min(most));
         Answer::read(&asked.await?, self.side)
     }
 

@@ -14,6 +14,7 @@ use bus_schema::{
     guardrails::{Course, Note, Refusal, Side, Target, Then, schema::ToolSchemas},
     integrity::Offered,
     mcp::{meta, method},
+    members::Members,
     rpc::Message,
 };
 use bytes::Bytes;
@@ -112,6 +113,14 @@ fn target<'a>(called: &str, message: &'a Message<'a>) -> Result<Option<Option<Co
         ))
     })?;
     Ok(Some(Some(name)))
+}
+
+/// Whether what is said of a task has its result in it.
+fn has_result(body: &[u8]) -> bool {
+    let result = Message::parse(body).ok().and_then(|message| message.result);
+    result
+        .and_then(Members::of)
+        .is_some_and(|members| members.get("result").is_some())
 }
 
 impl Guarded {
@@ -228,11 +237,10 @@ impl Guarded {
             Ok(looked.body)
         };
         let mut looking = look(&outcome.body, notes);
-        for hook in self
-            .course
-            .hooks(Side::Results)
-            .filter(|_| outcome.code.is_none())
-        {
+        // A task that is not done has no result to ask about.
+        let is_done = self.name.is_some() || has_result(&outcome.body);
+        let is_asked = outcome.code.is_none() && is_done;
+        for hook in self.course.hooks(Side::Results).filter(|_| is_asked) {
             match looking {
                 Ok(Some(body)) => outcome.body = body.into(),
                 Ok(None) => {}

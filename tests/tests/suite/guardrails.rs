@@ -284,6 +284,20 @@ async fn secrets_and_personal_data_do_not_pass_in_either_direction() {
 }
 
 #[tokio::test]
+async fn what_a_task_comes_to_is_looked_at_for_every_tool_of_its_server() {
+    let world = World::start("").await;
+    let mails = json!([{ "name": "mails", "check": "sensitive", "find": ["email"], "for": ["clerk__say"] }]);
+    world.keep(mails).await;
+    let extension = json!({ "extensions": { "io.modelcontextprotocol/tasks": {} } });
+    let meta = json!({ "io.modelcontextprotocol/clientCapabilities": extension });
+    let params = json!({ "taskId": "t1", "_meta": meta });
+    let got = messages(world.client().modern(method::TASKS_GET, params)).await;
+    let text = &got[0]["result"]["result"]["content"][0]["text"];
+    assert_eq!(text, "mail [redacted email]", "{got:?}");
+    world.platform.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_blocked_is_told_without_its_contents() {
     let world = World::start("").await;
     world
