@@ -2,6 +2,7 @@
 //!
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
+mod hook;
 mod instance_verb;
 mod public;
 mod services;
@@ -15,8 +16,9 @@ use crate::{
     token::{self, Token},
 };
 
+pub use hook::hooks_of;
 pub use instance_verb::InstanceVerb;
-pub use public::{all_public_calls, every_name, hooks_of, private_inboxes, public_calls_of};
+pub use public::{all_public_calls, every_name, private_inboxes, public_calls_of};
 pub use services::{ServiceVerb, ask_all_services, ask_stats, service_questions};
 pub use span::Span;
 
@@ -344,16 +346,11 @@ fn parse_subject(text: &str) -> Option<Subject> {
             key: token(key)?,
             window: parse_call(window)?,
         }),
-        ["mcp", "hook", tenant, name] => parse_hook(tenant, name),
+        ["mcp", "hook", tenant, name] => hook::parse(tenant, name),
         ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => parse_public(tenant, server, rest),
         [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
         _ => None,
     }
-}
-
-fn parse_hook(tenant: &str, name: &str) -> Option<Subject> {
-    let (tenant, name) = (Token::parse(tenant).ok()?, Token::parse(name).ok()?);
-    Some(Subject::Hook { tenant, name })
 }
 
 fn parse_public(tenant: &str, server: &str, rest: &[&str]) -> Option<Subject> {

@@ -82,7 +82,7 @@ impl Clerk {
         Ok(match (called, params["name"].as_str().unwrap_or_default()) {
             (method::DISCOVER, _) => json!({
                 "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0, "cacheScope": "private",
-                "capabilities": { "tools": {}, "prompts": {}, "resources": {}, "logging": {} },
+                "capabilities": { "tools": {}, "prompts": {}, "resources": {}, "logging": {}, "extensions": { "io.modelcontextprotocol/tasks": {} } },
             })
             .to_string(),
             (method::TOOLS_LIST, _) => whole("tools", self.tools()),

@@ -1,6 +1,6 @@
 //! The subjects of plain NATS clients.
 
-use super::{HOOK, INBOX, MethodPath, PUBLIC};
+use super::{INBOX, MethodPath, PUBLIC};
 use crate::token::Token;
 
 /// All calls by plain NATS clients, of every tenant.
@@ -19,12 +19,6 @@ pub fn public_calls_of(tenant: &Token) -> String {
 #[must_use]
 pub fn every_name(tenant: &Token, server: &Token, method: &str) -> String {
     format!("{PUBLIC}.{tenant}.{server}.{}.*", MethodPath::encode(method))
-}
-
-/// All hooks of one tenant.
-#[must_use]
-pub fn hooks_of(tenant: &Token) -> String {
-    format!("{HOOK}.{tenant}.>")
 }
 
 /// The inboxes that only one plain NATS client may read.
