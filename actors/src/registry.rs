@@ -4,6 +4,7 @@
 //! read. It is on no call's way; what it keeps, every process has its own picture of.
 
 mod forgetting;
+mod guardrails;
 mod pinning;
 mod policy;
 mod telling;
@@ -46,6 +47,7 @@ pub struct RegistryServer {
     directory: Directory,
     pinning: Pinning,
     policies: runtime::policies::Policies,
+    guardrails: runtime::guardrails::AllGuardrails,
 }
 
 /// A registry at work.
@@ -81,6 +83,7 @@ impl RegistryServer {
             registry,
             owners,
             policies: bus.policies(),
+            guardrails: bus.guardrails(),
             pinning: Pinning::new(bus, directory.clone(), policies),
             directory,
         }
@@ -124,6 +127,9 @@ impl RegistryServer {
             integrity::APPROVE => to_json(&self.decide(request, Decision::Approve).await?),
             integrity::REJECT => to_json(&self.decide(request, Decision::Reject).await?),
             SET => to_json(&policy::set(&self.policies, &author(by), read(request)?).await?),
+            bus_schema::guardrails::SET => {
+                to_json(&guardrails::set(&self.guardrails, &author(by), read(request)?).await?)
+            }
             ROLLBACK => to_json(&policy::roll_back(&self.policies, &author(by), read(request)?).await?),
             other => Err(RpcError::new(
                 error::METHOD_NOT_FOUND,

@@ -3,6 +3,7 @@
 mod blocks;
 mod catalogue;
 mod fleet;
+mod guardrails;
 mod kept;
 mod limits;
 mod naming;
@@ -73,6 +74,7 @@ pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .merge(traffic::routes())
         .merge(blocks::routes())
         .merge(policy::routes())
+        .merge(guardrails::routes())
         .merge(virtuals::routes())
 }
 

@@ -150,21 +150,25 @@ impl Checks {
             if name.len() > MAX_NAME_BYTES {
                 return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
             }
-            let publish = match self.fronts.of(&principal.tenant) {
-                Some(front) => grants::publish(front, &principal).await,
-                None => return Err("the servers of this caller's tenant are not here".to_owned()),
+            let Some(front) = self.fronts.of(&principal.tenant) else {
+                return Err("the servers of this caller's tenant are not here".to_owned());
             };
+            let publish = grants::publish(front, &principal).await;
             if publish.len() > MAX_SUBJECTS {
                 return Err(format!(
                     "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",
                     publish.len()
                 ));
             }
+            let hooks = grants::hooks(front, &principal);
+            let mut subscribe = vec![subject::private_inboxes(&inbox_of(shown.unwrap_or_default()))];
+            subscribe.extend(hooks.iter().cloned());
             Ok(Entry {
                 tenant: principal.tenant.clone(),
                 name,
                 publish,
-                subscribe: vec![subject::private_inboxes(&inbox_of(shown.unwrap_or_default()))],
+                subscribe,
+                answers: !hooks.is_empty(),
                 expires_at,
             })
         };

@@ -26,6 +26,7 @@ use crate::{
 
 pub use decision::{Decide, Decided, Decision, Event, Undecided, What};
 pub use diff::{Change, diff};
+pub(crate) use hidden::is_hidden;
 pub use hidden::{Hidden, find as hidden, in_text as hidden_in};
 pub use skeleton::{Lookalikes, skeleton};
 

@@ -10,6 +10,7 @@ pub mod canonical;
 pub mod card;
 pub mod codec;
 pub mod envelope;
+pub mod guardrails;
 pub mod header;
 pub mod integrity;
 pub mod limits;

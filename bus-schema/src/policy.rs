@@ -28,6 +28,7 @@ use condition::{Condition, Uses};
 pub use document::{Document, Effect, Opens, Otherwise, Role, Rule, Targets};
 pub use judge::Explanation;
 pub use kept::{ROLLBACK, Rollback, SET, Set, Version};
+pub(crate) use pattern::resolved;
 pub use pattern::{BadPattern, BadScope, Pattern, Scope};
 
 /// A document that was checked, in the form in which it decides.

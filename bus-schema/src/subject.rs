@@ -2,6 +2,7 @@
 //!
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
+mod hook;
 mod instance_verb;
 mod public;
 mod services;
@@ -15,6 +16,7 @@ use crate::{
     token::{self, Token},
 };
 
+pub use hook::hooks_of;
 pub use instance_verb::InstanceVerb;
 pub use public::{all_public_calls, every_name, private_inboxes, public_calls_of};
 pub use services::{ServiceVerb, ask_all_services, ask_stats, service_questions};
@@ -44,6 +46,7 @@ const IMPORTED: &str = "_R_.";
 /// A token that no name has, as none is encoded to it.
 const NOBODY: &str = "_nobody";
 const COUNTER: &str = "mcp.rl";
+const HOOK: &str = "mcp.hook";
 
 /// An MCP method as subject tokens: `tools/call` is `tools.call`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -190,6 +193,13 @@ pub enum Subject {
         /// When the window began, in seconds since 1970.
         window: u64,
     },
+    /// A question of a guardrail to an actor of its tenant.
+    Hook {
+        /// Whose calls it is about.
+        tenant: Token,
+        /// What the hook is called.
+        name: Token,
+    },
     /// The inbox of one call.
     Inbox {
         /// Which kind of caller.
@@ -261,6 +271,7 @@ impl fmt::Display for Subject {
             } => {
                 write!(f, "{COUNTER}.{}.{limit}.{key}.{window:x}", span.as_str())
             }
+            Self::Hook { tenant, name } => write!(f, "{HOOK}.{tenant}.{name}"),
             Self::Inbox {
                 class,
                 instance,
@@ -334,6 +345,7 @@ fn parse_subject(text: &str) -> Option<Subject> {
             key: token(key)?,
             window: parse_call(window)?,
         }),
+        ["mcp", "hook", tenant, name] => hook::parse(tenant, name),
         ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => parse_public(tenant, server, rest),
         [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
         _ => None,
@@ -552,6 +564,7 @@ mod tests {
 
     fn subject() -> impl Strategy<Value = Subject> {
         prop_oneof![
+            (token(), token()).prop_map(|(tenant, name)| Subject::Hook { tenant, name }),
             (token(), token(), method()).prop_map(|(tenant, server, method)| Subject::Rpc {
                 tenant,
                 server,

@@ -209,6 +209,12 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     lines.push(subject::public_calls_of(&tenant));
     lines.push(subject::every_name(&tenant, &server, "resources/read"));
     lines.push(subject::private_inboxes("ann"));
+    lines.push(subject::hooks_of(&tenant));
+    let hook = Subject::Hook {
+        tenant: tenant.clone(),
+        name: t("payments"),
+    };
+    lines.push(hook.to_string());
     lines.push(subject::all_replica_events());
     lines.push(subject::all_public_calls());
     lines.push(subject::ask_all_services());

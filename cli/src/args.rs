@@ -2,6 +2,7 @@
 
 mod add;
 mod blocks;
+mod guardrails;
 mod import;
 mod policy;
 mod traffic;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use add::{AddServer, LimitFlags, OauthFlags};
 pub use blocks::{Block, WhoIsBlocked};
+pub use guardrails::{Guardrails, GuardrailsCommand, GuardrailsSet, GuardrailsTry};
 pub use import::Import;
 pub use policy::{
     Candidate, Policy, PolicyCommand, PolicyDiff, PolicyExplain, PolicyHistory, PolicyReplay, PolicyRollback,
@@ -123,6 +125,9 @@ pub enum Command {
     /// Who may do what: keep a policy, ask it, try another
     #[command(after_help = policy::EXAMPLES)]
     Policy(Policy),
+    /// What is looked for in the arguments and results of calls
+    #[command(after_help = guardrails::EXAMPLES)]
+    Guardrails(Guardrails),
     /// Make API keys
     #[command(after_help = "Example:\n  trunkline keys new --subject ci --scope products:read")]
     Keys(Keys),

@@ -26,6 +26,7 @@ use bridges::{
 use bus_schema::{
     ServerId,
     card::{Place, name_of},
+    guardrails::{Document, Guardrails},
     integrity::Policies,
     limits::Limit,
 };
@@ -103,6 +104,8 @@ pub struct Config {
     pub servers: Vec<ServerLine>,
     /// How often callers may have servers work.
     pub limits: Vec<Limit>,
+    /// What is looked for in calls where no guardrails are kept.
+    pub guardrails: Document,
     auth: AuthSection,
     policy: PolicySection,
     /// The flags that it was read with, for reading it again.
@@ -144,6 +147,8 @@ struct File {
     #[serde(default)]
     servers: Vec<ServerLine>,
     limits: Option<Vec<Limit>>,
+    #[serde(default)]
+    guardrails: Document,
     #[serde(default)]
     auth: AuthSection,
     #[serde(default)]
@@ -259,6 +264,7 @@ impl Config {
             bootstrap: file.bootstrap,
             servers: file.servers,
             limits: limits::read(file.limits)?,
+            guardrails: file.guardrails,
             auth: file.auth,
             policy: file.policy,
             flags: common.clone(),
@@ -363,6 +369,7 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         self.auth.check()?;
         self.policy()?;
+        Guardrails::compile(&self.guardrails).map_err(|bad| anyhow::anyhow!("guardrails.{bad}"))?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");
         }

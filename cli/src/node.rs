@@ -80,6 +80,13 @@ pub struct Node {
     nats: Option<OwnNats>,
 }
 
+/// What holds of policies and guardrails where none are kept.
+async fn take_rules(bus: &Bus, config: &Config) -> anyhow::Result<()> {
+    bus.guardrails().configure(config.guardrails.clone())?;
+    bus.policies().configure(config.policy()?).await?;
+    Ok(())
+}
+
 impl Node {
     /// Connects to the bus, and starts a NATS first if that was chosen.
     ///
@@ -122,7 +129,7 @@ impl Node {
                 return Err(error.into());
             }
         };
-        bus.policies().configure(config.policy()?).await?;
+        take_rules(&bus, config).await?;
         let callout = match &secrets {
             Some(secrets) => Some(callout::options_of(bus.url(), secrets)),
             None => Config::callout(bus.url())?,

@@ -2,11 +2,13 @@
 
 mod connect;
 mod grants;
+mod heard;
+mod outside;
 mod presence;
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,11 +28,12 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics, traffic::MAX_COPIES};
+use crate::{inbox::Inbox, telemetry::Metrics, traffic::MAX_COPIES};
 
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
 pub(crate) use connect::{connection, is_new_enough, without_password};
 use grants::{Refusals, inboxes_of, is_violation};
+use heard::Heard;
 pub(crate) use presence::{Presence, place};
 
 /// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
@@ -158,12 +161,9 @@ struct Inner {
     reconnected_at_ms: AtomicU64,
     /// Which replicas come and go, in order.
     presence: broadcast::Sender<Presence>,
-    /// What was approved of tools, once somebody has asked.
-    pinned: OnceLock<Pinned>,
+    heard: Heard,
     /// Room for copies of calls.
     copies: Arc<Semaphore>,
-    /// The policies in force, once somebody has asked.
-    policies: OnceLock<Policies>,
     closed: CancellationToken,
     tasks: TaskTracker,
 }
@@ -217,9 +217,8 @@ impl Bus {
             started: Instant::now(),
             reconnected_at_ms: AtomicU64::new(0),
             presence: broadcast::channel(PRESENCE_AHEAD).0,
-            pinned: OnceLock::new(),
+            heard: Heard::default(),
             copies: Arc::new(Semaphore::new(MAX_COPIES)),
-            policies: OnceLock::new(),
             closed: CancellationToken::new(),
             tasks: TaskTracker::new(),
         }));
@@ -333,14 +332,6 @@ impl Bus {
 
     pub(crate) fn presence(&self) -> broadcast::Receiver<Presence> {
         self.0.presence.subscribe()
-    }
-
-    pub(crate) fn policies_once(&self) -> &OnceLock<Policies> {
-        &self.0.policies
-    }
-
-    pub(crate) fn pinned(&self) -> &OnceLock<Pinned> {
-        &self.0.pinned
     }
 
     pub(crate) fn copies(&self) -> &Arc<Semaphore> {

@@ -139,6 +139,8 @@ pub struct Entry {
     pub publish: Vec<String>,
     /// The subjects that it may subscribe to.
     pub subscribe: Vec<String>,
+    /// Whether it answers hooks: what it is asked on one of its subjects, once each.
+    pub answers: bool,
     /// When it has to come again, in seconds since 1970.
     pub expires_at: u64,
 }

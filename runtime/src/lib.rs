@@ -14,6 +14,7 @@ pub mod discovery;
 pub mod doors;
 pub mod elicit;
 pub mod events;
+pub mod guardrails;
 pub mod host;
 mod inbox;
 pub mod limits;

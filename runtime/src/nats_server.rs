@@ -323,6 +323,7 @@ fn write_configuration(
     let (clients, keys) = (options.clients, secrets.callout_keys());
     fs::write(included.join("clients.conf"), clients.way(keys))?;
     fs::write(included.join("tenants.conf"), clients.accounts(&options.tenants))?;
+    fs::write(included.join("core.conf"), clients::core(&options.tenants))?;
     fs::write(&config, CONFIG)?;
     Ok(config)
 }

@@ -128,6 +128,7 @@ struct Meters {
     by_version: Counter<u64>,
     mirrored: Counter<u64>,
     limited: Counter<u64>,
+    guardrails: Counter<u64>,
     /// Held only to look up or insert.
     totals: AllTotals,
 }
@@ -187,6 +188,7 @@ impl Metrics {
                 "Copies of calls that went to a version on trial",
             ),
             limited: counter("trunkline.limits.calls", "Calls that limits have counted"),
+            guardrails: counter("trunkline.guardrails", "What guardrails have come to"),
             totals,
             registry,
             _provider: provider,
@@ -247,6 +249,15 @@ impl Metrics {
             KeyValue::new("went", went),
         ];
         self.0.limited.add(1, &attributes);
+    }
+
+    /// A guardrail has found something, has refused a call, or its hook has answered.
+    pub(crate) fn guardrail(&self, step: &str, went: &'static str) {
+        let attributes = [
+            KeyValue::new("step", step.to_owned()),
+            KeyValue::new("went", went),
+        ];
+        self.0.guardrails.add(1, &attributes);
     }
 
     pub(crate) fn handled(&self, end: &CallEnd<'_>) {

@@ -1,10 +1,12 @@
 //! What the tests share: a NATS on a free port, a platform in process, servers to call, and clients to call them with.
 
+pub mod actor;
 pub mod asking;
 pub mod caller;
 pub mod changing;
 pub mod channel;
 pub mod children;
+pub mod clerk;
 pub mod conformance;
 pub mod crowd;
 pub mod dialogue;

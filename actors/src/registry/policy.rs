@@ -18,9 +18,9 @@ use tracing::info;
 use super::{ATTEMPTS, refused, unavailable};
 
 /// How many bytes a document may have as JSON.
-const MAX_BYTES: usize = 400 * 1024;
+pub(super) const MAX_BYTES: usize = 400 * 1024;
 /// How many bytes a comment may have.
-const MAX_COMMENT: usize = 1000;
+pub(super) const MAX_COMMENT: usize = 1000;
 
 /// Who wants a policy, and whose it is.
 pub(super) struct Author<'a> {

@@ -125,7 +125,7 @@ impl From<StoreError> for Refused {
     }
 }
 
-fn refused(error: RegistryError) -> Refused {
+pub(super) fn refused(error: RegistryError) -> Refused {
     let RegistryError::Refused { message, refusal } = error else {
         let message = format!("no registry took it: {error}");
         return Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
@@ -278,7 +278,7 @@ async fn answer(
     Ok(axum::Json(answer).into_response())
 }
 
-async fn read<T: DeserializeOwned>(body: Body, what: &str) -> Result<T, Refused> {
+pub(super) async fn read<T: DeserializeOwned>(body: Body, what: &str) -> Result<T, Refused> {
     let body = read_whole(body, MAX_BYTES).await?;
     let text: Value = serde_json::from_slice(&body)
         .map_err(|error| Refused::bad_request(format!("the body is no JSON: {error}")))?;

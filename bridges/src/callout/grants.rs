@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bus_schema::{
     Principal, ServerId, Token,
     mcp::method,
-    policy::Action,
+    policy::{Action, Decision},
     subject::{self, MethodPath, Subject},
 };
 use futures::future::join_all;
@@ -35,6 +35,29 @@ pub(super) async fn publish(front: &Front, principal: &Principal) -> Vec<String>
     all.sort_unstable();
     all.dedup();
     all
+}
+
+/// The hooks that somebody may answer: those in force that an operator's pattern opens to them, or all of their tenant's with `hooks:*`.
+pub(super) fn hooks(front: &Front, principal: &Principal) -> Vec<String> {
+    let policy = front.in_force(principal);
+    let may =
+        |hook: &str| policy.decide(principal, &Action::admin(&format!("hooks:{hook}"))) == Decision::Allow;
+    let tenant = Token::encode(&principal.tenant);
+    if may("*") {
+        return vec![subject::hooks_of(&tenant)];
+    }
+    let guardrails = front.bus().guardrails().of(&principal.tenant);
+    let Ok(rails) = &guardrails.rails else {
+        return Vec::new();
+    };
+    let hooks = rails.hooks().into_iter().filter(|hook| may(hook));
+    hooks
+        .map(|hook| Subject::Hook {
+            tenant: tenant.clone(),
+            name: Token::encode(hook),
+        })
+        .map(|subject| subject.to_string())
+        .collect()
 }
 
 struct Grants<'a> {

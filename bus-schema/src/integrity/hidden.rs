@@ -88,7 +88,7 @@ pub fn in_text(text: &str, path: &str) -> Option<Hidden> {
 }
 
 /// Whether a character shows nothing of its own.
-pub(super) fn is_hidden(c: char) -> bool {
+pub(crate) fn is_hidden(c: char) -> bool {
     match c {
         '\n' | '\r' | '\t' => false,
         c if c.is_control() => true,
@@ -145,18 +145,19 @@ fn is_ideograph(c: char) -> bool {
 /// Whether a tag belongs to the flag of England, Scotland or Wales; no other is spelled with tags.
 fn is_in_flag(all: &[char], at: usize) -> bool {
     const FLAGS: [&str; 3] = ["gbeng", "gbsct", "gbwls"];
-    let Some(base) = all[..at].iter().rposition(|c| *c == '\u{1F3F4}') else {
+    // A flag has six tags, so what stands further before is none of it.
+    let first = at.saturating_sub(6);
+    let Some(base) = all[first..at].iter().rposition(|c| *c == '\u{1F3F4}') else {
         return false;
     };
-    let tags = &all[base + 1..];
-    at - base <= 6
-        && FLAGS.iter().any(|flag| {
-            let spelled = flag
-                .chars()
-                .filter_map(|c| char::from_u32(u32::from(c) + 0xE0000))
-                .chain(['\u{E007F}']);
-            tags.len() >= 6 && spelled.eq(tags[..6].iter().copied())
-        })
+    let tags = &all[first + base + 1..];
+    FLAGS.iter().any(|flag| {
+        let spelled = flag
+            .chars()
+            .filter_map(|c| char::from_u32(u32::from(c) + 0xE0000))
+            .chain(['\u{E007F}']);
+        tags.len() >= 6 && spelled.eq(tags[..6].iter().copied())
+    })
 }
 
 #[cfg(test)]

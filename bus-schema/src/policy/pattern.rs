@@ -107,6 +107,14 @@ impl Pattern {
         rest.ends_with(last)
     }
 
+    /// Whether it can name anything of a server.
+    #[must_use]
+    pub fn may_name_of(&self, server: &str) -> bool {
+        let fixed = self.0.split(ANY).next().unwrap_or_default();
+        let all = format!("{server}{NAME_SEPARATOR}");
+        all.starts_with(fixed) || fixed.starts_with(&all)
+    }
+
     /// How much of a name it fixes.
     pub(super) fn precision(&self) -> usize {
         self.0.len() - self.0.matches(ANY).count()
@@ -116,7 +124,7 @@ impl Pattern {
 /// A URI as a server may understand it that resolves paths and escapes; `None` when it is spelled so already.
 ///
 /// What is allowed must be allowed in either spelling, and what is denied in one is denied: or else `docs://open/../secret` is a way in.
-pub(super) fn resolved(uri: &str) -> Option<String> {
+pub(crate) fn resolved(uri: &str) -> Option<String> {
     let mut text = Cow::Borrowed(uri);
     for _ in 0..DECODED {
         let decoded = percent_decode_str(&text).decode_utf8_lossy().into_owned();

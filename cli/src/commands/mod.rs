@@ -5,6 +5,7 @@ mod bootstrap;
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
+pub(crate) mod guardrails;
 mod import;
 pub(crate) mod keys;
 mod output;

@@ -244,7 +244,7 @@ fn read_document(path: &Path) -> anyhow::Result<Document> {
 }
 
 /// Reads what is written as TOML or JSON.
-fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     let text = read_text(path)?;
     if text.trim_start().starts_with('{') {
         return Ok(serde_json::from_str(&text)?);

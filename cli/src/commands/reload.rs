@@ -1,6 +1,6 @@
 //! Reads the configuration file again when it changes, and starts, stops or restarts the servers whose lines have changed.
 //!
-//! A file that cannot be used changes nothing. What else than servers, virtual servers, the time limits of tools, the limits of callers and the
+//! A file that cannot be used changes nothing. What else than servers, virtual servers, the time limits of tools, the limits of callers, guardrails and the
 //! policies for changed tools has changed needs a restart.
 
 use std::{convert::Infallible, time::Duration};

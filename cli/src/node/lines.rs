@@ -72,6 +72,12 @@ impl Node {
             front.limits().configure(new.limits.clone());
             changed.push("limits".to_owned());
         }
+        if old.guardrails != new.guardrails {
+            match self.bus.guardrails().configure(new.guardrails.clone()) {
+                Ok(()) => changed.push("guardrails".to_owned()),
+                Err(bad) => warn!(%bad, "the changed guardrails cannot be used; they stay as they were"),
+            }
+        }
         join_all(stopping).await;
         for part in starting {
             self.start(part).await;

@@ -12,6 +12,8 @@ use crate::moment;
 const HEAD: &str = r#"{"typ":"JWT","alg":"ed25519-nkey"}"#;
 /// Whom the broker's question is for.
 const AUDIENCE: &str = "nats-authorization-request";
+/// How long a client may answer what it was asked on a hook, in nanoseconds: two minutes.
+const RESPONSE_TTL_NS: u64 = 120_000_000_000;
 /// How many subscriptions a plain client may have.
 const MAX_SUBSCRIPTIONS: i64 = 1_024;
 /// How a plain client may connect; a leafnode or an MQTT client with a token would be more than it was let in for.
@@ -89,7 +91,7 @@ impl Asked {
 
 /// The statement about a user.
 pub(super) fn user(signer: &KeyPair, asked: &Asked, entry: &Entry) -> Option<String> {
-    let claims = json!({
+    let mut claims = json!({
         "name": entry.name,
         "sub": asked.user_nkey,
         "aud": account_of(&entry.tenant),
@@ -105,6 +107,10 @@ pub(super) fn user(signer: &KeyPair, asked: &Asked, entry: &Entry) -> Option<Str
             "version": 2,
         },
     });
+    if entry.answers {
+        // Once each, for as long as the broker knows where an answer goes.
+        claims["nats"]["resp"] = json!({ "max": 1, "ttl": RESPONSE_TTL_NS });
+    }
     sign(signer, claims)
 }
 
@@ -203,6 +209,7 @@ mod tests {
             name: "ann".to_owned(),
             publish: Vec::new(),
             subscribe: vec!["_INBOX_x.>".to_owned()],
+            answers: false,
             expires_at: 7,
         };
         let user = read(&user(&account, &asked, &entry).expect("signed"));

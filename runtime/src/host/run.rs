@@ -32,6 +32,7 @@ use super::{
     guard::{self, Guard},
     health::{HostHealth, Source, Troubles},
     listen::Listeners,
+    rails::Rails,
     services,
     subscriptions::{NewVersion, Subscriptions, Versions, subscribe},
     work::{CallKey, Work},
@@ -78,6 +79,8 @@ pub(super) struct Shared {
     pub(super) guard: Option<Guard>,
     /// What callers may do; `None` for a server that only the platform finds.
     pub(super) authorizer: Option<Authorizer>,
+    /// What is looked for in calls; `None` for a server that only the platform finds.
+    pub(super) rails: Option<Rails>,
     /// Cancelled when the host takes no more calls.
     pub(super) draining: CancellationToken,
     pub(super) started: OffsetDateTime,
@@ -93,18 +96,19 @@ impl Host {
         server: Arc<dyn McpServer>,
         options: HostOptions,
     ) -> Result<Self, HostError> {
-        let (description, guard, authorizer) = match options.visibility {
+        let (description, guard, authorizer, rails) = match options.visibility {
             Visibility::Announced => {
-                let (guard, authorizer, description) = tokio::join!(
+                let (guard, authorizer, rails, description) = tokio::join!(
                     Guard::new(&bus, &options),
                     Authorizer::new(&bus),
+                    Rails::new(&bus),
                     describe(&bus, &server, &options)
                 );
                 let mut description = description?;
                 guard.show(&mut description);
-                (description, Some(guard), Some(authorizer))
+                (description, Some(guard), Some(authorizer), Some(rails))
             }
-            Visibility::Hidden => (Description::bare(&bus, &options), None, None),
+            Visibility::Hidden => (Description::bare(&bus, &options), None, None, None),
         };
         let version = Token::encode(&description.card.version);
         let subscriptions = subscribe(&bus, &options, &version).await?;
@@ -126,6 +130,7 @@ impl Host {
             listeners: Listeners::default(),
             guard,
             authorizer,
+            rails,
             draining: CancellationToken::new(),
             started: OffsetDateTime::now_utc(),
             bus,

@@ -25,7 +25,7 @@ use super::{
     admission::{self, Admission, Limit, Permits, Via},
     authorize::{self, Watched},
     frames::{Credit, Frames, Pulse},
-    guard, listen,
+    guard, listen, rails,
     run::Shared,
     server::{Outcome, Parts, Verdict},
 };
@@ -261,7 +261,7 @@ impl Running {
         let parts_in = Parts::new(parts_in);
         let handler = match request.method.as_str() {
             method::LISTEN => listen::serve(Arc::clone(&self.shared), request, parts_in),
-            _ => Arc::clone(&self.shared.server).handle(request, parts_in),
+            _ => rails::handle(&self.shared, request, parts_in),
         };
         let mut handler = AssertUnwindSafe(handler).catch_unwind();
         let mut beat = heartbeat();

@@ -63,11 +63,33 @@ fn way_by_callout(keys: &CalloutKeys) -> String {
     text
 }
 
+/// What `nats.d/core.conf` says: what the platform reaches in the accounts of tenants.
+pub(super) fn core(tenants: &[String]) -> String {
+    let mut text = String::from(
+        "# The broker's word on which process has just died, and of each tenant the hooks.\nimports: [\n  { stream: { account: SYS, subject: \"$SYS.ACCOUNT.CORE.DISCONNECT\" } }\n",
+    );
+    let others = tenants
+        .iter()
+        .map(String::as_str)
+        .filter(|tenant| *tenant != DEFAULT_TENANT);
+    for tenant in std::iter::once(DEFAULT_TENANT).chain(others) {
+        let hooks = subject::hooks_of(&Token::encode(tenant));
+        let account = account_of(tenant);
+        let _ = writeln!(
+            text,
+            "  {{ service: {{ account: {account}, subject: \"{hooks}\" }} }}"
+        );
+    }
+    text.push_str("]\n");
+    text
+}
+
 /// A tenant's account without users of its own.
 fn account(tenant: &str) -> String {
     let calls = subject::public_calls_of(&Token::encode(tenant));
+    let hooks = subject::hooks_of(&Token::encode(tenant));
     format!(
-        "{} {{\n  imports: [\n    {{ service: {{ account: CORE, subject: \"{calls}\" }}, share: true }}\n  ]\n}}\n",
+        "{} {{\n  imports: [\n    {{ service: {{ account: CORE, subject: \"{calls}\" }}, share: true }}\n  ]\n  exports: [\n    {{ service: \"{hooks}\", accounts: [CORE] }}\n  ]\n}}\n",
         account_of(tenant)
     )
 }

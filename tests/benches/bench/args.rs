@@ -30,6 +30,9 @@ pub(crate) struct Options {
     /// How many threads each process runs on, except those of raw NATS and the load [default: as `trunkline` chooses]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
+    /// Guardrails that the host has in force, as a JSON document with `steps`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) guardrails: Option<PathBuf>,
     /// Write every single measurement as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
@@ -39,6 +42,7 @@ const EXAMPLES: &str = "\
 Examples:
   make bench
   make bench ARGS=\"--seconds 5 --callers 16 --only raw,http,bytes\"
+  make bench ARGS=\"--only bus --guardrails guardrails.json\"
   make bench ARGS=\"--only memory --memory-calls 1000000\"
   GOMAXPROCS=1 make bench          nats-server on one thread";
 

@@ -43,6 +43,7 @@ impl Platform {
         let host = Served::start(&Role::Host {
             nats: url.clone(),
             threads,
+            guardrails: options.guardrails.clone(),
         })
         .await?;
         let bridge = Role::Bridge {

@@ -16,6 +16,7 @@ mod databases;
 mod discovery;
 mod doors;
 mod finding;
+mod guardrails;
 mod hostile;
 mod identity;
 mod importing;

@@ -1,6 +1,6 @@
 //! The servers on the bus: the fixture whose tools are called, and one with a thousand tools to list.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use rmcp::{
     ErrorData, RoleServer, ServerHandler,
@@ -18,8 +18,12 @@ use super::{connect, input_ended, ready};
 /// How many tools there are to list.
 pub(crate) const TOOLS: usize = 1_000;
 
-pub(super) async fn serve(nats: &str) -> anyhow::Result<()> {
+pub(super) async fn serve(nats: &str, guardrails: Option<&Path>) -> anyhow::Result<()> {
     let bus = connect(nats).await?;
+    if let Some(file) = guardrails {
+        let document = serde_json::from_slice(&std::fs::read(file)?)?;
+        bus.guardrails().configure(document)?;
+    }
     let called = fixture::serve(&bus, Arc::default(), |_| ()).await;
     let listed = Arc::new(RmcpServer::new(Listed(tools()?)));
     let listed = Host::start(bus.clone(), listed, HostOptions::new("listed".parse()?)).await?;

@@ -39,6 +39,8 @@ pub(crate) enum Role {
         nats: String,
         /// How many threads it runs on.
         threads: Option<usize>,
+        /// What it looks for in calls.
+        guardrails: Option<PathBuf>,
     },
     /// `trunkline bridge http`.
     Bridge {
@@ -94,7 +96,7 @@ pub(crate) fn run(role: Role) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         match role {
             Role::Nats { folder } => nats::serve(folder).await,
-            Role::Host { nats, .. } => host::serve(&nats).await,
+            Role::Host { nats, guardrails, .. } => host::serve(&nats, guardrails.as_deref()).await,
             Role::Bridge {
                 nats,
                 threads,

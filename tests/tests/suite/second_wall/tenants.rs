@@ -62,5 +62,7 @@ async fn an_account_imports_the_calls_of_its_own_tenant_only() {
         accounts.contains("TENANT_acme") && accounts.contains("mcp.pub.acme.>"),
         "{accounts}"
     );
-    assert_eq!(accounts.matches("service").count(), 2, "{accounts}");
+    // Each imports the calls of its tenant, and offers its hooks to the platform.
+    assert_eq!(accounts.matches("service").count(), 4, "{accounts}");
+    assert_eq!(accounts.matches("accounts: [CORE]").count(), 2, "{accounts}");
 }
