@@ -2,7 +2,7 @@
 
 use axum::{
     Router,
-    extract::{Extension, Request, State},
+    extract::{Extension, Request},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -17,11 +17,9 @@ use super::{
 };
 use crate::auth::Admitted;
 
-/// The routes, for a router whose state reaches the fleet.
-pub(super) fn routes(fleet: Fleet) -> Router {
-    Router::new()
-        .route("/guardrails", get(show).put(replace))
-        .with_state(fleet)
+/// The routes, behind what says whose fleet it is.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/guardrails", get(show).put(replace))
 }
 
 /// What is put.
@@ -42,7 +40,7 @@ fn unavailable(why: &str) -> Refused {
 }
 
 async fn show(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
     let all = fleet.front.bus().guardrails();
@@ -65,7 +63,7 @@ async fn show(
 }
 
 async fn replace(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     headers: HeaderMap,
     request: Request,
