@@ -11,10 +11,7 @@ mod span;
 use std::fmt;
 
 pub use crate::caller::CallerClass;
-use crate::{
-    mcp::method,
-    token::{self, Token},
-};
+use crate::token::{self, Token};
 
 pub use hook::hooks_of;
 pub use instance_verb::InstanceVerb;
@@ -346,21 +343,10 @@ fn parse_subject(text: &str) -> Option<Subject> {
             window: parse_call(window)?,
         }),
         ["mcp", "hook", tenant, name] => hook::parse(tenant, name),
-        ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => parse_public(tenant, server, rest),
+        ["mcp", "pub", tenant, server, rest @ ..] if !rest.is_empty() => public::parse(tenant, server, rest),
         [inbox, instance, "call", call] => parse_inbox(inbox, instance, call),
         _ => None,
     }
-}
-
-fn parse_public(tenant: &str, server: &str, rest: &[&str]) -> Option<Subject> {
-    let (method, name) = split_public_name(rest);
-    let name = name.map(Token::parse).transpose().ok()?;
-    Some(Subject::Public {
-        tenant: Token::parse(tenant).ok()?,
-        server: Token::parse(server).ok()?,
-        method: path(method)?,
-        name,
-    })
 }
 
 fn path(tokens: &[&str]) -> Option<MethodPath> {
@@ -384,17 +370,6 @@ fn parse_call(call: &str) -> Option<u64> {
         && call.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
         && (call == "0" || !call.starts_with('0'));
     canonical.then(|| u64::from_str_radix(call, 16).ok())?
-}
-
-/// A method that names something has exactly one token more than its path; the name is that token.
-fn split_public_name<'a, 'b>(rest: &'b [&'a str]) -> (&'b [&'a str], Option<&'a str>) {
-    if let Some((name, method)) = rest.split_last() {
-        let spelled = method.join("/");
-        if method::NAMED.contains(&spelled.as_str()) {
-            return (method, Some(name));
-        }
-    }
-    (rest, None)
 }
 
 /// The subject of a call: [`Subject::Rpc`] from names, written in one go, as every call needs one.
@@ -552,6 +527,10 @@ mod tests {
         ]
     }
 
+    fn hook() -> impl Strategy<Value = Subject> {
+        (token(), token()).prop_map(|(tenant, name)| Subject::Hook { tenant, name })
+    }
+
     fn counter() -> impl Strategy<Value = Subject> {
         let span = prop::sample::select(Span::ALL.to_vec());
         (span, token(), token(), any::<u64>()).prop_map(|(span, limit, key, window)| Subject::Counter {
@@ -564,7 +543,6 @@ mod tests {
 
     fn subject() -> impl Strategy<Value = Subject> {
         prop_oneof![
-            (token(), token()).prop_map(|(tenant, name)| Subject::Hook { tenant, name }),
             (token(), token(), method()).prop_map(|(tenant, server, method)| Subject::Rpc {
                 tenant,
                 server,
@@ -604,7 +582,7 @@ mod tests {
                 .prop_map(|(tenant, server, kind)| Subject::Event { tenant, server, kind }),
             token().prop_map(|tenant| Subject::Watch { tenant }),
             token().prop_map(|tenant| Subject::DoorCancel { tenant }),
-            counter(),
+            prop_oneof![counter(), hook()],
             (
                 prop::sample::select(CallerClass::ALL.to_vec()),
                 token(),
@@ -619,7 +597,9 @@ mod tests {
                 Subject::Public {
                     tenant,
                     server,
-                    name: method::NAMED.contains(&method.as_str()).then_some(name),
+                    name: crate::mcp::method::NAMED
+                        .contains(&method.as_str())
+                        .then_some(name),
                     method: MethodPath::encode(&method),
                 }
             }),
