@@ -19,5 +19,6 @@ mod outbox;
 mod param_headers;
 pub mod request;
 pub mod stdio;
+pub mod tls;
 pub mod upstream;
 pub mod ws;

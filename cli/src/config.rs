@@ -1,6 +1,7 @@
 //! What a file can say, with the flags and environment laid over it.
 
 mod auth;
+mod http;
 mod limits;
 mod place;
 mod servers;
@@ -16,10 +17,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use bridges::{
     admin::{Browsers, Naming, Private},
-    auth::Auth,
+    auth::{Auth, Scheme},
     front::Endpoint,
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    tls::TlsOptions,
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
@@ -36,6 +38,7 @@ use serde::Deserialize;
 use crate::args::Common;
 
 use auth::{AuthSection, PolicySection};
+use http::HttpSection;
 use place::PlaceTable;
 pub use servers::{ServerLine, ServerOptions};
 
@@ -95,6 +98,8 @@ pub struct Config {
     pub servers: Vec<ServerLine>,
     /// How often callers may have servers work.
     pub limits: Vec<Limit>,
+    /// How HTTP speaks TLS, if it does.
+    pub tls: Option<TlsOptions>,
     auth: AuthSection,
     policy: PolicySection,
     /// The flags that it was read with, for reading it again.
@@ -136,6 +141,8 @@ struct File {
     #[serde(default)]
     servers: Vec<ServerLine>,
     limits: Option<Vec<Limit>>,
+    #[serde(default)]
+    http: HttpSection,
     #[serde(default)]
     auth: AuthSection,
     #[serde(default)]
@@ -248,6 +255,7 @@ impl Config {
             bootstrap: file.bootstrap,
             servers: file.servers,
             limits: limits::read(file.limits)?,
+            tls: file.http.tls()?,
             auth: file.auth,
             policy: file.policy,
             flags: common.clone(),
@@ -334,7 +342,22 @@ impl Config {
     /// # Errors
     /// When a variable or a file that is named is not there.
     pub fn auth(&self) -> anyhow::Result<Auth> {
-        self.auth.to_options()
+        Ok(match self.auth.to_options()? {
+            Auth::Required(mut options) => {
+                options.scheme = self.scheme();
+                Auth::Required(options)
+            }
+            Auth::None => Auth::None,
+        })
+    }
+
+    /// How HTTP is spoken to.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        match &self.tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        }
     }
 
     /// Whether somebody has to show something to come in.
@@ -356,6 +379,12 @@ impl Config {
 
     fn check(&self) -> anyhow::Result<()> {
         self.auth.check()?;
+        let asks_clients = self.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        if self.auth.knows_certificates() && !asks_clients {
+            bail!(
+                "there is [[auth.certificates]], and nobody is asked for a certificate; name the authorities of your clients by client_ca under [http.tls]"
+            );
+        }
         self.policy()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");

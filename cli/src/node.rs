@@ -325,6 +325,7 @@ impl Node {
             serves,
             max_connections: config.max_connections,
             auth: config.auth()?,
+            tls: config.tls.clone(),
         };
         open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {

@@ -2,6 +2,7 @@
 
 pub mod asking;
 pub mod caller;
+pub mod certificates;
 pub mod changing;
 pub mod channel;
 pub mod children;

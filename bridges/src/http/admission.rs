@@ -15,10 +15,10 @@ use bus_schema::{
     policy::{Action, Decision},
 };
 
-use super::{Door, answer};
+use super::{Door, answer, connection::Remote};
 use crate::{
     admin::Viewer,
-    auth::{Admitted, endpoint_of},
+    auth::{Admitted, Shown, endpoint_of},
     front::{Endpoint, blocked},
 };
 
@@ -32,7 +32,7 @@ pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next
     let Some(endpoint) = endpoint_of(request.uri().path()) else {
         return (StatusCode::NOT_FOUND, why_not(request.uri().path())).into_response();
     };
-    match door.gate.admit(&endpoint, request.headers(), request.uri()).await {
+    match door.gate.admit(&endpoint, &shown(&request)).await {
         Ok(admitted) => go_on(&door, admitted, request, next).await,
         Err(refusal) => door.gate.refuse(&endpoint, &refusal),
     }
@@ -41,8 +41,8 @@ pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next
 /// Stands before what operators do.
 pub(super) async fn operate(State(door): State<Door>, request: Request, next: Next) -> Response {
     let decide = decides(&door, &request);
-    let admitted = door.gate.operate(request.headers(), request.uri(), decide);
-    match admitted.await {
+    let admitted = door.gate.operate(&shown(&request), decide).await;
+    match admitted {
         Ok(admitted) => go_on(&door, admitted, request, next).await,
         Err(refusal) => door.gate.refuse("", &refusal),
     }
@@ -54,7 +54,7 @@ pub(super) async fn look(State(door): State<Door>, mut request: Request, next: N
     if request.method() == Method::OPTIONS {
         return next.run(request).await;
     }
-    match door.gate.admit("", request.headers(), request.uri()).await {
+    match door.gate.admit("", &shown(&request)).await {
         Ok(admitted) => {
             let operates =
                 !door.gate.asks() || decides(&door, &request)(&admitted.principal) == Decision::Allow;
@@ -72,7 +72,7 @@ pub(super) async fn look(State(door): State<Door>, mut request: Request, next: N
 
 /// Stands before what is told of servers where everybody may read it. Whoever shows something is looked at all the same.
 pub(super) async fn browse(state: State<Door>, mut request: Request, next: Next) -> Response {
-    if request.headers().contains_key(header::AUTHORIZATION) {
+    if request.headers().contains_key(header::AUTHORIZATION) || shown(&request).peer.is_some() {
         return look(state, request, next).await;
     }
     let viewer = match state.0.gate.asks() {
@@ -81,6 +81,16 @@ pub(super) async fn browse(state: State<Door>, mut request: Request, next: Next)
     };
     request.extensions_mut().insert(viewer);
     next.run(request).await
+}
+
+/// What a request shows of who sends it.
+fn shown(request: &Request) -> Shown<'_> {
+    let remote = request.extensions().get::<Remote>();
+    Shown {
+        headers: request.headers(),
+        uri: request.uri(),
+        peer: remote.and_then(|remote| remote.peer.as_deref()),
+    }
 }
 
 /// Decides whether somebody may do what a request does as an operator.

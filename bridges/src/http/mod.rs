@@ -40,12 +40,13 @@ use crate::{
     front::{Endpoint, Front},
     legacy::{Doors, Room, batch},
     request::Incoming,
+    tls::{Tls, TlsError, TlsOptions},
     ws,
 };
 
 pub use origin::{Allowed, BadOrigin};
-use serve::Limits;
 pub use serve::MAX_CONNECTIONS;
+use serve::{Limits, Listener};
 
 /// The name of this door in envelopes and meters.
 pub(crate) const DOOR: &str = "http";
@@ -67,6 +68,8 @@ pub struct HttpOptions {
     pub max_connections: usize,
     /// Who may come in.
     pub auth: Auth,
+    /// How it speaks TLS; without, it is spoken to as it is.
+    pub tls: Option<TlsOptions>,
 }
 
 /// Which protocols one listener speaks; health and metrics stand beside them always.
@@ -83,6 +86,7 @@ pub enum Serves {
 /// The bound HTTP door.
 pub struct HttpDoor {
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     local: SocketAddr,
     router: Router,
     limits: Limits,
@@ -117,6 +121,9 @@ pub enum HttpDoorError {
     /// Authentication cannot be had as it is configured.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// What every request handler reaches.
@@ -158,6 +165,10 @@ impl HttpDoor {
         let own = options.auth.public_origin()?;
         let names: Vec<String> = options.allowed.iter().cloned().chain(own).collect();
         let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &names)?);
+        let tls = match options.tls {
+            Some(options) => Some(Tls::open(options).await?),
+            None => None,
+        };
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| match source.kind() {
@@ -187,6 +198,7 @@ impl HttpDoor {
         let conversations = door.conversations.clone();
         Ok(Self {
             listener,
+            tls,
             local,
             router: routes(door, options.fleet, options.serves),
             limits: Limits {
@@ -212,8 +224,14 @@ impl HttpDoor {
             stop.cancelled().await;
             self.stop.cancel();
         };
-        let serving = serve::serve(self.listener, self.router, self.limits, stop.clone());
-        tokio::join!(serving, stopping);
+        let following = async {
+            if let Some(tls) = &self.tls {
+                tls.follow(stop.clone()).await;
+            }
+        };
+        let listener = Listener::new(self.listener, self.tls.clone());
+        let serving = serve::serve(listener, self.router, self.limits, stop.clone());
+        tokio::join!(serving, stopping, following);
         self.conversations.close();
         self.conversations.wait().await;
     }

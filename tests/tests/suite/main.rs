@@ -40,6 +40,7 @@ mod slow_readers;
 mod statements;
 mod store;
 mod tidy;
+mod tls;
 mod tool_lists;
 mod traffic;
 mod upstream_tasks;
