@@ -15,6 +15,7 @@ mod keeper;
 mod listening;
 mod offering;
 mod owner;
+mod recording;
 mod route;
 mod search_first;
 mod seeing;
@@ -32,7 +33,8 @@ use std::{
 
 use bus_schema::{
     Body, Principal, ProtocolVersion, Request, RpcError, ServerId, TraceContext,
-    mcp::{meta, method},
+    audit::{self, Record},
+    mcp::{self, meta, method},
     rpc::{self, Kind},
 };
 use runtime::{Bus, Catalogue, Directory, Discovery, limits::Running, traffic::Plan, virtuals::Virtuals};
@@ -180,6 +182,7 @@ impl Front {
         let id = incoming.id.clone();
         let stop = self.stop(&caller.principal);
         if stop.is_pulled() {
+            self.put(caller, incoming, Record::refused(audit::Kind::Block, "blocked"));
             let state = State::Local(Some(Final::blocked(id.as_deref())));
             return Answering {
                 state,
@@ -197,6 +200,12 @@ impl Front {
         let state = match entered {
             Ok(state) => state,
             Err(error) => {
+                if matches!(
+                    error.code,
+                    mcp::error::INVALID_PARAMS | mcp::error::METHOD_NOT_FOUND
+                ) {
+                    self.put_unknown(caller, incoming);
+                }
                 let error = self.veiled(&caller.principal, incoming, error);
                 State::Local(Some(Final::error(incoming, &error)))
             }
@@ -278,8 +287,7 @@ impl Front {
         incoming: &Incoming,
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
-        self.authorize(&caller.principal, &caller.endpoint, incoming)
-            .await?;
+        self.allow(caller, incoming).await?;
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
@@ -318,7 +326,7 @@ impl Front {
                 }
             }
         };
-        let task = self.task(&caller.principal, incoming, &route).await?;
+        let task = self.own_task(caller, incoming, &route).await?;
         let owner = self.owner(&caller.principal, incoming, &route.server);
         let running = match self.pass(caller, &route).await {
             Ok(running) => running,
@@ -341,6 +349,7 @@ impl Front {
         for (server, uris) in self.owners(&caller.endpoint, &wanted.uris).await {
             for uri in &uris {
                 if self.authorize_resource(&caller.principal, &server, uri).is_err() {
+                    self.put_unheard(caller, incoming, &server, uri);
                     wanted.uris.remove(uri);
                 }
             }

@@ -2,6 +2,7 @@
 //!
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
+mod audit;
 mod instance_verb;
 mod public;
 mod services;
@@ -15,6 +16,7 @@ use crate::{
     token::{self, Token},
 };
 
+pub use audit::{all_audit, audit_of};
 pub use instance_verb::InstanceVerb;
 pub use public::{all_public_calls, every_name, private_inboxes, public_calls_of};
 pub use services::{ServiceVerb, ask_all_services, ask_stats, service_questions};

@@ -1,6 +1,7 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
 mod add;
+mod audit;
 mod blocks;
 mod import;
 mod policy;
@@ -12,6 +13,7 @@ use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use add::{AddServer, LimitFlags, OauthFlags};
+pub use audit::{Audit, AuditCommand, AuditTail, Outcome};
 pub use blocks::{Block, WhoIsBlocked};
 pub use import::Import;
 pub use policy::{
@@ -117,6 +119,9 @@ pub enum Command {
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
     Tail(Tail),
+    /// Look at what was refused to whom
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(Audit),
     /// Who may do what: keep a policy, ask it, try another
     #[command(after_help = policy::EXAMPLES)]
     Policy(Policy),

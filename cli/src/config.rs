@@ -1,5 +1,6 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod audit;
 mod auth;
 mod http;
 mod limits;
@@ -29,6 +30,7 @@ use bus_schema::{
     virtual_server::VirtualServer,
 };
 use runtime::{
+    audit::AuditOptions,
     callout::{CalloutKeys, CalloutOptions},
     nats_server::password_variable,
     policies::Configured,
@@ -37,6 +39,7 @@ use serde::Deserialize;
 
 use crate::args::Common;
 
+use audit::AuditSection;
 use auth::{AuthSection, PolicySection};
 use http::HttpSection;
 use place::PlaceTable;
@@ -100,6 +103,8 @@ pub struct Config {
     pub limits: Vec<Limit>,
     /// How HTTP speaks TLS, if it does.
     pub tls: Option<TlsOptions>,
+    /// How it is kept what was refused.
+    pub audit: AuditOptions,
     auth: AuthSection,
     policy: PolicySection,
     /// The flags that it was read with, for reading it again.
@@ -143,6 +148,8 @@ struct File {
     limits: Option<Vec<Limit>>,
     #[serde(default)]
     http: HttpSection,
+    #[serde(default)]
+    audit: AuditSection,
     #[serde(default)]
     auth: AuthSection,
     #[serde(default)]
@@ -256,6 +263,7 @@ impl Config {
             servers: file.servers,
             limits: limits::read(file.limits)?,
             tls: file.http.tls()?,
+            audit: file.audit.options()?,
             auth: file.auth,
             policy: file.policy,
             flags: common.clone(),

@@ -114,6 +114,7 @@ impl Node {
                 return Err(error.into());
             }
         };
+        bus.audit().configure(config.audit);
         bus.policies().configure(config.policy()?).await?;
         let callout = match &secrets {
             Some(secrets) => Some(callout::options_of(bus.url(), secrets)),

@@ -26,7 +26,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics, traffic::MAX_COPIES};
+use crate::{
+    audit::Audit, inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics, traffic::MAX_COPIES,
+};
 
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
 pub(crate) use connect::{connection, is_new_enough, without_password};
@@ -151,6 +153,7 @@ struct Inner {
     instance_token: Token,
     inbox: Inbox,
     metrics: Metrics,
+    audit: Audit,
     /// Counts the connections made; hosts announce themselves at each.
     connects: watch::Receiver<u64>,
     started: Instant,
@@ -202,7 +205,9 @@ impl Bus {
         let (connects_in, connects) = watch::channel(1);
         let answers = subscribe(&client, subject::all_answers(class, &instance_token)).await?;
         let disconnects = subscribe(&client, subject::DISCONNECTS.to_owned()).await?;
+        let metrics = Metrics::new();
         let bus = Self(Arc::new(Inner {
+            audit: Audit::new(&instance, &metrics),
             client,
             url: shown.clone(),
             class,
@@ -212,7 +217,7 @@ impl Bus {
             instance,
             instance_token,
             inbox: Inbox::default(),
-            metrics: Metrics::new(),
+            metrics,
             connects,
             started: Instant::now(),
             reconnected_at_ms: AtomicU64::new(0),
@@ -225,6 +230,7 @@ impl Bus {
         }));
         bus.spawn(bus.clone().listen(answers, replicas, disconnects));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
+        bus.spawn(bus.audit().clone().keep(bus.clone()));
         bus.check_grants(options.class, shown).await?;
         Ok(bus)
     }
@@ -273,6 +279,12 @@ impl Bus {
         &self.0.metrics
     }
 
+    /// Where it is put on record what was refused.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
     /// The version of the broker.
     #[must_use]
     pub fn server_version(&self) -> String {
@@ -287,6 +299,7 @@ impl Bus {
 
     /// Sends out what is still buffered and ends the connection.
     pub async fn close(&self) {
+        self.0.audit.finish().await;
         self.0.closed.cancel();
         self.0.tasks.close();
         self.0.tasks.wait().await;

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bus_schema::audit::Kind;
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, MeterProvider as _},
@@ -89,6 +90,8 @@ struct Meters {
     by_version: Counter<u64>,
     mirrored: Counter<u64>,
     limited: Counter<u64>,
+    audited: Counter<u64>,
+    audit_lost: Counter<u64>,
     /// Held only to look up or insert.
     totals: AllTotals,
 }
@@ -148,6 +151,8 @@ impl Metrics {
                 "Copies of calls that went to a version on trial",
             ),
             limited: counter("trunkline.limits.calls", "Calls that limits have counted"),
+            audited: counter("trunkline.audit.refusals", "Refusals, of which there is a record"),
+            audit_lost: counter("trunkline.audit.lost", "Records that were lost"),
             totals,
             registry,
             _provider: provider,
@@ -212,6 +217,15 @@ impl Metrics {
             KeyValue::new("went", went),
         ];
         self.0.limited.add(1, &attributes);
+    }
+
+    /// Something was refused, and is put on record.
+    pub(crate) fn audited(&self, kind: Kind) {
+        self.0.audited.add(1, &[KeyValue::new("kind", kind.as_str())]);
+    }
+
+    pub(crate) fn audit_lost(&self, records: u64) {
+        self.0.audit_lost.add(records, &[]);
     }
 
     pub(crate) fn handled(&self, end: &CallEnd<'_>) {

@@ -48,6 +48,14 @@ impl Refusal {
         }
     }
 
+    /// Its name in records.
+    pub(crate) fn rule(&self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            _ => self.code(),
+        }
+    }
+
     fn code(&self) -> &'static str {
         match self {
             Self::NoToken => "unauthorized",

@@ -170,18 +170,14 @@ impl Gate {
         admitted
     }
 
-    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and that the policy allows it.
-    pub(crate) async fn operate(
-        &self,
-        shown: &Shown<'_>,
-        decide: impl FnOnce(&Principal) -> Decision,
-    ) -> Result<Admitted, Refusal> {
-        let admitted = self.admit("", shown).await?;
-        if self.checks.is_none() {
-            return Ok(admitted);
-        }
-        match decide(&admitted.principal) {
-            Decision::Allow => Ok(admitted),
+    /// Whether somebody who was let in for the whole platform may operate it, as the policy has decided.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn operate(&self, decision: Decision) -> Result<(), Refusal> {
+        match decision {
+            _ if self.checks.is_none() => Ok(()),
+            Decision::Allow => Ok(()),
             Decision::NeedsScopes(scopes) => Err(self.step_up(scopes)),
             Decision::Denied { .. } | Decision::Hidden => Err(Refusal::Forbidden(
                 "this is for operators, whose role the caller does not have",

@@ -12,14 +12,20 @@ use axum::{
 };
 use bus_schema::{
     Principal, RpcError, ServerId,
+    audit::{Kind, Record},
     policy::{Action, Decision},
 };
 
-use super::{Door, answer, connection::Remote};
+use super::{
+    Door, answer,
+    connection::Remote,
+    recording::{self, CameIn},
+};
 use crate::{
     admin::Viewer,
-    auth::{Admitted, Shown, endpoint_of},
+    auth::{Admitted, Refusal, Shown, endpoint_of},
     front::{Endpoint, blocked},
+    request::Incoming,
 };
 
 /// What the path of an endpoint of Streamable HTTP ends with.
@@ -34,17 +40,27 @@ pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next
     };
     match door.gate.admit(&endpoint, &shown(&request)).await {
         Ok(admitted) => go_on(&door, admitted, request, next).await,
-        Err(refusal) => door.gate.refuse(&endpoint, &refusal),
+        Err(refusal) => refused(&door, &endpoint, &refusal),
     }
 }
 
 /// Stands before what operators do.
 pub(super) async fn operate(State(door): State<Door>, request: Request, next: Next) -> Response {
-    let decide = decides(&door, &request);
-    let admitted = door.gate.operate(&shown(&request), decide).await;
-    match admitted {
-        Ok(admitted) => go_on(&door, admitted, request, next).await,
-        Err(refusal) => door.gate.refuse("", &refusal),
+    let admitted = match door.gate.admit("", &shown(&request)).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return refused(&door, "", &refusal),
+    };
+    let decision = decides(&door, &request)(&admitted.principal);
+    let rule = decision.rule().to_owned();
+    match door.gate.operate(decision) {
+        Ok(()) => go_on(&door, admitted, request, next).await,
+        Err(refusal) => {
+            let action = admin_action(request.method(), request.uri().path());
+            let asked = format!("{} {}", request.method(), request.uri().path());
+            let record = Record::refused(Kind::Admin, rule).by(&admitted.principal);
+            let record = record.asking(&action, None).because(asked);
+            recording::mark(door.gate.refuse("", &refusal), record)
+        }
     }
 }
 
@@ -66,7 +82,7 @@ pub(super) async fn look(State(door): State<Door>, mut request: Request, next: N
             request.extensions_mut().insert(viewer);
             go_on(&door, admitted, request, next).await
         }
-        Err(refusal) => door.gate.refuse("", &refusal),
+        Err(refusal) => refused(&door, "", &refusal),
     }
 }
 
@@ -120,14 +136,25 @@ fn admin_action(method: &Method, path: &str) -> String {
 async fn go_on(door: &Door, admitted: Admitted, mut request: Request, next: Next) -> Response {
     let blocks = door.front.blocks();
     if blocks.stops(&admitted.principal) {
-        return answer::error(StatusCode::FORBIDDEN, None, &blocked());
+        let response = answer::error(StatusCode::FORBIDDEN, None, &blocked());
+        let record = Record::refused(Kind::Block, "blocked").by(&admitted.principal);
+        return recording::mark(response, record);
     }
+    let came_in = CameIn(admitted.principal.clone());
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Admitted {
         blocks: Some(blocks.clone()),
         ..admitted
     });
-    next.run(request).await
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(came_in);
+    response
+}
+
+/// The answer to somebody who is not let in.
+fn refused(door: &Door, endpoint: &str, refusal: &Refusal) -> Response {
+    let record = Record::refused(Kind::Auth, refusal.rule()).because(refusal.to_string());
+    recording::mark(door.gate.refuse(endpoint, refusal), record)
 }
 
 /// What is wrong with a path that has a route and leads to no endpoint: the id of its server.
@@ -174,10 +201,25 @@ fn document(door: &Door, path: &str) -> Response {
 pub(super) fn step_up(
     door: &Door,
     (endpoint, transport): (&Endpoint, &str),
-    id: Option<&str>,
+    asked: Option<&Incoming>,
     scopes: Vec<String>,
 ) -> Response {
+    let id = asked.and_then(|incoming| incoming.id.as_deref());
     let error = RpcError::insufficient_scope(&scopes);
+    let record = Record::refused(Kind::Policy, "needs_scopes").because(format!("needs {}", scopes.join(" ")));
+    let record = match endpoint {
+        Endpoint::Server(id) => record.at(id.as_str()),
+        Endpoint::All | Endpoint::Search => record,
+    };
+    let record = match asked {
+        Some(incoming) => record
+            .asking(
+                &incoming.method,
+                incoming.name.as_ref().map(|name| name.value.as_str()),
+            )
+            .about(&incoming.body),
+        None => record,
+    };
     let refusal = door.gate.step_up(scopes);
     let path = match endpoint {
         Endpoint::All | Endpoint::Search => format!("/{transport}"),
@@ -187,5 +229,5 @@ pub(super) fn step_up(
     if let Some(challenge) = door.gate.challenge(&path, &refusal) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
-    response
+    recording::mark(response, record)
 }

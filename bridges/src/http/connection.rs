@@ -18,11 +18,13 @@ use axum::{
     extract::Request,
     response::Response,
 };
+use bus_schema::audit::{Kind, Record};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use runtime::audit::{Audit, source};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
@@ -31,7 +33,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::serve::Limits;
+use super::{DOOR, serve::Limits};
 use crate::tls::Peer;
 
 /// How many bytes hyper reads and writes ahead on one connection.
@@ -44,6 +46,17 @@ pub(super) struct Remote {
     pub(super) address: IpAddr,
     /// The certificate that was shown.
     pub(super) peer: Option<Arc<Peer>>,
+    /// Where it is put on record what it was refused.
+    pub(super) audit: Option<Audit>,
+}
+
+impl Remote {
+    /// Puts on record what this one was refused.
+    pub(super) fn put(&self, refused: Record) {
+        if let Some(audit) = &self.audit {
+            audit.put(refused.through(DOOR).from(source(self.address)));
+        }
+    }
 }
 
 /// Serves one connection until either side closes it, a limit ends it, or `stop` finds it idle.
@@ -66,7 +79,7 @@ pub(super) async fn serve<S>(
     let service = Requests {
         router: TowerToHyperService::new(router),
         watch: Arc::clone(&watch),
-        remote,
+        remote: remote.clone(),
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -85,6 +98,10 @@ pub(super) async fn serve<S>(
             ended = &mut connection => {
                 if let Err(error) = ended {
                     debug!(%error, "a connection has failed");
+                    if error.is_parse() {
+                        let refused = Record::refused(Kind::Request, "http");
+                        remote.put(refused.because("what came is no request of HTTP, or one that can be read in two ways"));
+                    }
                 }
                 return;
             }

@@ -12,6 +12,7 @@ mod legacy;
 mod limited;
 mod modern;
 mod origin;
+mod recording;
 pub(crate) mod serve;
 mod sse;
 
@@ -26,10 +27,13 @@ use axum::{
     routing::any,
 };
 use bus_schema::{
-    ProtocolVersion, ServerId, TraceContext, header,
+    ProtocolVersion, ServerId, TraceContext,
+    audit::{Kind as Audited, Record},
+    header,
     mcp::{Era, error},
     rpc::Kind,
 };
+use runtime::audit::Audit;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
@@ -87,6 +91,7 @@ pub enum Serves {
 pub struct HttpDoor {
     listener: TcpListener,
     tls: Option<Arc<Tls>>,
+    audit: Audit,
     local: SocketAddr,
     router: Router,
     limits: Limits,
@@ -199,6 +204,7 @@ impl HttpDoor {
         Ok(Self {
             listener,
             tls,
+            audit: door.front.bus().audit().clone(),
             local,
             router: routes(door, options.fleet, options.serves),
             limits: Limits {
@@ -229,7 +235,7 @@ impl HttpDoor {
                 tls.follow(stop.clone()).await;
             }
         };
-        let listener = Listener::new(self.listener, self.tls.clone());
+        let listener = Listener::new(self.listener, self.tls.clone(), self.audit);
         let serving = serve::serve(listener, self.router, self.limits, stop.clone());
         tokio::join!(serving, stopping, following);
         self.conversations.close();
@@ -321,10 +327,21 @@ async fn one_server(
 
 /// Stands before every route, health and metrics included, and before any look at who comes.
 async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    match door.check_origin(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => (StatusCode::FORBIDDEN, refusal).into_response(),
+    if let Err(refusal) = door.check_origin(request.headers()) {
+        recording::put(&door, &request, Record::refused(Audited::Request, "origin"));
+        return (StatusCode::FORBIDDEN, refusal).into_response();
     }
+    // What stands before the door may have read the other one of the two.
+    let headers = request.headers();
+    if headers.contains_key(http_header::CONTENT_LENGTH)
+        && headers.contains_key(http_header::TRANSFER_ENCODING)
+    {
+        recording::put(&door, &request, Record::refused(Audited::Request, "two_lengths"));
+        let words =
+            "the request says by two headers how long it is; leave Content-Length or Transfer-Encoding out";
+        return (StatusCode::BAD_REQUEST, words).into_response();
+    }
+    recording::followed(door, request, next).await
 }
 
 async fn handle(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
@@ -357,6 +374,7 @@ async fn post(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) 
         return legacy::batch(&door, endpoint, who, &headers, whole).await;
     }
     let body::Whole { bytes, room } = whole;
+    let whole_text = bytes.clone();
     let incoming = match Incoming::read(bytes) {
         Ok(incoming) => incoming,
         Err(refused) => {
@@ -368,7 +386,11 @@ async fn post(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) 
             } else {
                 StatusCode::BAD_REQUEST
             };
-            return answer::error(status, refused.id.as_deref(), &refused.error);
+            let response = answer::error(status, refused.id.as_deref(), &refused.error);
+            return recording::mark(
+                response,
+                Record::refused(Audited::Request, "malformed").about(&whole_text),
+            );
         }
     };
     match era_of(&headers, &incoming) {

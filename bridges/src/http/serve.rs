@@ -6,6 +6,8 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
+use bus_schema::audit::{Kind, Record};
+use runtime::audit::Audit;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -16,7 +18,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::connection::{self, Remote};
-use crate::tls::Tls;
+use crate::tls::{HandshakeError, Tls};
 
 /// How many connections a listener holds, unless its operator says otherwise.
 pub const MAX_CONNECTIONS: usize = 10_000;
@@ -60,17 +62,27 @@ impl Default for Limits {
 pub(crate) struct Listener {
     tcp: TcpListener,
     tls: Option<Arc<Tls>>,
+    /// Where it is put on record what was refused before there was a request.
+    audit: Option<Audit>,
 }
 
 impl Listener {
-    pub(super) fn new(tcp: TcpListener, tls: Option<Arc<Tls>>) -> Self {
-        Self { tcp, tls }
+    pub(super) fn new(tcp: TcpListener, tls: Option<Arc<Tls>>, audit: Audit) -> Self {
+        Self {
+            tcp,
+            tls,
+            audit: Some(audit),
+        }
     }
 }
 
 impl From<TcpListener> for Listener {
     fn from(tcp: TcpListener) -> Self {
-        Self { tcp, tls: None }
+        Self {
+            tcp,
+            tls: None,
+            audit: None,
+        }
     }
 }
 
@@ -82,7 +94,11 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let Listener { tcp: listener, tls } = listener.into();
+    let Listener {
+        tcp: listener,
+        tls,
+        audit,
+    } = listener.into();
     let slots = Arc::new(Semaphore::new(limits.connections));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
@@ -106,8 +122,13 @@ pub(crate) async fn serve(
         match Arc::clone(&slots).try_acquire_owned() {
             Ok(slot) => {
                 let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+                let audit = audit.clone();
                 connections.spawn(async move {
-                    let remote = Remote { address, peer: None };
+                    let remote = Remote {
+                        address,
+                        peer: None,
+                        audit,
+                    };
                     match tls {
                         None => connection::serve(stream, remote, slot, router, limits, stop).await,
                         Some(tls) => encrypted(&tls, stream, remote, slot, router, limits, stop).await,
@@ -153,7 +174,13 @@ async fn encrypted(
             let remote = Remote { peer, ..remote };
             connection::serve(stream, remote, slot, router, limits, stop).await;
         }
-        Err(error) => debug!(%error, address = %remote.address, "a TLS handshake has failed"),
+        Err(error) => {
+            debug!(%error, address = %remote.address, "a TLS handshake has failed");
+            if matches!(error, HandshakeError::Certificate(_)) {
+                let refused = Record::refused(Kind::Auth, "invalid_certificate");
+                remote.put(refused.because("the handshake has failed over the client's certificate"));
+            }
+        }
     }
 }
 

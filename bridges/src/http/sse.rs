@@ -11,7 +11,11 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use bus_schema::{Principal, RpcError, ServerId, mcp::error};
+use bus_schema::{
+    Principal, RpcError, ServerId,
+    audit::{Kind, Record},
+    mcp::error,
+};
 use bytes::{Bytes, BytesMut};
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
@@ -22,6 +26,7 @@ use uuid::Uuid;
 use super::{
     Door, admission, answer, body,
     events::{self, Source},
+    recording,
 };
 use crate::{
     auth::Admitted,
@@ -143,7 +148,7 @@ async fn take(
     if let Ok(incoming) = Incoming::read(bytes.clone())
         && let Err(Barred::Scopes(scopes)) = door.front.authorize(principal, endpoint, &incoming).await
     {
-        return admission::step_up(door, (endpoint, admission::SSE), incoming.id.as_deref(), scopes);
+        return admission::step_up(door, (endpoint, admission::SSE), Some(&incoming), scopes);
     }
     let key = channel_key(principal, endpoint, channel);
     match door.room.hand(holder(channel), &key, principal, bytes).await {
@@ -151,7 +156,8 @@ async fn take(
         Handed::Unknown => {
             let error =
                 RpcError::invalid_request("no stream is open for this address; open one with GET on /sse");
-            answer::error(StatusCode::NOT_FOUND, None, &error)
+            let response = answer::error(StatusCode::NOT_FOUND, None, &error);
+            recording::mark(response, Record::refused(Kind::Owner, "channel").through(DOOR))
         }
         Handed::Full | Handed::Silent => {
             let error = RpcError::internal(

@@ -9,6 +9,7 @@ use std::{
 use async_nats::{Message, StatusCode};
 use bus_schema::{
     ContentType, FrameKind, Request, ServerCard, Token,
+    audit::{Kind, Record},
     envelope::Control,
     header,
     mcp::method,
@@ -313,6 +314,10 @@ impl Shared {
         if !message.reply.as_deref().is_some_and(subject::is_inbox) {
             warn!(server.id = %self.options.id, reply = ?message.reply, "refused a request whose reply subject is no caller's inbox");
             self.bus.metrics().refused(self.options.id.as_str());
+            let refused = Record::refused(Kind::Forgery, "reply_subject").at(self.options.id.as_str());
+            self.bus
+                .audit()
+                .put(refused.because("the reply subject is no caller's inbox"));
             return;
         };
         if via == Via::Group && admission::goes_to_its_version(self, message) {

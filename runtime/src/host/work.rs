@@ -7,6 +7,7 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
 use async_nats::Message;
 use bus_schema::{
     ContentType, FrameKind, Request, RpcError,
+    audit::{Kind, Record},
     envelope::{CHUNK_BYTES, Control, MAX_BODY_BYTES},
     mcp::method,
     subject,
@@ -71,6 +72,11 @@ impl Work {
             Ok(request) => request,
             Err(error) => {
                 warn!(%error, server.id = %shared.options.id, "refused a request whose envelope cannot be read");
+                let refused = Record::refused(Kind::Forgery, "envelope").at(shared.options.id.as_str());
+                shared
+                    .bus
+                    .audit()
+                    .put(refused.because("the envelope cannot be read"));
                 return;
             }
         };
@@ -78,6 +84,14 @@ impl Work {
         if !subject::is_inbox_of(&reply, &request.caller, request.call) {
             warn!(server.id = %shared.options.id, %reply, caller = %request.caller, "refused a request whose reply subject is another caller's inbox");
             shared.bus.metrics().refused(shared.options.id.as_str());
+            // Who it says that it is for is the word of whoever has forged it.
+            let refused = Record::refused(Kind::Forgery, "reply_of_another")
+                .at(shared.options.id.as_str())
+                .asking(&request.method, request.name.as_deref());
+            shared
+                .bus
+                .audit()
+                .put(refused.because("the reply subject is another caller's inbox"));
             return;
         }
         let key = CallKey {
