@@ -331,6 +331,8 @@ impl Front {
         let running = match self.pass(caller, &route).await {
             Ok(running) => running,
             Err(exceeded) => {
+                let refused = Record::refused(audit::Kind::Limit, &exceeded.standing.limit);
+                self.put(caller, incoming, refused);
                 let last = Final::rate_limited(incoming.id.as_deref(), &exceeded);
                 return Ok(State::Local(Some(last)));
             }

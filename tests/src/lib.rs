@@ -1,6 +1,7 @@
 //! What the tests share: a NATS on a free port, a platform in process, servers to call, and clients to call them with.
 
 pub mod asking;
+pub mod bad_tokens;
 pub mod caller;
 pub mod certificates;
 pub mod changing;

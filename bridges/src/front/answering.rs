@@ -117,7 +117,12 @@ impl Answering {
     /// # Panics
     /// When it is asked again after the answer.
     pub async fn next(&mut self) -> Step {
-        let Self { state, id, stop, .. } = self;
+        let Self {
+            state,
+            id,
+            stop,
+            trace,
+        } = self;
         let id = id.as_deref();
         tokio::select! {
             biased;
@@ -128,7 +133,7 @@ impl Answering {
             }
             step = state.next(id) => {
                 if let (Step::Final(last), State::Remote(remote)) = (&step, &*state) {
-                    remote.put_if_gone(id, last, stop.principal());
+                    remote.put_if_gone(id, last, stop.principal(), trace);
                 }
                 step
             }
@@ -180,7 +185,7 @@ impl Remote {
     }
 
     /// Puts on record that somebody has asked for what no process holds any more, or never held.
-    fn put_if_gone(&self, id: Option<&str>, last: &Final, principal: &Principal) {
+    fn put_if_gone(&self, id: Option<&str>, last: &Final, principal: &Principal, trace: &TraceContext) {
         let rule = match &self.tie {
             Tie::Free => return,
             Tie::Parked(_) => "request_state",
@@ -192,7 +197,10 @@ impl Remote {
                 .through(self.door)
                 .at(&self.server)
                 .asking(&self.method, None);
-            self.front.bus().audit().put(refused);
+            self.front.bus().audit().put(Record {
+                trace: Some(trace.trace_id().to_owned()),
+                ..refused
+            });
         }
     }
 

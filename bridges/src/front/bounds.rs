@@ -9,7 +9,6 @@ use std::sync::{
 
 use bus_schema::{
     Principal, RpcError,
-    audit::{Kind, Record},
     limits::{Limit, Work},
     rpc,
 };
@@ -131,13 +130,6 @@ impl Front {
                 Ok(running)
             }
             Err(exceeded) => {
-                let refused = Record::refused(Kind::Limit, &exceeded.standing.limit)
-                    .by(&caller.principal)
-                    .through(caller.door)
-                    .at(route.server.as_str())
-                    .asking(&route.method, route.name.as_deref())
-                    .about(&route.body);
-                self.bus().audit().put(refused);
                 caller
                     .met
                     .note(exceeded.standing.clone(), Some(exceeded.retry_after_ms));

@@ -331,16 +331,6 @@ async fn guard(State(door): State<Door>, request: Request, next: Next) -> Respon
         recording::put(&door, &request, Record::refused(Audited::Request, "origin"));
         return (StatusCode::FORBIDDEN, refusal).into_response();
     }
-    // What stands before the door may have read the other one of the two.
-    let headers = request.headers();
-    if headers.contains_key(http_header::CONTENT_LENGTH)
-        && headers.contains_key(http_header::TRANSFER_ENCODING)
-    {
-        recording::put(&door, &request, Record::refused(Audited::Request, "two_lengths"));
-        let words =
-            "the request says by two headers how long it is; leave Content-Length or Transfer-Encoding out";
-        return (StatusCode::BAD_REQUEST, words).into_response();
-    }
     recording::followed(door, request, next).await
 }
 

@@ -27,6 +27,7 @@ mod limits;
 mod listening;
 mod matrix;
 mod nats_door;
+mod negative;
 mod placement;
 mod policy;
 mod processes;
