@@ -33,8 +33,7 @@ use std::{
 
 use bus_schema::{
     Body, Principal, ProtocolVersion, Request, RpcError, ServerId, TraceContext,
-    audit::{self, Record},
-    mcp::{self, meta, method},
+    mcp::{meta, method},
     rpc::{self, Kind},
 };
 use runtime::{Bus, Catalogue, Directory, Discovery, limits::Running, traffic::Plan, virtuals::Virtuals};
@@ -182,7 +181,7 @@ impl Front {
         let id = incoming.id.clone();
         let stop = self.stop(&caller.principal);
         if stop.is_pulled() {
-            self.put(caller, incoming, Record::refused(audit::Kind::Block, "blocked"));
+            self.put_blocked(caller, incoming);
             let state = State::Local(Some(Final::blocked(id.as_deref())));
             return Answering {
                 state,
@@ -200,12 +199,7 @@ impl Front {
         let state = match entered {
             Ok(state) => state,
             Err(error) => {
-                if matches!(
-                    error.code,
-                    mcp::error::INVALID_PARAMS | mcp::error::METHOD_NOT_FOUND
-                ) {
-                    self.put_unknown(caller, incoming);
-                }
+                self.put_unknown(caller, incoming, &error);
                 let error = self.veiled(&caller.principal, incoming, error);
                 State::Local(Some(Final::error(incoming, &error)))
             }
@@ -331,8 +325,7 @@ impl Front {
         let running = match self.pass(caller, &route).await {
             Ok(running) => running,
             Err(exceeded) => {
-                let refused = Record::refused(audit::Kind::Limit, &exceeded.standing.limit);
-                self.put(caller, incoming, refused);
+                self.put_limited(caller, incoming, &exceeded);
                 let last = Final::rate_limited(incoming.id.as_deref(), &exceeded);
                 return Ok(State::Local(Some(last)));
             }

@@ -241,9 +241,9 @@ impl Record {
 
     /// Where it came from.
     #[must_use]
-    pub fn from(self, source: impl ToString) -> Self {
+    pub fn from(self, source: &str) -> Self {
         Self {
-            source: Some(source.to_string()),
+            source: Some(cut(source)),
             ..self
         }
     }

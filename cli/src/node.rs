@@ -72,6 +72,13 @@ pub struct Node {
     nats: Option<OwnNats>,
 }
 
+/// Tells a connection what the settings say of it.
+async fn configure(bus: &Bus, config: &Config) -> anyhow::Result<()> {
+    bus.audit().configure(config.audit);
+    bus.policies().configure(config.policy()?).await?;
+    Ok(())
+}
+
 impl Node {
     /// Connects to the bus, and starts a NATS first if that was chosen.
     ///
@@ -114,8 +121,7 @@ impl Node {
                 return Err(error.into());
             }
         };
-        bus.audit().configure(config.audit);
-        bus.policies().configure(config.policy()?).await?;
+        configure(&bus, config).await?;
         let callout = match &secrets {
             Some(secrets) => Some(callout::options_of(bus.url(), secrets)),
             None => Config::callout(bus.url())?,

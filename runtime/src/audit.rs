@@ -310,7 +310,7 @@ mod tests {
         });
         for number in 0..MAX_WAITING + 7 {
             // Each of another caller.
-            audit.put(refused(Kind::Policy).from(number));
+            audit.put(refused(Kind::Policy).from(&number.to_string()));
         }
         let all: Vec<Record> = std::iter::from_fn(|| audit.next_batch())
             .flat_map(|batch| batch.records().to_vec())

@@ -1,6 +1,7 @@
 //! One process's connection to the bus: connecting, publishing, and what the broker tells about other processes.
 
 mod connect;
+mod ending;
 mod grants;
 mod presence;
 
@@ -41,8 +42,6 @@ const RECONNECT_GRACE: Duration = Duration::from_secs(2);
 const CLI_PREFIX: &str = "cli-";
 /// How many comings and goings may wait for a reader. One that falls behind further learns the rest from its next sweep.
 const PRESENCE_AHEAD: usize = 1024;
-/// How long the end of the connection is waited for.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the broker may take to hand a process its own message.
 const ROUND_TRIP: Duration = Duration::from_secs(5);
 /// How to reach the bus. Not `Debug`, as it holds secrets.
@@ -295,23 +294,6 @@ impl Bus {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0.client.connection_state() == async_nats::connection::State::Connected
-    }
-
-    /// Sends out what is still buffered and ends the connection.
-    pub async fn close(&self) {
-        self.0.audit.finish().await;
-        self.0.closed.cancel();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
-        let end = async {
-            self.0.client.flush().await.map_err(|error| error.to_string())?;
-            self.0.client.drain().await.map_err(|error| error.to_string())
-        };
-        match timeout(CLOSE_LIMIT, end).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the bus connection was closed already"),
-            Err(_) => warn!("the bus connection was down at the end; what it still held is lost"),
-        }
     }
 
     /// The address of the broker, without credentials.

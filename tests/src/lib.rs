@@ -22,6 +22,7 @@ pub mod platform;
 pub mod postgres;
 pub mod program;
 pub mod raw;
+pub mod recorded;
 pub mod remote;
 pub mod scripted;
 pub mod session;

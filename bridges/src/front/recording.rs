@@ -5,6 +5,7 @@ use bus_schema::{
     audit::{Kind, Record},
     mcp::error,
 };
+use runtime::limits::Exceeded;
 
 use super::{Caller, Front, route::Route};
 use crate::request::Incoming;
@@ -19,8 +20,9 @@ impl Front {
 
     /// Puts on record that a request named what its caller does not see, where something is hidden at all: nobody tells here whether it is
     /// hidden or not there.
-    pub(super) fn put_unknown(&self, caller: &Caller, incoming: &Incoming) {
-        if self.in_force(&caller.principal).policy().may_hide() && !caller.met.was_put() {
+    pub(super) fn put_unknown(&self, caller: &Caller, incoming: &Incoming, error: &RpcError) {
+        let is_unknown = matches!(error.code, error::INVALID_PARAMS | error::METHOD_NOT_FOUND);
+        if is_unknown && self.in_force(&caller.principal).policy().may_hide() && !caller.met.was_put() {
             let refused = Record::refused(Kind::Policy, "unknown");
             self.put(
                 caller,
@@ -28,6 +30,17 @@ impl Front {
                 refused.because("the caller sees nothing of this name"),
             );
         }
+    }
+
+    /// Puts on record that a stopped caller asks something.
+    pub(super) fn put_blocked(&self, caller: &Caller, incoming: &Incoming) {
+        self.put(caller, incoming, Record::refused(Kind::Block, "blocked"));
+    }
+
+    /// Puts on record that a limit does not allow a call now.
+    pub(super) fn put_limited(&self, caller: &Caller, incoming: &Incoming, exceeded: &Exceeded) {
+        let refused = Record::refused(Kind::Limit, &exceeded.standing.limit);
+        self.put(caller, incoming, refused);
     }
 
     /// Whether a caller may ask this. What it may not is put on record.

@@ -63,7 +63,7 @@ impl Front {
                 match self.called(&caller.principal, incoming).await {
                     Ok((found, arguments)) => call(caller, incoming, name, &found, arguments),
                     Err(why) => {
-                        self.put_unknown(caller, incoming);
+                        self.put_unknown(caller, incoming, &RpcError::invalid_params(""));
                         Ok(answered(incoming, &failed(&why)))
                     }
                 }

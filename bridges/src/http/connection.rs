@@ -54,7 +54,7 @@ impl Remote {
     /// Puts on record what this one was refused.
     pub(super) fn put(&self, refused: Record) {
         if let Some(audit) = &self.audit {
-            audit.put(refused.through(DOOR).from(source(self.address)));
+            audit.put(refused.through(DOOR).from(&source(self.address)));
         }
     }
 }

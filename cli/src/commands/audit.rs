@@ -41,15 +41,17 @@ async fn tail(bus: &Bus, wanted: &AuditTail) -> anyhow::Result<()> {
     for record in trail.last(wanted.last).await? {
         show(&record, wanted)?;
     }
-    while !wanted.no_follow {
+    if wanted.no_follow {
+        return Ok(());
+    }
+    loop {
         let record = tokio::select! {
             record = trail.next() => record,
             () = stop.requested() => None,
         };
-        let Some(record) = record else { break };
+        let Some(record) = record else { return Ok(()) };
         show(&record, wanted)?;
     }
-    Ok(())
 }
 
 fn show(record: &Record, wanted: &AuditTail) -> anyhow::Result<()> {

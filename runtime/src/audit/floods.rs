@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     fn from(source: u32) -> Record {
-        Record::refused(Kind::Auth, "no_token").from(source)
+        Record::refused(Kind::Auth, "no_token").from(&source.to_string())
     }
 
     #[test]

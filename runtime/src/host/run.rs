@@ -9,7 +9,6 @@ use std::{
 use async_nats::{Message, StatusCode};
 use bus_schema::{
     ContentType, FrameKind, Request, ServerCard, Token,
-    audit::{Kind, Record},
     envelope::Control,
     header,
     mcp::method,
@@ -30,6 +29,7 @@ use super::{
     authorize::Authorizer,
     deprecated,
     describe::{Description, describe},
+    forgery,
     guard::{self, Guard},
     health::{HostHealth, Source, Troubles},
     listen::Listeners,
@@ -313,11 +313,7 @@ impl Shared {
         // A responder publishes wherever the request says: only the inbox of a known class of caller will do.
         if !message.reply.as_deref().is_some_and(subject::is_inbox) {
             warn!(server.id = %self.options.id, reply = ?message.reply, "refused a request whose reply subject is no caller's inbox");
-            self.bus.metrics().refused(self.options.id.as_str());
-            let refused = Record::refused(Kind::Forgery, "reply_subject").at(self.options.id.as_str());
-            self.bus
-                .audit()
-                .put(refused.because("the reply subject is no caller's inbox"));
+            forgery::reply_subject(self);
             return;
         };
         if via == Via::Group && admission::goes_to_its_version(self, message) {

@@ -7,7 +7,6 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
 use async_nats::Message;
 use bus_schema::{
     ContentType, FrameKind, Request, RpcError,
-    audit::{Kind, Record},
     envelope::{CHUNK_BYTES, Control, MAX_BODY_BYTES},
     mcp::method,
     subject,
@@ -25,6 +24,7 @@ use super::{
     ACCEPT_AFTER, HEARTBEAT,
     admission::{self, Admission, Limit, Permits, Via},
     authorize::{self, Watched},
+    forgery,
     frames::{Credit, Frames, Pulse},
     guard, listen,
     run::Shared,
@@ -71,27 +71,14 @@ impl Work {
         let request: Request = match codec.decode(&message.payload) {
             Ok(request) => request,
             Err(error) => {
-                warn!(%error, server.id = %shared.options.id, "refused a request whose envelope cannot be read");
-                let refused = Record::refused(Kind::Forgery, "envelope").at(shared.options.id.as_str());
-                shared
-                    .bus
-                    .audit()
-                    .put(refused.because("the envelope cannot be read"));
+                forgery::envelope(shared, &error);
                 return;
             }
         };
         // Answers go to whoever says that it asks, and to nobody whom it names instead.
         if !subject::is_inbox_of(&reply, &request.caller, request.call) {
             warn!(server.id = %shared.options.id, %reply, caller = %request.caller, "refused a request whose reply subject is another caller's inbox");
-            shared.bus.metrics().refused(shared.options.id.as_str());
-            // Who it says that it is for is the word of whoever has forged it.
-            let refused = Record::refused(Kind::Forgery, "reply_of_another")
-                .at(shared.options.id.as_str())
-                .asking(&request.method, request.name.as_deref());
-            shared
-                .bus
-                .audit()
-                .put(refused.because("the reply subject is another caller's inbox"));
+            forgery::reply_of_another(shared, &request);
             return;
         }
         let key = CallKey {

@@ -7,6 +7,7 @@
 )]
 
 mod asking;
+mod audit;
 mod calls;
 mod catalogue;
 mod channels;

@@ -11,28 +11,19 @@ mod tokens;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use bridges::front::Endpoint;
-use bus_schema::{
-    Principal, Request, TraceContext,
-    audit::{Kind, Record},
-    block::Blocked,
-    subject::CallerClass,
-};
+use bus_schema::{Principal, Request, TraceContext, audit::Kind, block::Blocked, subject::CallerClass};
 use reqwest::RequestBuilder;
-use runtime::{
-    Host, Retry,
-    audit::{Filter, Trail},
-    nats_server::LocalNats,
-};
+use runtime::{Host, Retry, nats_server::LocalNats};
 use serde_json::{Value, json};
 use tests::{
     channel::Channel, children::asking, conformance::fixture::serve, eventually, forger::Forger,
-    http::Client, issuer::Issuer, platform::Platform, raw::Raw, vault::Vault, whoami::WhoAmI, within,
+    http::Client, issuer::Issuer, platform::Platform, raw::Raw, recorded::Recorded, vault::Vault,
+    whoami::WhoAmI, within,
 };
-use trunkline::node::{NatsChoice, Node};
 
 /// What is open, what is denied by a rule, what needs a scope, and what may be done once.
 const SETTINGS: &str = r#"
@@ -156,8 +147,7 @@ struct World {
     foreign: Issuer,
     vault: Arc<Vault>,
     channels: HashMap<Via, Channel>,
-    records: Arc<Mutex<Vec<Record>>>,
-    reader: Node,
+    recorded: Recorded,
     plain: Forger,
     forger: Forger,
     folder: tempfile::TempDir,
@@ -184,7 +174,7 @@ impl World {
         for id in ["vault", "whoami", "fixture", "asking"] {
             platform.knows(id).await;
         }
-        let (reader, records) = reader(&platform).await;
+        let recorded = Recorded::start(&platform).await;
         let url = platform.node.nats_url().expect("a NATS of its own").to_owned();
         let token = issuer.token("ann", &platform.url(""), json!({}));
         let plain = Forger::enter_by(&url, &token).await.expect("ann comes in");
@@ -207,8 +197,7 @@ impl World {
             foreign,
             vault,
             channels,
-            records,
-            reader,
+            recorded,
             plain,
             forger: forger.expect("the user of the doors comes in"),
             folder,
@@ -329,7 +318,7 @@ impl World {
 
     /// How many refusals of a kind by a rule are on record.
     fn count(&self, kind: &str, rule: &str) -> usize {
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.recorded.all();
         let of_it = records
             .iter()
             .filter(|record| (record.kind.as_str(), record.rule.as_str()) == (kind, rule));
@@ -340,7 +329,7 @@ impl World {
 
     fn record(&self, trace: &str, (kind, rule): (Kind, &str)) -> bool {
         let trace = trace.split('-').nth(1).expect("a trace id");
-        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.recorded.all();
         records.iter().any(|record| {
             record.trace.as_deref() == Some(trace) && (record.kind, record.rule.as_str()) == (kind, rule)
         })
@@ -352,25 +341,6 @@ fn as_bridge(platform: &Platform, url: &str) -> String {
     let local = LocalNats::find(&platform.config.data_dir).expect("it has written down its secrets");
     let login = format!("nats://bridge:{}@", local.secrets.password(CallerClass::Bridge));
     url.replacen("nats://", &login, 1)
-}
-
-/// Reads what is put on record, as the command line does.
-async fn reader(platform: &Platform) -> (Node, Arc<Mutex<Vec<Record>>>) {
-    let url = platform.node.nats_url().map(str::to_owned);
-    let node = Node::connect(&platform.config, CallerClass::Cli, NatsChoice::Join(url))
-        .await
-        .expect("it connects");
-    let mut trail = Trail::open(node.bus(), Filter::default())
-        .await
-        .expect("it may listen");
-    let records = Arc::<Mutex<Vec<Record>>>::default();
-    let kept = Arc::clone(&records);
-    tokio::spawn(async move {
-        while let Some(record) = trail.next().await {
-            kept.lock().unwrap_or_else(PoisonError::into_inner).push(record);
-        }
-    });
-    (node, records)
 }
 
 /// A request as a door that was broken into would send it.
@@ -483,14 +453,14 @@ async fn nothing_gets_through_and_each_refusal_is_on_record() {
         wrong.join("\n")
     );
     holds_no_secret(&world);
-    world.reader.stop().await;
+    world.recorded.stop().await;
     world.platform.stop().await;
     drop(world.folder);
 }
 
 /// No record holds what somebody has shown or given.
 fn holds_no_secret(world: &World) {
-    let records = world.records.lock().unwrap_or_else(PoisonError::into_inner);
+    let records = world.recorded.all();
     for record in &*records {
         let text = serde_json::to_string(record).expect("JSON");
         for secret in ["eyJ", "tlk_", "secret\"", "Bearer ", "access_token"] {

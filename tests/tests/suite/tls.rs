@@ -1,5 +1,6 @@
 //! TLS at the door, and clients that come with a certificate.
 
+use bus_schema::audit::{Kind, Record};
 use serde_json::{Value, json};
 use tests::{
     certificates::{Authority, Certificate, Named, connect},
@@ -8,6 +9,7 @@ use tests::{
     issuer::Issuer,
     platform::Platform,
     raw::{Raw, Reply, post},
+    recorded::Recorded,
     whoami::WhoAmI,
     within,
 };
@@ -197,6 +199,7 @@ async fn a_certificate_that_is_not_genuine_does_not_get_through_the_handshake() 
         ..Named::default()
     };
     let foreign = Authority::new().for_client(&ops);
+    let recorded = Recorded::start(&stage.platform).await;
     let ended = stage.client(Named {
         ended: true,
         ..ops.clone()
@@ -213,6 +216,13 @@ async fn a_certificate_that_is_not_genuine_does_not_get_through_the_handshake() 
         };
         assert!(refused);
     }
+    let is_one =
+        |record: &&Record| (record.kind, record.rule.as_str()) == (Kind::Auth, "invalid_certificate");
+    eventually("both on record", async || {
+        recorded.all().iter().filter(is_one).count() == 2
+    })
+    .await;
+    recorded.stop().await;
     // Nobody is spoken to in another protocol, or without TLS.
     assert!(
         connect(stage.at(), &stage.authority.pem(), None, &["h2"])
@@ -405,12 +415,19 @@ async fn a_websocket_opens_behind_tls_with_a_certificate() {
         ..Named::default()
     });
     let stream = connect(stage.at(), &stage.authority.pem(), Some(&ops), &["http/1.1"]).await;
-    let (mut socket, _) = within("the WebSocket", client_async(url, stream.expect("a handshake")))
-        .await
-        .expect("opens");
+    let (mut socket, _) = within(
+        "the WebSocket",
+        Box::pin(client_async(url, stream.expect("a handshake"))),
+    )
+    .await
+    .expect("opens");
     within("the close", socket.close(None)).await.expect("closes");
     let stream = connect(stage.at(), &stage.authority.pem(), None, &["http/1.1"]).await;
-    let refused = within("the refusal", client_async(url, stream.expect("a handshake"))).await;
+    let refused = within(
+        "the refusal",
+        Box::pin(client_async(url, stream.expect("a handshake"))),
+    )
+    .await;
     assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 401));
     stage.platform.stop().await;
 }
