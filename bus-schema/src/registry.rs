@@ -3,6 +3,7 @@
 //! A declaration says what somebody wants; who serves it at this moment is presence, and stands in cards and health reports.
 
 mod removed;
+mod status;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub use removed::{GONE_FOR_DAYS, Gone, MOST_GONE, Record, Removed, with_gone};
+pub use status::{Status, StatusEvent, Told};
 
 /// The most replicas that a declared server may ask for.
 pub const MOST_REPLICAS: u32 = 16;
