@@ -2,11 +2,18 @@
 //!
 //! Whoever refuses one marks its answer with what it knows; who asked, and from where, is added on the way out.
 
-use axum::{extract::Request, middleware::Next, response::Response};
-use bus_schema::{Principal, TraceContext, audit::Record};
+use std::net::IpAddr;
+
+use axum::{
+    extract::Request,
+    http::{HeaderValue, Method, Uri},
+    middleware::Next,
+    response::Response,
+};
+use bus_schema::{Principal, TraceContext, audit::Record, header};
 use runtime::audit::source;
 
-use super::{DOOR, Door, connection::Remote, trace_of};
+use super::{DOOR, Door, connection::Remote};
 
 /// What an answer is marked with that refuses something.
 #[derive(Clone)]
@@ -16,40 +23,44 @@ struct Mark(Record);
 #[derive(Clone)]
 pub(super) struct CameIn(pub(super) Principal);
 
-/// What is known of a request before it is handled.
+/// What is known of a request before it is handled. Every request comes by here, so it is put into words only for a record.
 struct Known {
-    source: Option<String>,
-    /// The method and path, never the query: a token may be in it.
-    asked: String,
-    trace: Option<TraceContext>,
+    from: Option<IpAddr>,
+    method: Method,
+    uri: Uri,
+    trace: Option<HeaderValue>,
 }
 
 impl Known {
     fn of(request: &Request) -> Self {
         let remote = request.extensions().get::<Remote>();
         Self {
-            source: remote.map(|remote| source(remote.address)),
-            asked: format!("{} {}", request.method(), without_channel(request.uri().path())),
-            trace: trace_of(request.headers()),
+            from: remote.map(|remote| remote.address),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            trace: request.headers().get(header::TRACEPARENT).cloned(),
         }
     }
 
-    fn add_to(self, record: Record) -> Record {
-        let trace = record
-            .trace
-            .clone()
-            .or_else(|| self.trace.as_ref().map(|trace| trace.trace_id().to_owned()));
+    fn add_to(&self, record: Record) -> Record {
+        let parent = self.trace.as_ref().and_then(|value| value.to_str().ok());
+        let trace = parent.and_then(|parent| TraceContext::parse(parent, None));
+        let own = trace.map(|trace| trace.trace_id().to_owned());
         let record = match record.method {
             Some(_) => record,
-            None => record.asking(&self.asked, None),
+            // Never the query: a token may be in it.
+            None => record.asking(
+                &format!("{} {}", self.method, without_channel(self.uri.path())),
+                None,
+            ),
         };
         let record = match record.door.as_str() {
             "" => record.through(DOOR),
             _ => record,
         };
         Record {
-            source: self.source,
-            trace,
+            source: self.from.map(source),
+            trace: record.trace.clone().or(own),
             ..record
         }
     }
