@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ServerId,
     integrity::{self, Hidden},
-    upstream::{BreakerKnob, EraKnob, TransportKnob},
+    upstream::{BreakerKnob, EraKnob, RetryKnob, TransportKnob},
 };
 
 pub use removed::{GONE_FOR_DAYS, Gone, MOST_GONE, Record, Removed, with_gone};
@@ -93,6 +93,9 @@ pub struct Declaration {
     /// When calls to it are stopped because they keep failing.
     #[serde(default, skip_serializing_if = "BreakerKnob::is_usual")]
     pub breaker: BreakerKnob,
+    /// How often calls to it are made that were lost.
+    #[serde(default, skip_serializing_if = "RetryKnob::is_usual")]
+    pub retry: RetryKnob,
 }
 
 /// How the platform is let in by a declared server.
@@ -276,6 +279,7 @@ impl Declaration {
             replicas: default_replicas(),
             call_timeout_ms: None,
             breaker: BreakerKnob::default(),
+            retry: RetryKnob::default(),
         }
     }
 
@@ -332,7 +336,8 @@ impl Declaration {
                 format!("is {millis}; use 1 to {LONGEST_CALL_MS} (a day)"),
             ));
         }
-        self.breaker.check().map_err(|why| bad("breaker", why))
+        self.breaker.check().map_err(|why| bad("breaker", why))?;
+        self.retry.check().map_err(|why| bad("retry", why))
     }
 }
 
@@ -479,6 +484,7 @@ mod tests {
             ("replicas", json!(17), "1 to 16"),
             ("callTimeoutMs", json!(0), "1 to 86400000"),
             ("breaker", json!({ "openSecs": 0 }), "use 1 to 3600"),
+            ("retry", json!({ "attempts": 0 }), "use 1 to 10"),
             ("auth.tokenEnv", json!("PATH"), "TRUNKLINE_SECRET_"),
             ("auth.tokenEndpoint", json!("nowhere"), "https://host/path"),
         ] {

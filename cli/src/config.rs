@@ -6,9 +6,10 @@ mod http;
 mod limits;
 mod place;
 mod servers;
+mod tenants;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     env, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -26,8 +27,10 @@ use bridges::{
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
-    ServerId, card::Place, integrity::Policies, limits::Limit, registry::SECRET_PREFIX,
-    virtual_server::VirtualServer,
+    ServerId,
+    card::{Place, name_of},
+    integrity::Policies,
+    limits::Limit,
 };
 use runtime::{
     audit::AuditOptions,
@@ -44,6 +47,7 @@ use auth::{AuthSection, PolicySection};
 use http::HttpSection;
 use place::PlaceTable;
 pub use servers::{ServerLine, ServerOptions};
+pub use tenants::{VirtualLine, secrets_of};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
 /// The folder for everything that is kept, unless somebody says otherwise.
@@ -63,7 +67,9 @@ pub struct Config {
     pub nats_listen: SocketAddr,
     /// Where this process runs.
     pub place: Place,
-    /// The tenants beside `default` that have an account of their own on the platform's NATS.
+    /// The tenant that a command acts in.
+    pub tenant: String,
+    /// The tenants that the file names, each with an account of its own on the platform's NATS.
     pub tenants: Vec<String>,
     /// Where HTTP listens.
     pub listen: SocketAddr,
@@ -81,6 +87,8 @@ pub struct Config {
     pub tool_timeouts: BTreeMap<String, Duration>,
     /// The products server's database; SQLite in the data folder by default.
     pub products_database: Option<String>,
+    /// Whose the products server is.
+    pub products_tenant: String,
     /// Whether servers at private addresses may be registered; by default when HTTP listens on this machine only.
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
@@ -94,7 +102,7 @@ pub struct Config {
     /// What is shown where no server is named.
     pub endpoint: Endpoint,
     /// Virtual servers.
-    pub virtuals: Vec<VirtualServer>,
+    pub virtuals: Vec<VirtualLine>,
     /// A file of remote servers that are registered at the start.
     pub bootstrap: Option<PathBuf>,
     /// External servers.
@@ -142,7 +150,7 @@ struct File {
     #[serde(default)]
     endpoint: EndpointTable,
     #[serde(default, rename = "virtual")]
-    virtuals: Vec<VirtualServer>,
+    virtuals: Vec<VirtualLine>,
     #[serde(default)]
     servers: Vec<ServerLine>,
     limits: Option<Vec<Limit>>,
@@ -159,6 +167,7 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Products {
+    tenant: Option<String>,
     database_url: Option<String>,
 }
 
@@ -231,6 +240,7 @@ impl Config {
                 .unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             nats: common.nats.clone().or(file.nats),
             nats_listen: file.nats_listen.unwrap_or_else(|| on_this_machine(4222)),
+            tenant: common.tenant.clone().unwrap_or_else(tenants::usual),
             tenants: file.tenants,
             place: file.place.place(common),
             listen: file.listen.unwrap_or_else(|| on_this_machine(8080)),
@@ -248,6 +258,7 @@ impl Config {
                 .into_iter()
                 .map(|(tool, millis)| (tool, Duration::from_millis(millis)))
                 .collect(),
+            products_tenant: file.products.tenant.unwrap_or_else(tenants::usual),
             products_database: file.products.database_url,
             registry_private: file.registry.allow_private,
             health_every: file
@@ -329,18 +340,13 @@ impl Config {
         Ok(Some(CalloutOptions { url, password, keys }))
     }
 
-    /// A variable that a declaration in the registry names; only those that are meant for that are looked up.
-    #[must_use]
-    pub fn registered_secret(name: &str) -> Option<String> {
-        variable(name).filter(|_| name.starts_with(SECRET_PREFIX))
-    }
-
     /// The longest that calls of a server's tools may take, by tool.
     #[must_use]
-    pub fn timeouts_of(&self, server: &ServerId) -> HashMap<String, Duration> {
+    pub fn timeouts_of(&self, tenant: &str, server: &ServerId) -> HashMap<String, Duration> {
+        let name = name_of(tenant, server);
         let of_server = self.tool_timeouts.iter().filter_map(|(tool, timeout)| {
             let (id, tool) = tool.split_once('.')?;
-            (id == server.as_str()).then(|| (tool.to_owned(), *timeout))
+            (id == name).then(|| (tool.to_owned(), *timeout))
         });
         of_server.collect()
     }
@@ -420,28 +426,8 @@ impl Config {
                 bail!("tool_timeouts_ms has 0 for `{tool}`; use 1 or more milliseconds");
             }
         }
-        let mut ids = BTreeSet::from(["products", "registry", "upstreams"]);
-        for server in &self.servers {
-            if !ids.insert(server.id.as_str()) {
-                bail!(
-                    "server id `{}` is used twice (the built-in `products`, `registry` and `upstreams` count); give each its own",
-                    server.id
-                );
-            }
-            server.check()?;
-        }
-        for server in &self.virtuals {
-            if !ids.insert(server.id.as_str()) {
-                bail!(
-                    "id `{}` of a [[virtual]] server is used twice; give each server its own",
-                    server.id
-                );
-            }
-            server
-                .check()
-                .with_context(|| format!("[[virtual]] server `{}` cannot be used", server.id))?;
-        }
-        Ok(())
+        self.check_tenants()?;
+        self.check_ids()
     }
 }
 
@@ -596,8 +582,14 @@ mod tests {
     fn policies_for_changed_tools_are_read_and_a_bad_one_is_named() {
         let text = "[integrity]\npolicy = \"quarantine\"\n[integrity.servers]\nproducts = \"off\"";
         let policies = load(text).expect("loads").integrity.expect("policies");
-        assert_eq!(policies.of(&"a".parse().expect("id")), Policy::Quarantine);
-        assert_eq!(policies.of(&"products".parse().expect("id")), Policy::Off);
+        assert_eq!(
+            policies.of("default", &"a".parse().expect("id")),
+            Policy::Quarantine
+        );
+        assert_eq!(
+            policies.of("default", &"products".parse().expect("id")),
+            Policy::Off
+        );
         assert!(load("").expect("loads").integrity.is_none());
         for (text, words) in [
             (

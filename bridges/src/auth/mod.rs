@@ -21,7 +21,7 @@ pub use api_keys::{NewApiKey, new_api_key};
 pub use certificates::{CertificateName, CertificateOptions};
 pub(crate) use challenge::Refusal;
 pub use gate::OPERATOR;
-pub(crate) use gate::{Admitted, Ended, Gate, Shown};
+pub(crate) use gate::{Admitted, Ended, Gate, NOT_HERE, Shown};
 pub use options::{
     ApiKeyOptions, Auth, AuthError, AuthOptions, IntrospectionOptions, IssuerOptions, Scheme,
     SigningAlgorithm,

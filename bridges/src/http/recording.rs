@@ -13,7 +13,7 @@ use axum::{
 use bus_schema::{Principal, TraceContext, audit::Record, header};
 use runtime::audit::source;
 
-use super::{DOOR, Door, connection::Remote};
+use super::{DOOR, Listener, connection::Remote};
 
 /// What an answer is marked with that refuses something.
 #[derive(Clone)]
@@ -80,12 +80,12 @@ pub(super) fn mark(mut response: Response, record: Record) -> Response {
 }
 
 /// Puts on record what a request was refused.
-pub(super) fn put(door: &Door, request: &Request, record: Record) {
-    door.front.bus().audit().put(Known::of(request).add_to(record));
+pub(super) fn put(listener: &Listener, request: &Request, record: Record) {
+    listener.0.bus.audit().put(Known::of(request).add_to(record));
 }
 
 /// Handles a request, and puts on record what it was refused.
-pub(super) async fn followed(door: Door, request: Request, next: Next) -> Response {
+pub(super) async fn followed(listener: Listener, request: Request, next: Next) -> Response {
     let known = Known::of(&request);
     let mut response = next.run(request).await;
     let came_in = response.extensions_mut().remove::<CameIn>();
@@ -94,7 +94,7 @@ pub(super) async fn followed(door: Door, request: Request, next: Next) -> Respon
             Some(CameIn(principal)) => record.by(&principal),
             None => record,
         };
-        door.front.bus().audit().put(known.add_to(record));
+        listener.0.bus.audit().put(known.add_to(record));
     }
     response
 }

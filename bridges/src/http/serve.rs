@@ -59,14 +59,14 @@ impl Default for Limits {
 }
 
 /// Where connections come from.
-pub(crate) struct Listener {
+pub(crate) struct Bound {
     tcp: TcpListener,
     tls: Option<Arc<Tls>>,
     /// Where it is put on record what was refused before there was a request.
     audit: Option<Audit>,
 }
 
-impl Listener {
+impl Bound {
     pub(super) fn new(tcp: TcpListener, tls: Option<Arc<Tls>>, audit: Audit) -> Self {
         Self {
             tcp,
@@ -76,7 +76,7 @@ impl Listener {
     }
 }
 
-impl From<TcpListener> for Listener {
+impl From<TcpListener> for Bound {
     fn from(tcp: TcpListener) -> Self {
         Self {
             tcp,
@@ -89,12 +89,12 @@ impl From<TcpListener> for Listener {
 /// Serves until `stop`: then nothing more is accepted, idle connections are closed, and requests that have begun are finished.
 /// Streams without an end of their own have to hear of the stop by themselves.
 pub(crate) async fn serve(
-    listener: impl Into<Listener>,
+    listener: impl Into<Bound>,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let Listener {
+    let Bound {
         tcp: listener,
         tls,
         audit,

@@ -43,7 +43,7 @@ mod tasks;
 use crate::edit;
 
 pub use error::UpstreamError;
-pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob};
+pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob};
 pub use part::Upstream;
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bridges::upstream::{
-    AskingOptions, BreakerKnob, ChildOptions, EraKnob,
+    AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob,
     remote::{Bearer, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob},
 };
-use bus_schema::ServerId;
+use bus_schema::{ServerId, card::name_of};
 use serde::Deserialize;
 
 const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
@@ -26,6 +26,9 @@ const MOST_CHILDREN: usize = 1_000;
 pub struct ServerLine {
     /// Its id on the bus.
     pub id: ServerId,
+    /// Whose it is.
+    #[serde(default = "super::tenants::usual")]
+    pub tenant: String,
     /// The program and its arguments.
     pub command: Option<Vec<String>>,
     /// Variables beside the inherited ones (commands only).
@@ -62,6 +65,9 @@ pub struct ServerLine {
     /// When calls to it are stopped because they keep failing.
     #[serde(default)]
     pub breaker: BreakerKnob,
+    /// How often calls are made that were lost.
+    #[serde(default)]
+    pub retry: RetryKnob,
     /// How long a call waits for input that its caller was asked for.
     pub input_ttl_secs: Option<u64>,
     /// How many connections it may have for callers that can be asked for input, beside the one that all others share; for a
@@ -85,6 +91,12 @@ pub enum ServerOptions {
 }
 
 impl ServerLine {
+    /// Its name among the servers of all tenants.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name_of(&self.tenant, &self.id)
+    }
+
     /// The line as the upstream bridge takes it, with the secrets that it names.
     ///
     /// # Errors
@@ -106,6 +118,7 @@ impl ServerLine {
                 tool_timeouts,
                 call_timeout: self.call_timeout(),
                 breaker: self.breaker,
+                retry: self.retry,
                 asking: self.asking(),
             }));
         };
@@ -139,6 +152,7 @@ impl ServerLine {
             tool_timeouts: HashMap::new(),
             call_timeout: self.call_timeout(),
             breaker: self.breaker,
+            retry: self.retry,
             asking: self.asking(),
         }
     }
@@ -175,6 +189,9 @@ impl ServerLine {
         }
         if let Err(why) = self.breaker.check() {
             bail!("the breaker of server `{id}` {why}");
+        }
+        if let Err(why) = self.retry.check() {
+            bail!("the retry of server `{id}` {why}");
         }
         Ok(())
     }
@@ -345,6 +362,10 @@ mod tests {
             (
                 "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nbreaker = { errors = 3 }",
                 ["line 4", "errors", "`failures`"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nretry = { attempts = 99 }",
+                ["server `a`", "attempts = 99", "1 to 10"],
             ),
         ] {
             expect_refusal(text, words);

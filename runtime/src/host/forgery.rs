@@ -11,7 +11,7 @@ use super::run::Shared;
 
 /// The reply subject is no caller's inbox.
 pub(super) fn reply_subject(shared: &Shared) {
-    shared.bus.metrics().refused(shared.options.id.as_str());
+    shared.bus.metrics().refused(shared.options.metered());
     put(
         shared,
         "reply_subject",
@@ -20,11 +20,14 @@ pub(super) fn reply_subject(shared: &Shared) {
     );
 }
 
-/// The reply subject is the inbox of another caller than the one that the request names.
-pub(super) fn reply_of_another(shared: &Shared, request: &Request) {
-    shared.bus.metrics().refused(shared.options.id.as_str());
-    let why = "the reply subject is another caller's inbox";
-    put(shared, "reply_of_another", why, Some(request));
+/// The request names another caller than its reply subject does, or somebody of another tenant.
+pub(super) fn of_another(shared: &Shared, request: &Request, why: &'static str) {
+    shared.bus.metrics().refused(shared.options.metered());
+    let rule = match request.principal.tenant == shared.options.tenant {
+        true => "reply_of_another",
+        false => "tenant_of_another",
+    };
+    put(shared, rule, why, Some(request));
 }
 
 /// The envelope cannot be read.
@@ -38,6 +41,10 @@ fn put(shared: &Shared, rule: &str, why: &'static str, request: Option<&Request>
     let record = Record::refused(Kind::Forgery, rule)
         .at(shared.options.id.as_str())
         .because(why);
+    let record = Record {
+        tenant: shared.options.tenant.clone(),
+        ..record
+    };
     shared.bus.audit().put(match request {
         Some(request) => record.asking(&request.method, request.name.as_deref()),
         None => record,

@@ -418,7 +418,7 @@ impl Shared {
             return;
         }
         let server = self.options.id.as_str();
-        self.bus.metrics().deprecated(server, tool);
+        self.bus.metrics().deprecated(self.options.metered(), tool);
         if let Some(calls) = self.deprecated_calls.count(tool) {
             warn!(
                 server.id = server,

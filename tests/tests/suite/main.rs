@@ -42,6 +42,7 @@ mod slow_readers;
 mod statements;
 mod statuses;
 mod store;
+mod tenants;
 mod tidy;
 mod tls;
 mod tool_lists;

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
 use bus_schema::{ServerId, header};
 use url::{Host, Url};
 
-use crate::upstream::{AskingOptions, BreakerKnob, EraKnob};
+use crate::upstream::{AskingOptions, BreakerKnob, EraKnob, RetryKnob};
 
 pub use bus_schema::upstream::TransportKnob;
 
@@ -52,6 +52,8 @@ pub struct RemoteOptions {
     pub call_timeout: Option<Duration>,
     /// When calls are stopped because they keep failing.
     pub breaker: BreakerKnob,
+    /// How often calls are made that were lost.
+    pub retry: RetryKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }
@@ -315,6 +317,7 @@ mod tests {
             tool_timeouts: HashMap::new(),
             call_timeout: None,
             breaker: BreakerKnob::default(),
+            retry: RetryKnob::default(),
             asking: AskingOptions::default(),
         }
     }
