@@ -7,7 +7,10 @@ mod grants;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use bus_schema::subject;
+use bus_schema::{
+    audit::{Kind, Record},
+    subject,
+};
 use runtime::{
     callout::{Answerer, CalloutError, CalloutOptions, Entry, Question},
     moment,
@@ -25,6 +28,8 @@ use crate::{
 
 /// The longest that a client stays on what it has shown once, in seconds: what was taken back in the meantime ends then.
 pub const LONGEST_STAY_SECS: u64 = 3_600;
+/// The name of this door in records.
+const DOOR: &str = "callout";
 /// How long an answer may take; the broker waits a little longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(4);
 /// How many clients may come in at one moment; others are told to come again.
@@ -115,6 +120,10 @@ impl Callout {
                     }
                     Err(reason) => {
                         info!(client = %question, reason, "kept a plain NATS client out");
+                        let refused = Record::refused(Kind::Callout, "kept_out").through(DOOR).from(question.address());
+                        if let Some((_, front)) = checks.fronts.each().next() {
+                            front.bus().audit().put(refused.because(reason.clone()));
+                        }
                         checks.answers.refuse(&question, &reason).await;
                     }
                 }

@@ -15,6 +15,7 @@ mod keeper;
 mod listening;
 mod offering;
 mod owner;
+mod recording;
 mod route;
 mod search_first;
 mod seeing;
@@ -180,6 +181,7 @@ impl Front {
         let id = incoming.id.clone();
         let stop = self.stop(&caller.principal);
         if stop.is_pulled() {
+            self.put_blocked(caller, incoming);
             let state = State::Local(Some(Final::blocked(id.as_deref())));
             return Answering {
                 state,
@@ -197,6 +199,7 @@ impl Front {
         let state = match entered {
             Ok(state) => state,
             Err(error) => {
+                self.put_unknown(caller, incoming, &error);
                 let error = self.veiled(&caller.principal, incoming, error);
                 State::Local(Some(Final::error(incoming, &error)))
             }
@@ -278,8 +281,7 @@ impl Front {
         incoming: &Incoming,
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
-        self.authorize(&caller.principal, &caller.endpoint, incoming)
-            .await?;
+        self.allow(caller, incoming).await?;
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
@@ -318,11 +320,12 @@ impl Front {
                 }
             }
         };
-        let task = self.task(&caller.principal, incoming, &route).await?;
+        let task = self.own_task(caller, incoming, &route).await?;
         let owner = self.owner(&caller.principal, incoming, &route.server);
         let running = match self.pass(caller, &route).await {
             Ok(running) => running,
             Err(exceeded) => {
+                self.put_limited(caller, incoming, &exceeded);
                 let last = Final::rate_limited(incoming.id.as_deref(), &exceeded);
                 return Ok(State::Local(Some(last)));
             }
@@ -341,6 +344,7 @@ impl Front {
         for (server, uris) in self.owners(&caller.endpoint, &wanted.uris).await {
             for uri in &uris {
                 if self.authorize_resource(&caller.principal, &server, uri).is_err() {
+                    self.put_unheard(caller, incoming, &server, uri);
                     wanted.uris.remove(uri);
                 }
             }

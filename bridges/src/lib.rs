@@ -21,5 +21,6 @@ mod param_headers;
 pub mod request;
 pub mod stdio;
 pub mod tenants;
+pub mod tls;
 pub mod upstream;
 pub mod ws;

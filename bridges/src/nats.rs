@@ -7,6 +7,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use bus_schema::{
     ContentType, Principal, ProtocolVersion, RpcError, ServerId, Token, TraceContext,
+    audit::{Kind as Audited, Record},
     mcp::{error, meta, method},
     rpc::{self, Kind},
     subject::{self, MethodPath, Subject},
@@ -99,6 +100,8 @@ impl NatsDoor {
             let Some(call) = call else { break };
             let Some(reply) = call.reply.clone().filter(|reply| subject::is_client_reply(reply)) else {
                 debug!(subject = %call.subject, "ignored a public call whose reply is no client's inbox");
+                let refused = Record::refused(Audited::Forgery, "reply_subject").through(DOOR);
+                self.shared.bus.audit().put(refused.asking(&call.subject, None));
                 continue;
             };
             let slot = Arc::clone(&slots).try_acquire_owned().ok();
@@ -162,8 +165,31 @@ impl Answers {
                     }
                 }
             }
-            Err((id, error)) => self.send(rpc::error_response(id.as_deref(), &error).into()).await,
+            Err((id, error)) => {
+                self.put(&call, &error);
+                self.send(rpc::error_response(id.as_deref(), &error).into()).await;
+            }
         }
+    }
+
+    /// Puts on record what does not come from whom it should, or contradicts the subject that the broker has let its client use.
+    fn put(&self, call: &PublicCall, error: &RpcError) {
+        let reason = error.data.as_ref().and_then(|data| data["reason"].as_str());
+        let (kind, rule) = match error.code {
+            _ if reason == Some("unauthenticated") => (Audited::Auth, "nobody"),
+            error::HEADER_MISMATCH => (Audited::Request, "subject_mismatch"),
+            error::INVALID_REQUEST | error::PARSE => (Audited::Request, "malformed"),
+            error::INVALID_PARAMS => (Audited::Request, "not_here"),
+            _ => return,
+        };
+        let record = Record::refused(kind, rule).through(DOOR).about(&call.payload);
+        let (identity, accounts) = (self.shared.identity, &self.shared.accounts);
+        let record = match principal(identity, accounts, call.request_info.as_deref()) {
+            Ok(principal) => record.by(&principal),
+            Err(_) => record,
+        };
+        let record = record.asking(&call.subject, None);
+        self.shared.bus.audit().put(record);
     }
 
     fn read(&mut self, call: &PublicCall) -> Result<(Front, Caller, Incoming), (Option<String>, RpcError)> {

@@ -4,6 +4,7 @@
 //! look at a JSON-RPC message which lets the rest of it pass untouched; [`mcp`] holds the names that the
 //! Model Context Protocol fixes. Time and ids are always arguments here, never taken from the environment.
 
+pub mod audit;
 pub mod block;
 mod caller;
 pub mod canonical;

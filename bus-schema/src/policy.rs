@@ -104,6 +104,15 @@ impl Decision {
         *self != Self::Hidden
     }
 
+    /// What has decided so: the rule, if one did, and else the name of the decision.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        match self {
+            Self::Denied { rule } => rule,
+            other => other.as_str(),
+        }
+    }
+
     /// Its name in texts and records.
     #[must_use]
     pub fn as_str(&self) -> &'static str {

@@ -2,6 +2,7 @@
 //!
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
+mod audit;
 mod hook;
 mod instance_verb;
 mod public;
@@ -13,6 +14,7 @@ use std::fmt;
 pub use crate::caller::CallerClass;
 use crate::token::{self, Token};
 
+pub use audit::{all_audit, audit_of};
 pub use hook::hooks_of;
 pub use instance_verb::InstanceVerb;
 pub use public::{all_public_calls, every_name, private_inboxes, public_calls_of};
@@ -541,6 +543,16 @@ mod tests {
         })
     }
 
+    fn instance() -> impl Strategy<Value = Subject> {
+        let verb = prop::sample::select(InstanceVerb::ALL.to_vec());
+        (token(), token(), token(), verb).prop_map(|(tenant, server, instance, verb)| Subject::Instance {
+            tenant,
+            server,
+            instance,
+            verb,
+        })
+    }
+
     fn subject() -> impl Strategy<Value = Subject> {
         prop_oneof![
             (token(), token(), method()).prop_map(|(tenant, server, method)| Subject::Rpc {
@@ -556,18 +568,7 @@ mod tests {
                     method: MethodPath::encode(&method),
                 }
             }),
-            (
-                token(),
-                token(),
-                token(),
-                prop::sample::select(InstanceVerb::ALL.to_vec())
-            )
-                .prop_map(|(tenant, server, instance, verb)| Subject::Instance {
-                    tenant,
-                    server,
-                    instance,
-                    verb
-                }),
+            instance(),
             (token(), token()).prop_map(|(tenant, server)| Subject::Cancel { tenant, server }),
             (token(), token(), token(), token(), any::<u64>()).prop_map(
                 |(tenant, server, instance, caller, call)| Subject::Gone {

@@ -6,6 +6,7 @@ use std::{fs, path::PathBuf};
 
 use bus_schema::{
     Body, ContentType, Frame, FrameKind, Principal, Request, ServerCard, Token, TraceContext,
+    audit::Kind,
     card::{ListDigests, Place},
     envelope::Control,
     header,
@@ -231,6 +232,8 @@ fn subjects_have_the_spelling_of_their_golden_file() {
         lines.push(counter.to_string());
         lines.push(subject::all_counters(span));
     }
+    lines.extend(Kind::ALL.map(|kind| subject::audit_of("acme", kind)));
+    lines.push(subject::all_audit());
     check_bytes("subjects.txt", (lines.join("\n") + "\n").as_bytes());
 }
 

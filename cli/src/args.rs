@@ -1,6 +1,7 @@
 //! What a user can type. Flags win over environment variables, which win over the file.
 
 mod add;
+mod audit;
 mod blocks;
 mod guardrails;
 mod import;
@@ -13,6 +14,7 @@ use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use add::{AddServer, LimitFlags, OauthFlags};
+pub use audit::{Audit, AuditCommand, AuditTail, Outcome};
 pub use blocks::{Block, WhoIsBlocked};
 pub use guardrails::{Guardrails, GuardrailsCommand, GuardrailsSet, GuardrailsTry};
 pub use import::Import;
@@ -122,6 +124,9 @@ pub enum Command {
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
     Tail(Tail),
+    /// Look at what was refused to whom
+    #[command(after_help = audit::EXAMPLES)]
+    Audit(Audit),
     /// Who may do what: keep a policy, ask it, try another
     #[command(after_help = policy::EXAMPLES)]
     Policy(Policy),

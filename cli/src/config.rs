@@ -1,6 +1,8 @@
 //! What a file can say, with the flags and environment laid over it.
 
+mod audit;
 mod auth;
+mod http;
 mod limits;
 mod place;
 mod servers;
@@ -17,10 +19,11 @@ use std::{
 use anyhow::{Context as _, bail};
 use bridges::{
     admin::{Browsers, Naming, Private},
-    auth::Auth,
+    auth::{Auth, Scheme},
     front::Endpoint,
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    tls::TlsOptions,
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
@@ -31,6 +34,7 @@ use bus_schema::{
     limits::Limit,
 };
 use runtime::{
+    audit::AuditOptions,
     callout::{CalloutKeys, CalloutOptions},
     nats_server::password_variable,
     policies::Configured,
@@ -39,7 +43,9 @@ use serde::Deserialize;
 
 use crate::args::Common;
 
+use audit::AuditSection;
 use auth::{AuthSection, PolicySection};
+use http::HttpSection;
 use place::PlaceTable;
 pub use servers::{ServerLine, ServerOptions};
 pub use tenants::{VirtualLine, secrets_of};
@@ -106,6 +112,10 @@ pub struct Config {
     pub limits: Vec<Limit>,
     /// What is looked for in calls where no guardrails are kept.
     pub guardrails: Document,
+    /// How HTTP speaks TLS, if it does.
+    pub tls: Option<TlsOptions>,
+    /// How it is kept what was refused.
+    pub audit: AuditOptions,
     auth: AuthSection,
     policy: PolicySection,
     /// The flags that it was read with, for reading it again.
@@ -149,6 +159,10 @@ struct File {
     limits: Option<Vec<Limit>>,
     #[serde(default)]
     guardrails: Document,
+    #[serde(default)]
+    http: HttpSection,
+    #[serde(default)]
+    audit: AuditSection,
     #[serde(default)]
     auth: AuthSection,
     #[serde(default)]
@@ -265,6 +279,8 @@ impl Config {
             servers: file.servers,
             limits: limits::read(file.limits)?,
             guardrails: file.guardrails,
+            tls: file.http.tls()?,
+            audit: file.audit.options()?,
             auth: file.auth,
             policy: file.policy,
             flags: common.clone(),
@@ -346,7 +362,22 @@ impl Config {
     /// # Errors
     /// When a variable or a file that is named is not there.
     pub fn auth(&self) -> anyhow::Result<Auth> {
-        self.auth.to_options()
+        Ok(match self.auth.to_options()? {
+            Auth::Required(mut options) => {
+                options.scheme = self.scheme();
+                Auth::Required(options)
+            }
+            Auth::None => Auth::None,
+        })
+    }
+
+    /// How HTTP is spoken to.
+    #[must_use]
+    pub fn scheme(&self) -> Scheme {
+        match &self.tls {
+            Some(_) => Scheme::Https,
+            None => Scheme::Http,
+        }
     }
 
     /// Whether somebody has to show something to come in.
@@ -368,6 +399,12 @@ impl Config {
 
     fn check(&self) -> anyhow::Result<()> {
         self.auth.check()?;
+        let asks_clients = self.tls.as_ref().is_some_and(|tls| tls.clients.is_some());
+        if self.auth.knows_certificates() && !asks_clients {
+            bail!(
+                "there is [[auth.certificates]], and nobody is asked for a certificate; name the authorities of your clients by client_ca under [http.tls]"
+            );
+        }
         self.policy()?;
         Guardrails::compile(&self.guardrails).map_err(|bad| anyhow::anyhow!("guardrails.{bad}"))?;
         if self.threads == Some(0) {

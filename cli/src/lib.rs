@@ -95,6 +95,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             }
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(tail) => commands::tail::run(config, &tail).await,
+            Command::Audit(audit) => commands::audit::run(config, audit).await,
             Command::Policy(command) => commands::policy::run(config, command).await,
             Command::Guardrails(command) => commands::guardrails::run(config, command).await,
             Command::Keys(_) | Command::Completions(_) => Ok(ExitCode::SUCCESS),

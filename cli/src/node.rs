@@ -80,8 +80,9 @@ pub struct Node {
     nats: Option<OwnNats>,
 }
 
-/// What holds of policies and guardrails where none are kept.
-async fn take_rules(bus: &Bus, config: &Config) -> anyhow::Result<()> {
+/// Tells a connection what the settings say of it, and what holds of policies and guardrails where none are kept.
+async fn configure(bus: &Bus, config: &Config) -> anyhow::Result<()> {
+    bus.audit().configure(config.audit);
     bus.guardrails().configure(config.guardrails.clone())?;
     bus.policies().configure(config.policy()?).await?;
     Ok(())
@@ -129,7 +130,7 @@ impl Node {
                 return Err(error.into());
             }
         };
-        take_rules(&bus, config).await?;
+        configure(&bus, config).await?;
         let callout = match &secrets {
             Some(secrets) => Some(callout::options_of(bus.url(), secrets)),
             None => Config::callout(bus.url())?,
@@ -319,6 +320,7 @@ impl Node {
             serves,
             max_connections: config.max_connections,
             auth: config.auth()?,
+            tls: config.tls.clone(),
         };
         open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {

@@ -1,6 +1,7 @@
 //! One process's connection to the bus: connecting, publishing, and what the broker tells about other processes.
 
 mod connect;
+mod ending;
 mod grants;
 mod heard;
 mod outside;
@@ -28,7 +29,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
-use crate::{inbox::Inbox, telemetry::Metrics, traffic::MAX_COPIES};
+use crate::{audit::Audit, inbox::Inbox, telemetry::Metrics, traffic::MAX_COPIES};
 
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
 pub(crate) use connect::{connection, is_new_enough, without_password};
@@ -42,8 +43,6 @@ const RECONNECT_GRACE: Duration = Duration::from_secs(2);
 const CLI_PREFIX: &str = "cli-";
 /// How many comings and goings may wait for a reader. One that falls behind further learns the rest from its next sweep.
 const PRESENCE_AHEAD: usize = 1024;
-/// How long the end of the connection is waited for.
-const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// How long the broker may take to hand a process its own message.
 const ROUND_TRIP: Duration = Duration::from_secs(5);
 /// How to reach the bus. Not `Debug`, as it holds secrets.
@@ -154,6 +153,7 @@ struct Inner {
     instance_token: Token,
     inbox: Inbox,
     metrics: Metrics,
+    audit: Audit,
     /// Counts the connections made; hosts announce themselves at each.
     connects: watch::Receiver<u64>,
     started: Instant,
@@ -202,7 +202,9 @@ impl Bus {
         let (connects_in, connects) = watch::channel(1);
         let answers = subscribe(&client, subject::all_answers(class, &instance_token)).await?;
         let disconnects = subscribe(&client, subject::DISCONNECTS.to_owned()).await?;
+        let metrics = Metrics::new();
         let bus = Self(Arc::new(Inner {
+            audit: Audit::new(&instance, &metrics),
             client,
             url: shown.clone(),
             class,
@@ -212,7 +214,7 @@ impl Bus {
             instance,
             instance_token,
             inbox: Inbox::default(),
-            metrics: Metrics::new(),
+            metrics,
             connects,
             started: Instant::now(),
             reconnected_at_ms: AtomicU64::new(0),
@@ -224,6 +226,7 @@ impl Bus {
         }));
         bus.spawn(bus.clone().listen(answers, replicas, disconnects));
         bus.spawn(bus.clone().watch_connection(events, connects_in));
+        bus.spawn(bus.audit().clone().keep(bus.clone()));
         bus.check_grants(options.class, shown).await?;
         Ok(bus)
     }
@@ -272,6 +275,12 @@ impl Bus {
         &self.0.metrics
     }
 
+    /// Where it is put on record what was refused.
+    #[must_use]
+    pub fn audit(&self) -> &Audit {
+        &self.0.audit
+    }
+
     /// The version of the broker.
     #[must_use]
     pub fn server_version(&self) -> String {
@@ -282,22 +291,6 @@ impl Bus {
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.0.client.connection_state() == async_nats::connection::State::Connected
-    }
-
-    /// Sends out what is still buffered and ends the connection.
-    pub async fn close(&self) {
-        self.0.closed.cancel();
-        self.0.tasks.close();
-        self.0.tasks.wait().await;
-        let end = async {
-            self.0.client.flush().await.map_err(|error| error.to_string())?;
-            self.0.client.drain().await.map_err(|error| error.to_string())
-        };
-        match timeout(CLOSE_LIMIT, end).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(%error, "the bus connection was closed already"),
-            Err(_) => warn!("the bus connection was down at the end; what it still held is lost"),
-        }
     }
 
     /// The address of the broker, without credentials.

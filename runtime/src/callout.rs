@@ -154,6 +154,14 @@ impl Question {
 }
 
 /// Where a client is and what it calls itself; nothing that it shows.
+impl Question {
+    /// The address that the client comes from, as the broker says.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        self.asked.address()
+    }
+}
+
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.asked.client())

@@ -4,6 +4,7 @@
 //! who is there, [`catalogue`] what they offer, and [`discovery`] finds tools among it by [`search`] and calls them. [`rmcp_host`] turns a server written with rmcp's macros into one that
 //! [`host`] can serve, and [`elicit`] asks the user behind its calls; [`store`] holds what outlives a process, and [`supervise`] keeps what may fail running. What is said on the bus stands in `bus-schema`.
 
+pub mod audit;
 pub mod blocks;
 pub mod bus;
 pub mod call;

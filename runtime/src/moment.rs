@@ -22,6 +22,14 @@ pub fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A moment in milliseconds since 1970, as RFC 3339 in UTC to the millisecond.
+#[must_use]
+pub fn of_ms(ms: u64) -> String {
+    let moment = OffsetDateTime::from_unix_timestamp_nanos(i128::from(ms) * 1_000_000).ok();
+    let text = moment.and_then(|moment| moment.format(&Rfc3339).ok());
+    text.unwrap_or_else(|| ms.to_string())
+}
+
 /// The moment so many days before now, as RFC 3339 in UTC.
 ///
 /// # Panics

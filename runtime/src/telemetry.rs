@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{Token, principal::DEFAULT_TENANT};
+use bus_schema::{Token, audit::Kind, principal::DEFAULT_TENANT};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, MeterProvider as _},
@@ -129,6 +129,8 @@ struct Meters {
     mirrored: Counter<u64>,
     limited: Counter<u64>,
     guardrails: Counter<u64>,
+    audited: Counter<u64>,
+    audit_lost: Counter<u64>,
     /// Held only to look up or insert.
     totals: AllTotals,
 }
@@ -189,6 +191,8 @@ impl Metrics {
             ),
             limited: counter("trunkline.limits.calls", "Calls that limits have counted"),
             guardrails: counter("trunkline.guardrails", "What guardrails have come to"),
+            audited: counter("trunkline.audit.refusals", "Refusals, of which there is a record"),
+            audit_lost: counter("trunkline.audit.lost", "Records that were lost"),
             totals,
             registry,
             _provider: provider,
@@ -258,6 +262,15 @@ impl Metrics {
             KeyValue::new("went", went),
         ];
         self.0.guardrails.add(1, &attributes);
+    }
+
+    /// Something was refused, and is put on record.
+    pub(crate) fn audited(&self, kind: Kind) {
+        self.0.audited.add(1, &[KeyValue::new("kind", kind.as_str())]);
+    }
+
+    pub(crate) fn audit_lost(&self, records: u64) {
+        self.0.audit_lost.add(records, &[]);
     }
 
     pub(crate) fn handled(&self, end: &CallEnd<'_>) {

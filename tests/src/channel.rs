@@ -11,7 +11,10 @@ use tokio::{
     },
     net::TcpStream,
 };
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async, tungstenite::Message};
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest as _},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{platform::Platform, program::Program, stream::Stream, within};
@@ -49,6 +52,21 @@ impl Channel {
     pub async fn socket(platform: &Platform, path: &str) -> Self {
         let url = platform.url(path).replacen("http", "ws", 1);
         let (socket, _) = within("the connection", connect_async(url))
+            .await
+            .expect("connects");
+        Self::Socket(Box::new(socket))
+    }
+
+    /// Opens a WebSocket as somebody.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn socket_with(platform: &Platform, path: &str, token: &str) -> Self {
+        let url = platform.url(path).replacen("http", "ws", 1);
+        let mut request = url.into_client_request().expect("a request");
+        let value = format!("Bearer {token}").parse().expect("a header");
+        request.headers_mut().insert("authorization", value);
+        let (socket, _) = within("the connection", connect_async(request))
             .await
             .expect("connects");
         Self::Socket(Box::new(socket))

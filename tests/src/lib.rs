@@ -2,7 +2,9 @@
 
 pub mod actor;
 pub mod asking;
+pub mod bad_tokens;
 pub mod caller;
+pub mod certificates;
 pub mod changing;
 pub mod channel;
 pub mod children;
@@ -23,6 +25,7 @@ pub mod platform;
 pub mod postgres;
 pub mod program;
 pub mod raw;
+pub mod recorded;
 pub mod remote;
 pub mod scripted;
 pub mod session;

@@ -175,11 +175,33 @@ impl Nats {
         connect(self.core_url(), place).await
     }
 
+    /// A connection of one role of ours.
+    ///
+    /// # Panics
+    /// When it cannot connect.
+    pub async fn bus_as(&self, class: CallerClass) -> Bus {
+        let options = BusOptions {
+            url: self.url_of(class),
+            credentials: None,
+            class,
+            place: Place::default(),
+        };
+        Bus::connect(options).await.expect("connects to the bus")
+    }
+
     /// Ends it and starts it again on the same port, as an operator would.
     ///
     /// # Panics
     /// When it does not start again.
     pub async fn restart(&mut self) {
+        self.restart_while(async {}).await;
+    }
+
+    /// The same, and does something while it is away.
+    ///
+    /// # Panics
+    /// When it does not start again.
+    pub async fn restart_while(&mut self, doing: impl Future<Output = ()>) {
         let server = self.server.take().expect("it runs");
         let listen = server
             .url()
@@ -187,6 +209,7 @@ impl Nats {
             .parse()
             .expect("an address");
         server.stop().await;
+        doing.await;
         let options = NatsServerOptions {
             listen,
             ..self.options.clone()

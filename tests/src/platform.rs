@@ -108,7 +108,8 @@ impl Platform {
     /// When HTTP is not open.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.node.http().expect("HTTP is open"))
+        let address = self.node.http().expect("HTTP is open");
+        format!("{}://{address}{path}", self.config.scheme().as_str())
     }
 
     /// A client of the endpoint of one server.

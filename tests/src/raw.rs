@@ -5,15 +5,20 @@ use std::net::SocketAddr;
 use bus_schema::{ProtocolVersion, header};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpSocket, TcpStream},
 };
 
 use crate::{http::modern_body, within};
 
+/// What bytes come and go by.
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
+
 /// A connection to an HTTP door.
 pub struct Raw {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     /// What was read and not yet taken.
     ahead: Vec<u8>,
 }
@@ -50,9 +55,10 @@ impl Raw {
         Self::over(stream.expect("connects"))
     }
 
-    fn over(stream: TcpStream) -> Self {
+    /// The same over a connection that was made otherwise.
+    pub fn over(stream: impl Stream + 'static) -> Self {
         Self {
-            stream,
+            stream: Box::new(stream),
             ahead: Vec::new(),
         }
     }

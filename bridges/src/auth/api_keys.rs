@@ -74,6 +74,10 @@ impl ApiKeys {
         text.starts_with(PREFIX)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn find(&self, key: &str) -> Option<&Principal> {
         self.0.get(&sha256(key))
     }

@@ -24,6 +24,9 @@ pub(crate) enum Refusal {
     /// What it shows is worth nothing here.
     #[error("{0}")]
     BadToken(&'static str),
+    /// The client certificate that it shows, or does not show, lets nobody in.
+    #[error("{0}")]
+    BadCertificate(&'static str),
     /// It needs all of these scopes.
     #[error("this needs the scopes that the challenge names")]
     Scopes(Vec<String>),
@@ -38,10 +41,18 @@ pub(crate) enum Refusal {
 impl Refusal {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
-            Self::NoToken | Self::BadToken(_) => StatusCode::UNAUTHORIZED,
+            Self::NoToken | Self::BadToken(_) | Self::BadCertificate(_) => StatusCode::UNAUTHORIZED,
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::Scopes(_) | Self::Forbidden(_) => StatusCode::FORBIDDEN,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// Its name in records.
+    pub(crate) fn rule(&self) -> &'static str {
+        match self {
+            Self::NoToken => "no_token",
+            _ => self.code(),
         }
     }
 
@@ -50,6 +61,7 @@ impl Refusal {
             Self::NoToken => "unauthorized",
             Self::BadRequest(_) => "invalid_request",
             Self::BadToken(_) => "invalid_token",
+            Self::BadCertificate(_) => "invalid_certificate",
             Self::Scopes(_) => "insufficient_scope",
             Self::Forbidden(_) => "access_denied",
             Self::Unavailable => "temporarily_unavailable",
@@ -61,7 +73,7 @@ impl Refusal {
     pub(super) fn challenge(&self, metadata: Option<&str>, usual: &str) -> Option<HeaderValue> {
         let mut parts = Vec::new();
         match self {
-            Self::NoToken => {}
+            Self::NoToken | Self::BadCertificate(_) => {}
             Self::BadRequest(_) | Self::BadToken(_) | Self::Scopes(_) => {
                 parts.push(format!("error=\"{}\"", self.code()));
                 parts.push(format!("error_description=\"{self}\""));

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use tokio::time::Instant;
 
 use super::{Admitted, Refusal, options::IssuerOptions, resource};
+use crate::tls::Peer;
 
 /// The longest name that is taken, in bytes.
 const MAX_NAME_BYTES: usize = 512;
@@ -24,13 +25,11 @@ pub(super) fn admit(
     claims: &Claims,
     options: &IssuerOptions,
     resources: &[String],
+    peer: Option<&Peer>,
 ) -> Result<Admitted, Refusal> {
     check_audience(claims, options, resources)?;
-    if claims.contains_key("cnf") {
-        // Its issuer has bound it to a key; taken from whoever brings it, it would be worth less than it says.
-        return Err(Refusal::BadToken(
-            "the token is bound to a key, and such tokens are not taken here",
-        ));
+    if let Some(bound) = claims.get("cnf") {
+        check_binding(bound, peer)?;
     }
     let tenant = match &options.tenant_claim {
         None => options.tenant.as_str(),
@@ -54,6 +53,23 @@ pub(super) fn admit(
         expires_at: seconds(claims, "exp"),
         blocks: None,
     })
+}
+
+/// Checks that a token which its issuer has bound to a certificate comes with that one (RFC 8705). Taken from whoever brings it, a token
+/// that is bound would be worth less than it says; so one that is bound in any other way is refused.
+fn check_binding(bound: &Value, peer: Option<&Peer>) -> Result<(), Refusal> {
+    let only = bound.as_object().filter(|bound| bound.len() == 1);
+    let Some(thumbprint) = only.and_then(|bound| bound.get("x5t#S256")?.as_str()) else {
+        return Err(Refusal::BadToken(
+            "the token is bound to a key, and such tokens are not taken here",
+        ));
+    };
+    match peer {
+        Some(peer) if peer.thumbprint() == thumbprint && peer.is_trusted() => Ok(()),
+        _ => Err(Refusal::BadToken(
+            "the token is bound to a client certificate, which this connection has not shown",
+        )),
+    }
 }
 
 /// Checks the times and the issuer of claims that no library has checked.
@@ -179,7 +195,7 @@ mod tests {
 
     fn admitted(value: &Value, options: &IssuerOptions) -> Result<Principal, Refusal> {
         let resources = ["https://a.example".to_owned(), "https://a.example/mcp".to_owned()];
-        admit(&claims(value), options, &resources).map(|admitted| admitted.principal)
+        admit(&claims(value), options, &resources, None).map(|admitted| admitted.principal)
     }
 
     #[test]
@@ -237,6 +253,8 @@ mod tests {
             ("sub", json!("x".repeat(1000))),
             ("org", json!({})),
             ("cnf", json!({ "jkt": "x" })),
+            ("cnf", json!({ "x5t#S256": "x" })),
+            ("cnf", json!(null)),
             ("scope", json!("a ".repeat(300))),
         ] {
             let mut other = token.clone();

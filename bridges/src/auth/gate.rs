@@ -18,6 +18,7 @@ use url::form_urlencoded;
 
 use super::{
     api_keys::ApiKeys,
+    certificates::{self, CertificateOptions},
     challenge::Refusal,
     claims, crypto,
     introspection::Introspection,
@@ -26,7 +27,10 @@ use super::{
     resource::{self, Resources},
     token::Signed,
 };
-use crate::upstream::remote::fetch::{Expected, Fetcher};
+use crate::{
+    tls::Peer,
+    upstream::remote::fetch::{Expected, Fetcher},
+};
 
 /// The longest token that is looked at.
 const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -55,6 +59,16 @@ pub(crate) struct Admitted {
     pub(crate) blocks: Option<Blocks>,
 }
 
+/// What a request shows of who sends it. What stands before the door may write into headers, but nothing that is believed: such as
+/// `X-Forwarded-Client-Cert`.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown<'r> {
+    pub(crate) headers: &'r HeaderMap,
+    pub(crate) uri: &'r Uri,
+    /// The certificate of its connection.
+    pub(crate) peer: Option<&'r Peer>,
+}
+
 /// Why somebody may not go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ended {
@@ -73,6 +87,7 @@ pub(crate) struct Gate {
 struct Checks {
     issuers: Vec<Issuer>,
     api_keys: ApiKeys,
+    certificates: Vec<CertificateOptions>,
     resources: Resources,
     /// What every caller needs.
     required: Vec<Scope>,
@@ -130,16 +145,11 @@ impl Gate {
         let (Some(checks), Some(token)) = (&self.checks, token) else {
             return Err(Refusal::NoToken);
         };
-        checks.let_in("", well_formed(token)?).await
+        checks.let_in(checks.identify("", well_formed(token)?, None).await?)
     }
 
     /// Lets a request in, or says why not. `endpoint` is the path of what it goes to.
-    pub(crate) async fn admit(
-        &self,
-        endpoint: &str,
-        headers: &HeaderMap,
-        uri: &Uri,
-    ) -> Result<Admitted, Refusal> {
+    pub(crate) async fn admit(&self, endpoint: &str, shown: &Shown<'_>) -> Result<Admitted, Refusal> {
         let Some(checks) = &self.checks else {
             return Ok(Admitted {
                 principal: Principal::developer(),
@@ -148,26 +158,21 @@ impl Gate {
                 blocks: None,
             });
         };
-        let admitted = checks.admit(endpoint, headers, uri).await;
+        let admitted = checks.admit(endpoint, shown).await;
         if let Err(refusal) = &admitted {
             debug!(endpoint, %refusal, "refused a request by what it shows");
         }
         admitted
     }
 
-    /// Lets somebody operate the platform, or says why not: it takes a token for the whole platform, and that the policy allows it.
-    pub(crate) async fn operate(
-        &self,
-        headers: &HeaderMap,
-        uri: &Uri,
-        decide: impl FnOnce(&Principal) -> Decision,
-    ) -> Result<Admitted, Refusal> {
-        let admitted = self.admit("", headers, uri).await?;
-        if self.checks.is_none() {
-            return Ok(admitted);
-        }
-        match decide(&admitted.principal) {
-            Decision::Allow => Ok(admitted),
+    /// Whether somebody who was let in for the whole platform may operate it, as the policy has decided.
+    ///
+    /// # Errors
+    /// Why not.
+    pub(crate) fn operate(&self, decision: Decision) -> Result<(), Refusal> {
+        match decision {
+            _ if self.checks.is_none() => Ok(()),
+            Decision::Allow => Ok(()),
             Decision::NeedsScopes(scopes) => Err(self.step_up(scopes)),
             Decision::Denied { .. } | Decision::Hidden => Err(Refusal::Forbidden(
                 "this is for operators, whose role the caller does not have",
@@ -218,13 +223,13 @@ impl Gate {
 
 impl Checks {
     fn new(options: &AuthOptions, local: SocketAddr, tenants: &[String]) -> Result<Self, AuthError> {
-        if options.issuers.is_empty() && options.api_keys.is_empty() {
+        if options.issuers.is_empty() && options.api_keys.is_empty() && options.certificates.is_empty() {
             return Err(AuthError::Nobody);
         }
         let public = match &options.public_url {
             Some(url) => public_url(url)?,
             None if local.ip().is_loopback() || options.issuers.is_empty() => {
-                public_url(&format!("http://{local}"))?
+                public_url(&format!("{}://{local}", options.scheme.as_str()))?
             }
             None => return Err(AuthError::NoPublicUrl(local)),
         };
@@ -241,6 +246,7 @@ impl Checks {
         Ok(Self {
             issuers,
             api_keys: ApiKeys::new(&options.api_keys)?,
+            certificates: options.certificates.clone(),
             resources: Resources::new(&public),
             required: options.required_scopes.clone(),
             advertised: advertised.unwrap_or(&options.required_scopes).clone(),
@@ -248,19 +254,50 @@ impl Checks {
         })
     }
 
-    async fn admit(&self, endpoint: &str, headers: &HeaderMap, uri: &Uri) -> Result<Admitted, Refusal> {
-        let query = uri.query().unwrap_or_default();
+    async fn admit(&self, endpoint: &str, shown: &Shown<'_>) -> Result<Admitted, Refusal> {
+        let query = shown.uri.query().unwrap_or_default();
         if form_urlencoded::parse(query.as_bytes()).any(|(key, _)| QUERY_KEYS.contains(&&*key)) {
             return Err(Refusal::BadRequest(
                 "a token belongs into the header Authorization, and never into a URL",
             ));
         }
-        self.let_in(endpoint, bearer(headers)?).await
+        let admitted = match (shown.peer, bearer(shown.headers)) {
+            // Who shows a token means it: one that is bad is not made good by a certificate.
+            (Some(peer), Err(Refusal::NoToken)) if !shown.headers.contains_key(header::AUTHORIZATION) => {
+                certificates::admit(peer, &self.certificates)?
+            }
+            (None, Err(Refusal::NoToken)) if self.takes_certificates_only() => {
+                return Err(Refusal::BadCertificate(
+                    "connect with a client certificate, which is all that is taken here",
+                ));
+            }
+            (peer, token) => {
+                let admitted = self.identify(endpoint, token?, peer).await?;
+                self.check_company(&admitted, peer)?;
+                admitted
+            }
+        };
+        self.let_in(admitted)
+    }
+
+    fn takes_certificates_only(&self) -> bool {
+        self.issuers.is_empty() && self.api_keys.is_empty()
+    }
+
+    /// Whether a token may come with a certificate. It says who asks, as its issuer has said for whom it was made; the certificate says
+    /// what carries it, which may be anybody's gateway, but not one of another tenant.
+    fn check_company(&self, admitted: &Admitted, peer: Option<&Peer>) -> Result<(), Refusal> {
+        let carrier = peer.and_then(|peer| certificates::principal(peer.names(), &self.certificates));
+        match carrier {
+            Some(carrier) if carrier.tenant != admitted.principal.tenant => Err(Refusal::Forbidden(
+                "the token and the client certificate are of different tenants",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Lets in who has what everybody needs.
-    async fn let_in(&self, endpoint: &str, token: &str) -> Result<Admitted, Refusal> {
-        let admitted = self.identify(endpoint, token).await?;
+    fn let_in(&self, admitted: Admitted) -> Result<Admitted, Refusal> {
         if !self.tenants.contains(&admitted.principal.tenant) {
             return Err(NOT_HERE);
         }
@@ -278,7 +315,7 @@ impl Checks {
         Ok(admitted)
     }
 
-    async fn identify(&self, endpoint: &str, token: &str) -> Result<Admitted, Refusal> {
+    async fn identify(&self, endpoint: &str, token: &str, peer: Option<&Peer>) -> Result<Admitted, Refusal> {
         if let Some(principal) = self.api_keys.find(token) {
             return Ok(Admitted {
                 principal: principal.clone(),
@@ -302,7 +339,7 @@ impl Checks {
                 .find(|known| known.options.issuer == signed.issuer);
             let issuer = issuer.ok_or(Refusal::BadToken("the token is of another issuer"))?;
             let claims = signed.verify(&issuer.options, &issuer.keys).await?;
-            return claims::admit(&claims, &issuer.options, &resources);
+            return claims::admit(&claims, &issuer.options, &resources, peer);
         }
         let mut refused = Refusal::BadToken("the token is not known here");
         for issuer in &self.issuers {
@@ -310,7 +347,7 @@ impl Checks {
                 continue;
             };
             match introspection.claims(token, &issuer.options).await {
-                Ok(Some(claims)) => return claims::admit(&claims, &issuer.options, &resources),
+                Ok(Some(claims)) => return claims::admit(&claims, &issuer.options, &resources, peer),
                 Ok(None) => {}
                 Err(refusal) => refused = refusal,
             }
@@ -420,11 +457,12 @@ mod tests {
     #[tokio::test]
     async fn without_authentication_everybody_is_the_developer() {
         let gate = Gate::new(&Auth::None, ([127, 0, 0, 1], 1).into(), &[]).expect("a gate");
-        let uri = Uri::from_static("/mcp?access_token=x");
-        let admitted = gate
-            .admit("/mcp", &HeaderMap::new(), &uri)
-            .await
-            .expect("admitted");
+        let shown = Shown {
+            headers: &HeaderMap::new(),
+            uri: &Uri::from_static("/mcp?access_token=x"),
+            peer: None,
+        };
+        let admitted = gate.admit("/mcp", &shown).await.expect("admitted");
         assert_eq!(
             (admitted.principal, admitted.until),
             (Principal::developer(), None)

@@ -6,6 +6,7 @@ use bus_schema::{policy::Scope, principal::DEFAULT_TENANT};
 use jsonwebtoken::Algorithm;
 use url::Url;
 
+use super::CertificateOptions;
 use crate::upstream::remote::{RemoteError, Secret};
 
 /// Who may come in.
@@ -44,10 +45,35 @@ pub struct AuthOptions {
     pub issuers: Vec<IssuerOptions>,
     /// Keys that are no tokens.
     pub api_keys: Vec<ApiKeyOptions>,
+    /// Who comes with a client certificate.
+    pub certificates: Vec<CertificateOptions>,
+    /// How the door itself is spoken to, for the URL that it has when no other is written down.
+    pub scheme: Scheme,
     /// What every caller needs, whatever it asks for.
     pub required_scopes: Vec<Scope>,
     /// The scopes that clients are told of beforehand; those that everybody needs, if nothing is said.
     pub scopes_supported: Option<Vec<Scope>>,
+}
+
+/// How a door is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// As it is.
+    #[default]
+    Http,
+    /// By TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As URLs spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
 }
 
 /// An issuer of tokens.
@@ -186,7 +212,7 @@ impl FromStr for SigningAlgorithm {
 pub enum AuthError {
     /// Nobody could come in.
     #[error(
-        "auth has neither an issuer nor an API key, so nobody could come in; add [[auth.issuers]] or [[auth.api_keys]]"
+        "auth has neither an issuer nor an API key nor a certificate, so nobody could come in; add [[auth.issuers]], [[auth.api_keys]] or [[auth.certificates]]"
     )]
     Nobody,
     /// The address is none that clients could use.

@@ -1,6 +1,11 @@
 //! An answer on its way from the bus to a door, and what a door says when the bus gives none.
 
-use bus_schema::{RpcError, ServerId, TraceContext, mcp::error, rpc};
+use bus_schema::{
+    Principal, RpcError, ServerId, TraceContext,
+    audit::{Kind, Record},
+    mcp::error,
+    rpc,
+};
 use bytes::Bytes;
 use runtime::{Answer, Call, CallError, limits::Running, telemetry::Metered};
 use serde_json::json;
@@ -112,7 +117,12 @@ impl Answering {
     /// # Panics
     /// When it is asked again after the answer.
     pub async fn next(&mut self) -> Step {
-        let Self { state, id, stop, .. } = self;
+        let Self {
+            state,
+            id,
+            stop,
+            trace,
+        } = self;
         let id = id.as_deref();
         tokio::select! {
             biased;
@@ -121,7 +131,12 @@ impl Answering {
                 *state = State::Local(None);
                 Step::Final(Final::blocked(id))
             }
-            step = state.next(id) => step,
+            step = state.next(id) => {
+                if let (Step::Final(last), State::Remote(remote)) = (&step, &*state) {
+                    remote.put_if_gone(id, last, stop.principal(), trace);
+                }
+                step
+            }
         }
     }
 }
@@ -166,6 +181,26 @@ impl Remote {
             code,
             body: stated.unwrap_or(body),
             fault: None,
+        }
+    }
+
+    /// Puts on record that somebody has asked for what no process holds any more, or never held.
+    fn put_if_gone(&self, id: Option<&str>, last: &Final, principal: &Principal, trace: &TraceContext) {
+        let rule = match &self.tie {
+            Tie::Free => return,
+            Tie::Parked(_) => "request_state",
+            Tie::Task(_) => "task",
+        };
+        if last.code == Some(error::INVALID_PARAMS) && last.body == Final::gone(id, &self.tie).body {
+            let refused = Record::refused(Kind::Owner, rule)
+                .by(principal)
+                .through(self.door)
+                .at(&self.server)
+                .asking(&self.method, None);
+            self.front.bus().audit().put(Record {
+                trace: Some(trace.trace_id().to_owned()),
+                ..refused
+            });
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bus_schema::{
     Principal, RpcError, ServerId,
+    audit::{Kind, Record},
     card::NAME_SEPARATOR,
     mcp::{error, meta, method},
     policy::{Action, Annotations, Decision, What},
@@ -29,6 +30,12 @@ pub enum Barred {
     Scopes(Vec<String>),
     /// It would not; this answers it.
     Error(RpcError),
+}
+
+/// A refusal, and what is to be put on record of it.
+pub(super) struct Judged {
+    pub(super) barred: Barred,
+    pub(super) record: Record,
 }
 
 impl From<Barred> for RpcError {
@@ -103,6 +110,18 @@ impl Front {
         endpoint: &Endpoint,
         incoming: &Incoming,
     ) -> Result<(), Barred> {
+        self.judge(principal, endpoint, incoming)
+            .await
+            .map_err(|judged| judged.barred)
+    }
+
+    /// The same, with what is to be put on record of a refusal.
+    pub(super) async fn judge(
+        &self,
+        principal: &Principal,
+        endpoint: &Endpoint,
+        incoming: &Incoming,
+    ) -> Result<(), Box<Judged>> {
         let in_force = self.in_force(principal);
         if in_force.policy().allows_all() {
             return Ok(());
@@ -131,10 +150,14 @@ impl Front {
             ?decision,
             "the policy refuses a request"
         );
-        Err(match decision {
+        let record = Record::refused(Kind::Policy, decision.rule())
+            .at(&asked.server)
+            .asking(action.method, Some(action.name()));
+        let barred = match decision {
             Decision::NeedsScopes(scopes) => Barred::Scopes(scopes),
             _ => Barred::Error(error),
-        })
+        };
+        Err(Box::new(Judged { barred, record }))
     }
 
     /// Whether somebody may read a resource, and so may hear of it.

@@ -2,7 +2,10 @@
 //!
 //! Every door passes here. What is counted is the call of the server itself, whatever endpoint it came by; lists and discovery are not.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bus_schema::{
     Principal, RpcError,
@@ -40,14 +43,24 @@ impl Bounds {
     }
 }
 
-/// How the limits stood that a call has met, for doors that can tell of them beside the answer.
+/// How the limits stood that a call has met, for doors that can tell of them beside the answer; and whether a refusal of it is on record.
 #[derive(Clone, Debug, Default)]
-pub struct Met(Arc<OnceLock<(Standing, Option<u64>)>>);
+pub struct Met(Arc<OnceLock<(Standing, Option<u64>)>>, Arc<AtomicBool>);
 
 impl Met {
     /// The limit that was nearest to its end, and when to come again if it has refused the call, in milliseconds.
     pub(crate) fn standing(&self) -> Option<(&Standing, Option<u64>)> {
         self.0.get().map(|(standing, retry)| (standing, *retry))
+    }
+
+    /// Notes that a refusal of the call is on record.
+    pub(super) fn is_put(&self) {
+        self.1.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a refusal of the call is on record.
+    pub(super) fn was_put(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
     }
 
     fn note(&self, standing: Standing, retry_after_ms: Option<u64>) {
@@ -70,6 +83,11 @@ impl Stop {
     /// Waits until the caller is stopped.
     pub(super) async fn pulled(&self) {
         self.blocks.stopped(&self.principal).await;
+    }
+
+    /// Whose it is.
+    pub(super) fn principal(&self) -> &Principal {
+        &self.principal
     }
 }
 

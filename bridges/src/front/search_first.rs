@@ -46,8 +46,7 @@ impl Front {
     ) -> Result<Entrance, RpcError> {
         match (incoming.method.as_str(), &incoming.name) {
             (method::TOOLS_LIST, _) => {
-                self.authorize(&caller.principal, &caller.endpoint, incoming)
-                    .await?;
+                self.allow(caller, incoming).await?;
                 let list = format!(
                     r#"{{"resultType":"complete","ttlMs":{LIST_TTL_MS},"cacheScope":"private","tools":{TOOLS}}}"#
                 );
@@ -63,7 +62,10 @@ impl Front {
             (method::TOOLS_CALL, Some(name)) if name.value == CALL_TOOL => {
                 match self.called(&caller.principal, incoming).await {
                     Ok((found, arguments)) => call(caller, incoming, name, &found, arguments),
-                    Err(why) => Ok(answered(incoming, &failed(&why))),
+                    Err(why) => {
+                        self.put_unknown(caller, incoming, &RpcError::invalid_params(""));
+                        Ok(answered(incoming, &failed(&why)))
+                    }
                 }
             }
             // What a search has found may also be called by its name, and prompts and resources are those of all servers.

@@ -106,8 +106,7 @@ impl Front {
     ) -> Result<Entrance, RpcError> {
         let called = incoming.method.as_str();
         if let Some(list) = Listed::of(called) {
-            self.authorize(&caller.principal, &caller.endpoint, incoming)
-                .await?;
+            self.allow(caller, incoming).await?;
             let sight = self.sight(&caller.principal);
             return self.list_virtual(incoming, defined, list, sight.as_ref()).await;
         }

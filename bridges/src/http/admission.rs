@@ -14,15 +14,21 @@ use axum::{
 };
 use bus_schema::{
     Principal, RpcError, ServerId,
+    audit::{Kind, Record},
     policy::{Action, Decision},
     principal::DEFAULT_TENANT,
 };
 
-use super::{Door, Listener, answer};
+use super::{
+    Door, Listener, answer,
+    connection::Remote,
+    recording::{self, CameIn},
+};
 use crate::{
     admin::Viewer,
-    auth::{Admitted, Gate, NOT_HERE, Refusal, endpoint_of},
+    auth::{Admitted, Gate, NOT_HERE, Refusal, Shown, endpoint_of},
     front::{Endpoint, blocked},
+    request::Incoming,
 };
 
 /// What the path of an endpoint of Streamable HTTP ends with.
@@ -41,40 +47,73 @@ pub(super) async fn admit(State(listener): State<Listener>, request: Request, ne
     let Some(endpoint) = endpoint_of(request.uri().path()) else {
         return (StatusCode::NOT_FOUND, why_not(request.uri().path())).into_response();
     };
-    let gate = listener.gate();
-    match gate.admit(&endpoint, request.headers(), request.uri()).await {
+    match listener.gate().admit(&endpoint, &shown(&request)).await {
         Ok(admitted) => go_on(&listener, admitted, request, next).await,
-        Err(refusal) => gate.refuse(&endpoint, &refusal),
+        Err(refusal) => refused(&listener, &endpoint, &refusal),
     }
 }
 
 /// Stands before what operators do.
-pub(super) async fn operate(State(listener): State<Listener>, mut request: Request, next: Next) -> Response {
-    let decide = decides(&listener, &request);
-    let admitted = listener.gate().operate(request.headers(), request.uri(), decide);
-    match admitted.await {
-        Ok(admitted) => {
+pub(super) async fn operate(State(listener): State<Listener>, request: Request, next: Next) -> Response {
+    match operator(&listener, request).await {
+        Ok((admitted, mut request)) => {
             tell_of(&listener, &admitted.principal, &mut request);
             go_on(&listener, admitted, request, next).await
         }
-        Err(refusal) => listener.gate().refuse("", &refusal),
+        Err(response) => *response,
     }
 }
 
 /// Stands before what is told of all tenants together: it is for those who operate the platform itself, in the tenant `default`.
 pub(super) async fn oversee(State(listener): State<Listener>, request: Request, next: Next) -> Response {
-    let decide = decides(&listener, &request);
-    let admitted = listener.gate().operate(request.headers(), request.uri(), decide);
-    let overseer = |admitted: Admitted| match admitted.principal.tenant == DEFAULT_TENANT {
-        true => Ok(admitted),
-        false => Err(Refusal::Forbidden(
-            "this tells of all tenants, and is for operators in the tenant `default`",
-        )),
-    };
-    match admitted.await.and_then(overseer) {
-        Ok(admitted) => go_on(&listener, admitted, request, next).await,
-        Err(refusal) => listener.gate().refuse("", &refusal),
+    match operator(&listener, request).await {
+        Ok((admitted, request)) if admitted.principal.tenant != DEFAULT_TENANT => {
+            let refusal =
+                Refusal::Forbidden("this tells of all tenants, and is for operators in the tenant `default`");
+            *not_for(
+                &listener,
+                &request,
+                &admitted.principal,
+                (&refusal, "other_tenant"),
+            )
+        }
+        Ok((admitted, request)) => go_on(&listener, admitted, request, next).await,
+        Err(response) => *response,
     }
+}
+
+/// Lets in who may do what a request does as an operator.
+async fn operator(listener: &Listener, request: Request) -> Result<(Admitted, Request), Box<Response>> {
+    let gate = listener.gate();
+    let admitted = match gate.admit("", &shown(&request)).await {
+        Ok(admitted) => admitted,
+        Err(refusal) => return Err(Box::new(refused(listener, "", &refusal))),
+    };
+    let decision = decides(listener, &request)(&admitted.principal);
+    let rule = decision.rule().to_owned();
+    match gate.operate(decision) {
+        Ok(()) => Ok((admitted, request)),
+        Err(refusal) => Err(not_for(
+            listener,
+            &request,
+            &admitted.principal,
+            (&refusal, &rule),
+        )),
+    }
+}
+
+/// The answer to somebody who has come in and is no operator, or none for this.
+fn not_for(
+    listener: &Listener,
+    request: &Request,
+    principal: &Principal,
+    (refusal, rule): (&Refusal, &str),
+) -> Box<Response> {
+    let action = admin_action(request.method(), request.uri().path());
+    let asked = format!("{} {}", request.method(), request.uri().path());
+    let record = Record::refused(Kind::Admin, rule).by(principal);
+    let record = record.asking(&action, None).because(asked);
+    Box::new(recording::mark(listener.gate().refuse("", refusal), record))
 }
 
 /// Stands before what is told of servers to everybody who may come in: operators see all of it, others what they may use.
@@ -85,7 +124,7 @@ pub(super) async fn look(State(listener): State<Listener>, mut request: Request,
         return next.run(request).await;
     }
     let gate = listener.gate();
-    match gate.admit("", request.headers(), request.uri()).await {
+    match gate.admit("", &shown(&request)).await {
         Ok(admitted) => {
             let decide = decides(&listener, &request);
             let operates = !gate.asks() || decide(&admitted.principal) == Decision::Allow;
@@ -98,14 +137,14 @@ pub(super) async fn look(State(listener): State<Listener>, mut request: Request,
             tell_of(&listener, &admitted.principal, &mut request);
             go_on(&listener, admitted, request, next).await
         }
-        Err(refusal) => gate.refuse("", &refusal),
+        Err(refusal) => refused(&listener, "", &refusal),
     }
 }
 
 /// Stands before what is told of servers where everybody may read it: those of the tenant `default`. Whoever shows something is looked at all
 /// the same.
 pub(super) async fn browse(state: State<Listener>, mut request: Request, next: Next) -> Response {
-    if request.headers().contains_key(header::AUTHORIZATION) {
+    if request.headers().contains_key(header::AUTHORIZATION) || shown(&request).peer.is_some() {
         return look(state, request, next).await;
     }
     let viewer = match state.gate().asks() {
@@ -115,6 +154,16 @@ pub(super) async fn browse(state: State<Listener>, mut request: Request, next: N
     tell_of(&state, &Principal::developer(), &mut request);
     request.extensions_mut().insert(viewer);
     next.run(request).await
+}
+
+/// What a request shows of who sends it.
+fn shown(request: &Request) -> Shown<'_> {
+    let remote = request.extensions().get::<Remote>();
+    Shown {
+        headers: request.headers(),
+        uri: request.uri(),
+        peer: remote.and_then(|remote| remote.peer.as_deref()),
+    }
 }
 
 /// Decides whether somebody may do what a request does as an operator.
@@ -150,19 +199,30 @@ fn tell_of(listener: &Listener, principal: &Principal, request: &mut Request) {
 /// Lets somebody in to their tenant, unless they are stopped; what they have shown goes no further.
 async fn go_on(listener: &Listener, admitted: Admitted, mut request: Request, next: Next) -> Response {
     let Some(door) = listener.0.doors.of(&admitted.principal.tenant) else {
-        return listener.gate().refuse("", &NOT_HERE);
+        return refused(listener, "", &NOT_HERE);
     };
     let blocks = door.front.blocks();
     if blocks.stops(&admitted.principal) {
-        return answer::error(StatusCode::FORBIDDEN, None, &blocked());
+        let response = answer::error(StatusCode::FORBIDDEN, None, &blocked());
+        let record = Record::refused(Kind::Block, "blocked").by(&admitted.principal);
+        return recording::mark(response, record);
     }
+    let came_in = CameIn(admitted.principal.clone());
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Arc::clone(door));
     request.extensions_mut().insert(Admitted {
         blocks: Some(blocks.clone()),
         ..admitted
     });
-    next.run(request).await
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(came_in);
+    response
+}
+
+/// The answer to somebody who is not let in.
+fn refused(listener: &Listener, endpoint: &str, refusal: &Refusal) -> Response {
+    let record = Record::refused(Kind::Auth, refusal.rule()).because(refusal.to_string());
+    recording::mark(listener.gate().refuse(endpoint, refusal), record)
 }
 
 /// What is wrong with a path that has a route and leads to no endpoint: the id of its server.
@@ -209,10 +269,25 @@ fn document(listener: &Listener, path: &str) -> Response {
 pub(super) fn step_up(
     door: &Door,
     (endpoint, transport): (&Endpoint, &str),
-    id: Option<&str>,
+    asked: Option<&Incoming>,
     scopes: Vec<String>,
 ) -> Response {
+    let id = asked.and_then(|incoming| incoming.id.as_deref());
     let error = RpcError::insufficient_scope(&scopes);
+    let record = Record::refused(Kind::Policy, "needs_scopes").because(format!("needs {}", scopes.join(" ")));
+    let record = match endpoint {
+        Endpoint::Server(id) => record.at(id.as_str()),
+        Endpoint::All | Endpoint::Search => record,
+    };
+    let record = match asked {
+        Some(incoming) => record
+            .asking(
+                &incoming.method,
+                incoming.name.as_ref().map(|name| name.value.as_str()),
+            )
+            .about(&incoming.body),
+        None => record,
+    };
     let refusal = door.gate.step_up(scopes);
     let path = match endpoint {
         Endpoint::All | Endpoint::Search => format!("/{transport}"),
@@ -222,5 +297,5 @@ pub(super) fn step_up(
     if let Some(challenge) = door.gate.challenge(&path, &refusal) {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
     }
-    response
+    recording::mark(response, record)
 }

@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     io,
+    net::IpAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
@@ -17,33 +18,58 @@ use axum::{
     extract::Request,
     response::Response,
 };
+use bus_schema::audit::{Kind, Record};
 use hyper::{body::Incoming, server::conn::http1, service::Service};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use runtime::audit::{Audit, source};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::serve::Limits;
+use super::{DOOR, serve::Limits};
+use crate::tls::Peer;
 
 /// How many bytes hyper reads and writes ahead on one connection.
 const BUFFER_BYTES: usize = 128 * 1024;
 
+/// Who is at the other end of a connection.
+#[derive(Clone)]
+pub(super) struct Remote {
+    /// From where; that of a proxy, if one stands between.
+    pub(super) address: IpAddr,
+    /// The certificate that was shown.
+    pub(super) peer: Option<Arc<Peer>>,
+    /// Where it is put on record what it was refused.
+    pub(super) audit: Option<Audit>,
+}
+
+impl Remote {
+    /// Puts on record what this one was refused.
+    pub(super) fn put(&self, refused: Record) {
+        if let Some(audit) = &self.audit {
+            audit.put(refused.through(DOOR).from(&source(self.address)));
+        }
+    }
+}
+
 /// Serves one connection until either side closes it, a limit ends it, or `stop` finds it idle.
-pub(super) async fn serve(
-    stream: TcpStream,
+pub(super) async fn serve<S>(
+    stream: S,
+    remote: Remote,
     slot: OwnedSemaphorePermit,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
-) {
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let watch = Arc::new(Watch::new());
     let io = TokioIo::new(Watched {
         stream,
@@ -53,6 +79,7 @@ pub(super) async fn serve(
     let service = Requests {
         router: TowerToHyperService::new(router),
         watch: Arc::clone(&watch),
+        remote: remote.clone(),
     };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -71,6 +98,10 @@ pub(super) async fn serve(
             ended = &mut connection => {
                 if let Err(error) = ended {
                     debug!(%error, "a connection has failed");
+                    if error.is_parse() {
+                        let refused = Record::refused(Kind::Request, "http");
+                        remote.put(refused.because("what came is no request of HTTP, or one that can be read in two ways"));
+                    }
                 }
                 return;
             }
@@ -205,6 +236,7 @@ impl State {
 struct Requests {
     router: TowerToHyperService<Router>,
     watch: Arc<Watch>,
+    remote: Remote,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -212,7 +244,8 @@ impl Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(self.remote.clone());
         self.watch.enter(Phase::Serving);
         let served = Served(Arc::clone(&self.watch));
         let answer = self.router.call(request.map(Body::new));
@@ -263,13 +296,13 @@ impl HttpBody for Answer {
 }
 
 /// The bytes of a connection, watched as they pass. It holds the connection's slot, whoever reads it in the end.
-struct Watched {
-    stream: TcpStream,
+struct Watched<S> {
+    stream: S,
     watch: Arc<Watch>,
     _slot: OwnedSemaphorePermit,
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -284,7 +317,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -310,7 +343,10 @@ impl AsyncWrite for Watched {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        // Behind TLS a write may be taken and wait still; nothing is flushed before all of it was written.
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.watch.has_written(&flushed);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,7 +13,9 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bus_schema::{
-    ProtocolVersion, RpcError, header,
+    ProtocolVersion, RpcError,
+    audit::{Kind as Audited, Record},
+    header,
     mcp::{Era, error::LEGACY_SERVER, meta, method},
     rpc::{self, Kind, Message},
 };
@@ -24,8 +26,8 @@ use tracing::debug;
 
 use self::calls::Manner;
 use super::{
-    DOOR, Door, admission, answer, body, limited, method_not_allowed, modern::Accepts, says_modern,
-    text_header, trace_of,
+    DOOR, Door, admission, answer, body, limited, method_not_allowed, modern::Accepts, recording,
+    says_modern, text_header, trace_of,
 };
 use crate::{
     auth::Admitted,
@@ -53,7 +55,7 @@ pub(super) async fn handle(
         Err(response) => return *response,
     };
     if let Err(Barred::Scopes(scopes)) = door.front.authorize(&who.principal, &endpoint, &incoming).await {
-        return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
+        return admission::step_up(door, (&endpoint, admission::MCP), Some(&incoming), scopes);
     }
     let manner = manner(door, &session, headers, room);
     match incoming.kind {
@@ -112,7 +114,8 @@ pub(super) async fn get(door: &Door, endpoint: Endpoint, who: &Admitted, headers
                 let error = RpcError::invalid_request(format!(
                     "header Last-Event-ID: `{id}` is no event of this platform"
                 ));
-                answer::error(StatusCode::BAD_REQUEST, None, &error)
+                let response = answer::error(StatusCode::BAD_REQUEST, None, &error);
+                recording::mark(response, Record::refused(Audited::Owner, "event_id"))
             }
         },
     }
@@ -144,6 +147,12 @@ async fn find_session(
     id: Option<&str>,
 ) -> Result<Arc<Session>, Box<Response>> {
     let name = text_header(headers, header::SESSION_ID);
+    if headers.get_all(header::SESSION_ID).iter().nth(1).is_some() {
+        let error = RpcError::invalid_request("header Mcp-Session-Id is there twice");
+        let response = answer::error(StatusCode::BAD_REQUEST, id, &error);
+        let record = Record::refused(Audited::Request, "header_mismatch");
+        return Err(Box::new(recording::mark(response, record)));
+    }
     let found = door.room.sessions.find(name, endpoint, &who.principal).await;
     let session = found.map_err(|error| Box::new(refused(&error, id)))?;
     match text_header(headers, header::PROTOCOL_VERSION) {
@@ -173,9 +182,14 @@ fn refused(error: &SessionError, id: Option<&str>) -> Response {
         (_, StatusCode::SERVICE_UNAVAILABLE) => RpcError::internal(error.to_string()),
         _ => RpcError::invalid_request(error.to_string()),
     };
-    match status {
+    let response = match status {
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => later(status, id, &rpc_error),
         _ => answer::error(status, id, &rpc_error),
+    };
+    match error {
+        SessionError::Unknown => recording::mark(response, Record::refused(Audited::Owner, "session")),
+        SessionError::TooMany(_) => recording::mark(response, Record::refused(Audited::Limit, "sessions")),
+        _ => response,
     }
 }
 
@@ -257,7 +271,8 @@ async fn take_response(door: &Door, session: &Session, body: Bytes) -> Response 
             let error = RpcError::invalid_request(
                 "nothing waits for this response: its `id` is none that was asked in this session, or the call has ended",
             );
-            answer::error(StatusCode::BAD_REQUEST, None, &error)
+            let response = answer::error(StatusCode::BAD_REQUEST, None, &error);
+            recording::mark(response, Record::refused(Audited::Owner, "answer"))
         }
     }
 }

@@ -12,6 +12,7 @@ mod legacy;
 mod limited;
 mod modern;
 mod origin;
+mod recording;
 pub(crate) mod serve;
 mod sse;
 
@@ -26,12 +27,14 @@ use axum::{
     routing::any,
 };
 use bus_schema::{
-    ProtocolVersion, ServerId, TraceContext, header,
+    ProtocolVersion, ServerId, TraceContext,
+    audit::{Kind as Audited, Record},
+    header,
     mcp::{Era, error},
     rpc::Kind,
 };
 use futures::future::join_all;
-use runtime::Bus;
+use runtime::{Bus, audit::Audit};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
@@ -43,12 +46,13 @@ use crate::{
     legacy::{Doors, Room, batch},
     request::Incoming,
     tenants::Tenants,
+    tls::{Tls, TlsError, TlsOptions},
     ws,
 };
 
 pub use origin::{Allowed, BadOrigin};
-use serve::Limits;
 pub use serve::MAX_CONNECTIONS;
+use serve::{Bound, Limits};
 
 /// The name of this door in envelopes and meters.
 pub(crate) const DOOR: &str = "http";
@@ -74,6 +78,8 @@ pub struct HttpOptions {
     pub max_connections: usize,
     /// Who may come in.
     pub auth: Auth,
+    /// How it speaks TLS; without, it is spoken to as it is.
+    pub tls: Option<TlsOptions>,
 }
 
 /// Which protocols one listener speaks; health and metrics stand beside them always.
@@ -90,6 +96,8 @@ pub enum Serves {
 /// The bound HTTP door.
 pub struct HttpDoor {
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    audit: Audit,
     local: SocketAddr,
     router: Router,
     limits: Limits,
@@ -124,6 +132,9 @@ pub enum HttpDoorError {
     /// Authentication cannot be had as it is configured.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// Its certificates cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// What stands before all tenants: who comes in, and to which of them.
@@ -162,6 +173,17 @@ impl Listener {
     }
 }
 
+/// Binds a port, and says which it is.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpDoorError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => HttpDoorError::PortInUse(address),
+        _ => HttpDoorError::Listen { address, source },
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    Ok((listener, local))
+}
+
 impl HttpDoor {
     /// Binds the port.
     ///
@@ -176,15 +198,11 @@ impl HttpDoor {
         let own = options.auth.public_origin()?;
         let names: Vec<String> = options.allowed.iter().cloned().chain(own).collect();
         let allowed = Allowed::new(address.ip().is_loopback(), &names)?;
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => HttpDoorError::PortInUse(address),
-                _ => HttpDoorError::Listen { address, source },
-            })?;
-        let local = listener
-            .local_addr()
-            .map_err(|source| HttpDoorError::Listen { address, source })?;
+        let tls = match options.tls {
+            Some(options) => Some(Tls::open(options).await?),
+            None => None,
+        };
+        let (listener, local) = listen(address).await?;
         let stop = CancellationToken::new();
         let gate = Arc::new(Gate::new(&options.auth, local, &doors.names())?);
         let (conversations, large_bodies) = (TaskTracker::new(), body::Room::default());
@@ -207,6 +225,7 @@ impl HttpDoor {
         if options.serves != Serves::WebSocket {
             join_all(doors.each().map(|(_, door)| door.room.sessions.prepare())).await;
         }
+        let audit = options.bus.audit().clone();
         let before = Listener(Arc::new(Listening {
             bus: options.bus,
             allowed,
@@ -215,6 +234,8 @@ impl HttpDoor {
         }));
         Ok(Self {
             listener,
+            tls,
+            audit,
             local,
             router: routes(&before, options.serves, options.browsers),
             limits: Limits {
@@ -240,8 +261,14 @@ impl HttpDoor {
             stop.cancelled().await;
             self.stop.cancel();
         };
-        let serving = serve::serve(self.listener, self.router, self.limits, stop.clone());
-        tokio::join!(serving, stopping);
+        let following = async {
+            if let Some(tls) = &self.tls {
+                tls.follow(stop.clone()).await;
+            }
+        };
+        let listener = Bound::new(self.listener, self.tls.clone(), self.audit);
+        let serving = serve::serve(listener, self.router, self.limits, stop.clone());
+        tokio::join!(serving, stopping, following);
         self.conversations.close();
         self.conversations.wait().await;
     }
@@ -349,10 +376,11 @@ async fn one_server(
 
 /// Stands before every route, health and metrics included, and before any look at who comes.
 async fn guard(State(listener): State<Listener>, request: Request, next: Next) -> Response {
-    match listener.check_origin(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => (StatusCode::FORBIDDEN, refusal).into_response(),
+    if let Err(refusal) = listener.check_origin(request.headers()) {
+        recording::put(&listener, &request, Record::refused(Audited::Request, "origin"));
+        return (StatusCode::FORBIDDEN, refusal).into_response();
     }
+    recording::followed(listener, request, next).await
 }
 
 async fn handle(door: Arc<Door>, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
@@ -385,6 +413,7 @@ async fn post(door: Arc<Door>, endpoint: Endpoint, who: &Admitted, request: Requ
         return legacy::batch(&door, endpoint, who, &headers, whole).await;
     }
     let body::Whole { bytes, room } = whole;
+    let whole_text = bytes.clone();
     let incoming = match Incoming::read(bytes) {
         Ok(incoming) => incoming,
         Err(refused) => {
@@ -396,7 +425,11 @@ async fn post(door: Arc<Door>, endpoint: Endpoint, who: &Admitted, request: Requ
             } else {
                 StatusCode::BAD_REQUEST
             };
-            return answer::error(status, refused.id.as_deref(), &refused.error);
+            let response = answer::error(status, refused.id.as_deref(), &refused.error);
+            return recording::mark(
+                response,
+                Record::refused(Audited::Request, "malformed").about(&whole_text),
+            );
         }
     };
     match era_of(&headers, &incoming) {

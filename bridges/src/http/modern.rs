@@ -7,12 +7,14 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use bus_schema::{
-    ProtocolVersion, RpcError, header,
+    ProtocolVersion, RpcError,
+    audit::{Kind as Audited, Record},
+    header,
     mcp::{error, method},
     rpc::Kind,
 };
 
-use super::{DOOR, Door, admission, answer, limited, text_header, trace_of};
+use super::{DOOR, Door, admission, answer, limited, recording, text_header, trace_of};
 use crate::{
     auth::Admitted,
     front::{Barred, Caller, Endpoint, Met, says_nothing},
@@ -43,8 +45,15 @@ pub(super) async fn handle(
         let error = RpcError::invalid_request("to listen, accept text/event-stream");
         return answer::error(StatusCode::NOT_ACCEPTABLE, incoming.id.as_deref(), &error);
     }
-    let refused =
-        |error: RpcError| answer::error(answer::refusal_status(error.code), incoming.id.as_deref(), &error);
+    let refused = |error: RpcError| {
+        let response = answer::error(answer::refusal_status(error.code), incoming.id.as_deref(), &error);
+        if error.code != error::HEADER_MISMATCH {
+            return response;
+        }
+        let record = Record::refused(Audited::Request, "header_mismatch").about(&incoming.body);
+        let name = incoming.name.as_ref().map(|name| name.value.as_str());
+        recording::mark(response, record.asking(&incoming.method, name))
+    };
     if let Err(error) = climb(door, &endpoint, headers, &incoming) {
         return refused(error);
     }
@@ -57,7 +66,7 @@ pub(super) async fn handle(
         // Whoever may not see a tool must not learn which headers it asks for either: `ask` refuses it like one that is not there.
         Ok(()) | Err(Barred::Error(_)) => {}
         Err(Barred::Scopes(scopes)) => {
-            return admission::step_up(door, (&endpoint, admission::MCP), incoming.id.as_deref(), scopes);
+            return admission::step_up(door, (&endpoint, admission::MCP), Some(&incoming), scopes);
         }
     }
     let caller = caller(door, endpoint, who, headers);
@@ -131,6 +140,14 @@ impl Accepts {
 }
 
 fn climb(door: &Door, endpoint: &Endpoint, headers: &HeaderMap, incoming: &Incoming) -> Result<(), RpcError> {
+    // Whoever stands before the door may have read the other one.
+    for name in [header::PROTOCOL_VERSION, header::METHOD, header::NAME] {
+        if headers.get_all(name).iter().nth(1).is_some() {
+            return Err(RpcError::header_mismatch(format!(
+                "header `{name}` is there twice"
+            )));
+        }
+    }
     let missing = |name: &str| RpcError::header_mismatch(format!("header `{name}` is missing"));
     let version =
         text_header(headers, header::PROTOCOL_VERSION).ok_or_else(|| missing(header::PROTOCOL_VERSION))?;

@@ -6,16 +6,19 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::Router;
+use bus_schema::audit::{Kind, Record};
+use runtime::audit::Audit;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::connection;
+use super::connection::{self, Remote};
+use crate::tls::{HandshakeError, Tls};
 
 /// How many connections a listener holds, unless its operator says otherwise.
 pub const MAX_CONNECTIONS: usize = 10_000;
@@ -55,9 +58,47 @@ impl Default for Limits {
     }
 }
 
+/// Where connections come from.
+pub(crate) struct Bound {
+    tcp: TcpListener,
+    tls: Option<Arc<Tls>>,
+    /// Where it is put on record what was refused before there was a request.
+    audit: Option<Audit>,
+}
+
+impl Bound {
+    pub(super) fn new(tcp: TcpListener, tls: Option<Arc<Tls>>, audit: Audit) -> Self {
+        Self {
+            tcp,
+            tls,
+            audit: Some(audit),
+        }
+    }
+}
+
+impl From<TcpListener> for Bound {
+    fn from(tcp: TcpListener) -> Self {
+        Self {
+            tcp,
+            tls: None,
+            audit: None,
+        }
+    }
+}
+
 /// Serves until `stop`: then nothing more is accepted, idle connections are closed, and requests that have begun are finished.
 /// Streams without an end of their own have to hear of the stop by themselves.
-pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: impl Into<Bound>,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let Bound {
+        tcp: listener,
+        tls,
+        audit,
+    } = listener.into();
     let slots = Arc::new(Semaphore::new(limits.connections));
     let refusals = Arc::new(Semaphore::new(MAX_REFUSALS));
     let connections = TaskTracker::new();
@@ -66,8 +107,8 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits,
             () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, address.ip()),
             Err(error) if is_of_one_connection(&error) => continue,
             Err(error) => {
                 warn!(%error, "cannot accept connections; trying again");
@@ -80,17 +121,26 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits,
         }
         match Arc::clone(&slots).try_acquire_owned() {
             Ok(slot) => {
-                connections.spawn(connection::serve(
-                    stream,
-                    slot,
-                    router.clone(),
-                    limits,
-                    stop.clone(),
-                ));
+                let (tls, router, stop) = (tls.clone(), router.clone(), stop.clone());
+                let audit = audit.clone();
+                connections.spawn(async move {
+                    let remote = Remote {
+                        address,
+                        peer: None,
+                        audit,
+                    };
+                    match tls {
+                        None => connection::serve(stream, remote, slot, router, limits, stop).await,
+                        Some(tls) => encrypted(&tls, stream, remote, slot, router, limits, stop).await,
+                    }
+                });
             }
             Err(_) => {
                 debug!("refused a connection beyond the limit");
-                if let Ok(turn) = Arc::clone(&refusals).try_acquire_owned() {
+                // What waits for a handshake would not read the answer as one.
+                if tls.is_none()
+                    && let Ok(turn) = Arc::clone(&refusals).try_acquire_owned()
+                {
                     connections.spawn(async move {
                         let _turn = turn;
                         // A client that does not listen is none to wait for.
@@ -103,6 +153,35 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Limits,
     drop(listener);
     connections.close();
     connections.wait().await;
+}
+
+/// Serves one connection behind a handshake.
+async fn encrypted(
+    tls: &Arc<Tls>,
+    stream: TcpStream,
+    remote: Remote,
+    slot: OwnedSemaphorePermit,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let shaken = tokio::select! {
+        () = stop.cancelled() => return,
+        shaken = tls.accept(stream) => shaken,
+    };
+    match shaken {
+        Ok((stream, peer)) => {
+            let remote = Remote { peer, ..remote };
+            connection::serve(stream, remote, slot, router, limits, stop).await;
+        }
+        Err(error) => {
+            debug!(%error, address = %remote.address, "a TLS handshake has failed");
+            if matches!(error, HandshakeError::Certificate(_)) {
+                let refused = Record::refused(Kind::Auth, "invalid_certificate");
+                remote.put(refused.because("the handshake has failed over the client's certificate"));
+            }
+        }
+    }
 }
 
 /// Whether an accept failed over a client that has gone already.

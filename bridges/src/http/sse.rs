@@ -13,7 +13,11 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use bus_schema::{Principal, RpcError, ServerId, mcp::error};
+use bus_schema::{
+    Principal, RpcError, ServerId,
+    audit::{Kind, Record},
+    mcp::error,
+};
 use bytes::{Bytes, BytesMut};
 use serde::de::IgnoredAny;
 use tokio::sync::mpsc;
@@ -24,6 +28,7 @@ use uuid::Uuid;
 use super::{
     Door, Listener, admission, answer, body,
     events::{self, Source},
+    recording,
 };
 use crate::{
     auth::Admitted,
@@ -145,7 +150,7 @@ async fn take(
     if let Ok(incoming) = Incoming::read(bytes.clone())
         && let Err(Barred::Scopes(scopes)) = door.front.authorize(principal, endpoint, &incoming).await
     {
-        return admission::step_up(door, (endpoint, admission::SSE), incoming.id.as_deref(), scopes);
+        return admission::step_up(door, (endpoint, admission::SSE), Some(&incoming), scopes);
     }
     let key = channel_key(principal, endpoint, channel);
     match door.room.hand(holder(channel), &key, principal, bytes).await {
@@ -153,7 +158,8 @@ async fn take(
         Handed::Unknown => {
             let error =
                 RpcError::invalid_request("no stream is open for this address; open one with GET on /sse");
-            answer::error(StatusCode::NOT_FOUND, None, &error)
+            let response = answer::error(StatusCode::NOT_FOUND, None, &error);
+            recording::mark(response, Record::refused(Kind::Owner, "channel").through(DOOR))
         }
         Handed::Full | Handed::Silent => {
             let error = RpcError::internal(

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{RoutedState, RpcError, ServerId};
+use bus_schema::{
+    Request, RoutedState, RpcError, ServerId,
+    audit::{Kind, Record},
+};
+use runtime::audit::Audit;
 use serde_json::value::RawValue;
 use tokio::{sync::Notify, time::Instant};
 use tracing::debug;
@@ -69,6 +73,7 @@ pub(super) struct Parks {
     /// Held only to look, add or remove.
     table: Mutex<Table>,
     added: Notify,
+    audit: Option<Audit>,
 }
 
 #[derive(Default)]
@@ -86,7 +91,7 @@ struct Park {
 
 impl Parks {
     /// Parks of a server on this instance of the bus. A caller has so long to come back.
-    pub(super) fn new(server: ServerId, instance: String, ttl: Duration) -> Arc<Self> {
+    pub(super) fn new(server: ServerId, instance: String, ttl: Duration, audit: Option<Audit>) -> Arc<Self> {
         Arc::new(Self {
             server,
             instance,
@@ -94,7 +99,17 @@ impl Parks {
             sealer: Sealer::new(),
             table: Mutex::default(),
             added: Notify::new(),
+            audit,
         })
+    }
+
+    /// Puts on record that somebody has brought a state that leads nowhere.
+    pub(super) fn put_gone(&self, request: &Request) {
+        if let Some(audit) = &self.audit {
+            let refused = Record::refused(Kind::Owner, "request_state")
+                .because("the state is expired, used, not this caller's, or for another request");
+            audit.put(refused.of_request(request));
+        }
     }
 
     /// Parks a call, and gives the `requestState` for its caller.

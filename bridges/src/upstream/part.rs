@@ -99,7 +99,12 @@ impl Upstream {
         asking: AskingOptions,
         connector: Arc<dyn Connector>,
     ) -> Self {
-        let parks = Parks::new(host.id.clone(), bus.instance().to_owned(), asking.input_ttl);
+        let parks = Parks::new(
+            host.id.clone(),
+            bus.instance().to_owned(),
+            asking.input_ttl,
+            Some(bus.audit().clone()),
+        );
         let tasks = Tasks::new(bus.instance().to_owned());
         let lanes = Lanes::new(
             host.id.clone(),

@@ -119,6 +119,11 @@ impl UpstreamServer {
             ),
             Err(error) => return Outcome::error_for(&body, &error).saying(Verdict::Unasked),
         };
+        if let Err(NotBegun(error, _)) = &begun
+            && *error == park::gone(self.id())
+        {
+            self.parks.put_gone(&request);
+        }
         // The server has its copy; a call may last for long.
         drop((body, request));
         match begun {

@@ -46,11 +46,12 @@ async fn open(
     match bridge.door {
         Door::Http => {
             let address = node.open_http(config, Serves::Http).await?;
-            info!(mcp = %format!("http://{address}/mcp"), "bridge is ready");
+            info!(mcp = %format!("{}://{address}/mcp", config.scheme().as_str()), "bridge is ready");
         }
         Door::Ws => {
             let address = node.open_http(config, Serves::WebSocket).await?;
-            info!(websocket = %format!("ws://{address}/ws"), "bridge is ready");
+            let scheme = config.scheme().as_str().replacen("http", "ws", 1);
+            info!(websocket = %format!("{scheme}://{address}/ws"), "bridge is ready");
         }
         Door::Nats => {
             let metrics = node.open_admin(bridge.metrics_listen).await?;

@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub(crate) mod audit;
 pub(crate) mod blocks;
 mod bootstrap;
 pub(crate) mod bridge;

@@ -79,7 +79,7 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
     let fronts = node.fronts(config).await?;
     let base = node
         .http()
-        .map(|address| format!("http://{address}"))
+        .map(|address| format!("{}://{address}", config.scheme().as_str()))
         .unwrap_or_default();
     let servers: Vec<Value> = node
         .servers()

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bridges::{
-    auth::{ApiKeyOptions, Auth, AuthOptions, IntrospectionOptions, IssuerOptions},
+    auth::{
+        ApiKeyOptions, Auth, AuthOptions, CertificateName, CertificateOptions, IntrospectionOptions,
+        IssuerOptions, Scheme,
+    },
     upstream::remote::Secret,
 };
 use bus_schema::{
@@ -29,6 +32,7 @@ pub(super) struct AuthSection {
     operator_role: Option<String>,
     issuers: Vec<IssuerLine>,
     api_keys: Vec<ApiKeyLine>,
+    certificates: Vec<CertificateLine>,
 }
 
 /// What lets somebody in.
@@ -38,10 +42,12 @@ enum Mode {
     /// Reaching the port.
     #[default]
     None,
-    /// A token of an issuer, or an API key.
+    /// A token of an issuer, an API key, or a client certificate.
     Oauth,
-    /// An API key.
+    /// An API key, or a client certificate.
     ApiKeys,
+    /// A client certificate.
+    Certificates,
 }
 
 #[derive(Clone, Deserialize)]
@@ -75,6 +81,21 @@ struct IssuerLine {
 struct ApiKeyLine {
     sha256: String,
     subject: String,
+    tenant: Option<String>,
+    #[serde(default)]
+    roles: Vec<String>,
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CertificateLine {
+    dn: Option<String>,
+    dns: Option<String>,
+    uri: Option<String>,
+    email: Option<String>,
+    subject: Option<String>,
     tenant: Option<String>,
     #[serde(default)]
     roles: Vec<String>,
@@ -158,6 +179,11 @@ impl AuthSection {
         self.mode != Mode::None
     }
 
+    /// Whether client certificates let anybody in.
+    pub(super) fn knows_certificates(&self) -> bool {
+        !self.certificates.is_empty()
+    }
+
     /// The section as doors take it, with the secrets that it names.
     pub(super) fn to_options(&self) -> anyhow::Result<Auth> {
         self.options(IssuerLine::secret)
@@ -165,9 +191,13 @@ impl AuthSection {
 
     fn options(&self, secret: impl Fn(&IssuerLine) -> anyhow::Result<String>) -> anyhow::Result<Auth> {
         match self.mode {
-            Mode::None if !self.issuers.is_empty() || !self.api_keys.is_empty() => bail!(
-                "auth has issuers or API keys, but mode = \"none\" asks nobody for them; write mode = \"oauth\" or mode = \"api_keys\""
-            ),
+            Mode::None
+                if !self.issuers.is_empty() || !self.api_keys.is_empty() || self.knows_certificates() =>
+            {
+                bail!(
+                    "auth has issuers, API keys or certificates, but mode = \"none\" asks nobody for them; write mode = \"oauth\", mode = \"api_keys\" or mode = \"certificates\""
+                )
+            }
             Mode::None => return Ok(Auth::None),
             Mode::Oauth if self.issuers.is_empty() => {
                 bail!(
@@ -180,7 +210,13 @@ impl AuthSection {
             Mode::ApiKeys if self.api_keys.is_empty() => bail!(
                 "auth has mode = \"api_keys\" and no key; `trunkline keys new` prints one, and the lines for it"
             ),
-            Mode::Oauth | Mode::ApiKeys => {}
+            Mode::Certificates if !self.issuers.is_empty() || !self.api_keys.is_empty() => bail!(
+                "auth has mode = \"certificates\" and issuers or API keys; write mode = \"oauth\" or mode = \"api_keys\", which take certificates as well"
+            ),
+            Mode::Certificates if !self.knows_certificates() => bail!(
+                "auth has mode = \"certificates\" and knows none; add [[auth.certificates]] with uri = \"spiffe://…\", dns, email or dn"
+            ),
+            Mode::Oauth | Mode::ApiKeys | Mode::Certificates => {}
         }
         let issuers = self.issuers.iter().map(|line| {
             let options = line.options(&secret);
@@ -194,6 +230,12 @@ impl AuthSection {
                 .iter()
                 .map(ApiKeyLine::options)
                 .collect::<anyhow::Result<_>>()?,
+            certificates: self
+                .certificates
+                .iter()
+                .map(CertificateLine::options)
+                .collect::<anyhow::Result<_>>()?,
+            scheme: Scheme::default(),
             required_scopes: scopes(&self.required_scopes).context("auth.required_scopes")?,
             scopes_supported: match &self.scopes_supported {
                 Some(all) => Some(scopes(all).context("auth.scopes_supported")?),
@@ -331,6 +373,35 @@ impl ApiKeyLine {
             tenant: self.tenant.clone().unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
             roles: self.roles.clone(),
             scopes: scopes(&self.scopes).with_context(|| format!("the API key of `{}`", self.subject))?,
+        })
+    }
+}
+
+impl CertificateLine {
+    fn options(&self) -> anyhow::Result<CertificateOptions> {
+        let names = [
+            self.dn.clone().map(CertificateName::Dn),
+            self.dns.clone().map(CertificateName::Dns),
+            self.uri.clone().map(CertificateName::Uri),
+            self.email.clone().map(CertificateName::Email),
+        ];
+        let mut names = names.into_iter().flatten();
+        let (Some(name), None) = (names.next(), names.next()) else {
+            bail!(
+                "a line of [[auth.certificates]] needs one of dn, dns, uri and email, and has none or several; write one line for each name"
+            );
+        };
+        if self.subject.as_ref().is_some_and(String::is_empty) {
+            bail!(
+                "a line of [[auth.certificates]] has an empty subject; say who comes with it, or leave it out"
+            );
+        }
+        Ok(CertificateOptions {
+            subject: self.subject.clone(),
+            tenant: self.tenant.clone().unwrap_or_else(|| DEFAULT_TENANT.to_owned()),
+            roles: self.roles.clone(),
+            scopes: scopes(&self.scopes).context("a line of [[auth.certificates]]")?,
+            ..CertificateOptions::new(name)
         })
     }
 }

@@ -87,6 +87,11 @@ impl Asked {
             name => format!("{name:?} at {}", self.client_info.host),
         }
     }
+
+    /// The address that it comes from.
+    pub(super) fn address(&self) -> &str {
+        &self.client_info.host
+    }
 }
 
 /// The statement about a user.

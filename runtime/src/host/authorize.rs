@@ -11,6 +11,7 @@ use std::{
 
 use bus_schema::{
     Principal, Request, RpcError,
+    audit::{Kind, Record},
     integrity::Offered,
     mcp::{error, meta, method},
     policy::{Action, Annotations, Decision, What},
@@ -97,7 +98,13 @@ pub(super) fn judge(shared: &Shared, request: &Request) -> Result<Option<Box<Wat
         return Ok(None);
     }
     let refuse = |error: &RpcError| Outcome::error_for(&request.body.0, error);
-    let asked = Asked::read(request).map_err(|error| refuse(&error))?;
+    let asked = Asked::read(request).map_err(|error| {
+        let refused = Record::refused(Kind::Request, "unreadable").of_request(request);
+        shared.bus.audit().put(
+            refused.because("what the request asks for cannot be told, or its envelope says something else"),
+        );
+        refuse(&error)
+    })?;
     let server = shared.options.id.as_str();
     let may_hide = in_force.policy().may_hide();
     let reads_annotations = in_force.policy().reads().annotations;
@@ -113,6 +120,11 @@ pub(super) fn judge(shared: &Shared, request: &Request) -> Result<Option<Box<Wat
         let decision = in_force.decide(&request.principal, &action);
         if let Some(error) = decision.refusal(&action) {
             refused(server, &request.principal, &action, &decision);
+            let record = Record::refused(Kind::Policy, decision.rule()).of_request(request);
+            shared
+                .bus
+                .audit()
+                .put(record.asking(action.method, Some(action.name())));
             return Err(refuse(&error));
         }
         if may_hide && is_unlisted(shared, &action) {

@@ -11,6 +11,7 @@ use std::{
 
 use bus_schema::{
     Request, RpcError, ServerId,
+    audit::{Kind, Record},
     integrity::{OFFERED, Policy, Standing, Tool},
     mcp::{error, meta, method},
     rpc::{Message, Params, splice},
@@ -140,6 +141,8 @@ pub(super) fn answer(shared: &Shared, request: &Request) -> Option<Outcome> {
             guard.look_soon(&known);
             let error = refusal(shared, &known, called(request))?;
             debug!(server.id = %guard.server, "refused a call to a tool that is withheld");
+            let refused = Record::refused(Kind::Integrity, "quarantined").of_request(request);
+            shared.bus.audit().put(refused);
             Some(Outcome::error_for(&request.body.0, &error))
         }
         _ => None,

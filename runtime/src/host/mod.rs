@@ -10,6 +10,7 @@ mod authorize;
 mod breaker;
 mod deprecated;
 mod describe;
+mod forgery;
 mod frames;
 mod guard;
 mod health;

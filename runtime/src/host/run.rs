@@ -29,6 +29,7 @@ use super::{
     authorize::Authorizer,
     deprecated,
     describe::{Description, describe},
+    forgery,
     guard::{self, Guard},
     health::{HostHealth, Source, Troubles},
     listen::Listeners,
@@ -317,7 +318,7 @@ impl Shared {
         // A responder publishes wherever the request says: only the inbox of a known class of caller will do.
         if !message.reply.as_deref().is_some_and(subject::is_inbox) {
             warn!(server.id = %self.options.id, reply = ?message.reply, "refused a request whose reply subject is no caller's inbox");
-            self.bus.metrics().refused(self.options.metered());
+            forgery::reply_subject(self);
             return;
         };
         if via == Via::Group && admission::goes_to_its_version(self, message) {

@@ -24,6 +24,7 @@ use super::{
     ACCEPT_AFTER, HEARTBEAT,
     admission::{self, Admission, Limit, Permits, Via},
     authorize::{self, Watched},
+    forgery,
     frames::{Credit, Frames, Pulse},
     guard, listen, rails,
     run::Shared,
@@ -70,13 +71,13 @@ impl Work {
         let request: Request = match codec.decode(&message.payload) {
             Ok(request) => request,
             Err(error) => {
-                warn!(%error, server.id = %shared.options.id, "refused a request whose envelope cannot be read");
+                forgery::envelope(shared, &error);
                 return;
             }
         };
         if let Some(why) = forged(shared, &reply, &request) {
             warn!(server.id = %shared.options.id, %reply, caller = %request.caller, tenant = %request.principal.tenant, "refused a request {why}");
-            shared.bus.metrics().refused(shared.options.metered());
+            forgery::of_another(shared, &request, why);
             return;
         }
         let key = CallKey {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use actors::registry::{RegistryServer, RunningRegistry};
 use bus_schema::{
     Principal, ServerId,
+    audit::Kind,
     integrity::{Decide, Decision, Event, Policies, Policy, Standing, What},
     mcp::method,
 };
@@ -19,6 +20,7 @@ use tests::{
     http::text,
     nats::Nats,
     platform::Platform,
+    recorded::Recorded,
     scripted::{Scripted, status},
     session::Session,
     within,
@@ -133,7 +135,14 @@ async fn a_tool_that_changes_is_not_called_until_an_operator_approves_it() {
     })
     .await;
     world.server.redefine(pulled());
+    let recorded = Recorded::start(&world.platform).await;
     eventually("calls stop", async || is_quarantined(&world.call("n0").await)).await;
+    recorded
+        .comes("the refusal on record", |record| {
+            record.kind == Kind::Integrity && record.name.as_deref() == Some("n0")
+        })
+        .await;
+    recorded.stop().await;
     // Nor by any other way, and nothing reaches the server.
     let calls = world.server.calls();
     assert!(is_quarantined(&of_all.call("a__n0", json!({})).await));

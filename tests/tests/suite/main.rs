@@ -7,6 +7,7 @@
 )]
 
 mod asking;
+mod audit;
 mod calls;
 mod catalogue;
 mod channels;
@@ -28,6 +29,7 @@ mod limits;
 mod listening;
 mod matrix;
 mod nats_door;
+mod negative;
 mod placement;
 mod policy;
 mod processes;
@@ -43,6 +45,7 @@ mod statuses;
 mod store;
 mod tenants;
 mod tidy;
+mod tls;
 mod tool_lists;
 mod traffic;
 mod upstream_tasks;

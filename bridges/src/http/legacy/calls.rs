@@ -10,12 +10,13 @@ use axum::{
 };
 use bus_schema::{
     ProtocolVersion, RpcError,
+    audit::{Kind as Audited, Record},
     rpc::{self, Kind},
 };
 use bytes::{Bytes, BytesMut};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use super::{hand_over, later, notify, refused};
+use super::{super::recording, hand_over, later, notify, refused};
 use crate::{
     front::{Barred, Caller},
     http::{
@@ -79,7 +80,10 @@ pub(super) async fn batch(door: &Door, session: Arc<Session>, manner: &Manner, b
     match batch::split(body) {
         Ok(Batch::Asking(messages)) => asking(door, session, manner, messages).await,
         Ok(Batch::Answering(responses)) => answering(door, &session, responses).await,
-        Err(error) => answer::error(StatusCode::BAD_REQUEST, None, &error),
+        Err(error) => {
+            let response = answer::error(StatusCode::BAD_REQUEST, None, &error);
+            recording::mark(response, Record::refused(Audited::Request, "malformed"))
+        }
     }
 }
 
@@ -152,7 +156,8 @@ async fn answering(door: &Door, session: &Session, responses: Vec<Bytes>) -> Res
         return StatusCode::ACCEPTED.into_response();
     }
     let error = RpcError::invalid_request(format!("nothing waits for {untaken} of these responses"));
-    answer::error(StatusCode::BAD_REQUEST, None, &error)
+    let response = answer::error(StatusCode::BAD_REQUEST, None, &error);
+    recording::mark(response, Record::refused(Audited::Owner, "answer"))
 }
 
 /// Does what a request asks of the session itself, and answers it; `None` when it is for a server.

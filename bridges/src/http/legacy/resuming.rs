@@ -11,7 +11,11 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse as _, Response},
 };
-use bus_schema::{RpcError, rpc};
+use bus_schema::{
+    RpcError,
+    audit::{Kind, Record},
+    rpc,
+};
 use bytes::{Bytes, BytesMut};
 use runtime::{Answer, Call};
 use serde_json::json;
@@ -20,7 +24,7 @@ use tracing::debug;
 
 use super::calls::Reading;
 use crate::{
-    http::{Door, events},
+    http::{Door, events, recording},
     legacy::{
         Session,
         desk::{self, Told},
@@ -111,7 +115,8 @@ fn write(part: &[u8], place: &Place) -> Bytes {
 /// Answers for calls that nobody knows any more.
 fn gone(door: &Door, place: &Place) -> Response {
     let (_, nothing) = mpsc::channel(1);
-    events::respond(lost(place), nothing, door.room.stop.clone())
+    let response = events::respond(lost(place), nothing, door.room.stop.clone());
+    recording::mark(response, Record::refused(Kind::Owner, "event_id"))
 }
 
 fn lost(place: &Place) -> Bytes {

@@ -86,7 +86,7 @@ pub(super) async fn serve_script(text: &str, era: EraKnob, asking: AskingOptions
         options,
         limits: limits(),
     });
-    let parks = Parks::new(id.clone(), "00ff".to_owned(), asking.input_ttl);
+    let parks = Parks::new(id.clone(), "00ff".to_owned(), asking.input_ttl, None);
     let lanes = Lanes::new(id, connector.clone(), asking.into(), Arc::clone(&parks));
     let Connection {
         link,

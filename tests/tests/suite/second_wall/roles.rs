@@ -18,7 +18,7 @@ use tests::{
 };
 
 /// What only listening in would be good for, or other people's mail.
-const TAPS: [&str; 22] = [
+const TAPS: [&str; 23] = [
     ">",
     "*.>",
     "mcp.>",
@@ -34,6 +34,7 @@ const TAPS: [&str; 22] = [
     "mcp.inst.*.*.*.*",
     "mcp.pub.>",
     "mcp.pub.*.*.>",
+    "mcp.audit.>",
     "_R_.>",
     "_INBOX.>",
     "$SYS.>",
@@ -44,10 +45,14 @@ const TAPS: [&str; 22] = [
 ];
 
 /// What no process of ours has to do.
-const NOBODYS: [&str; 16] = [
+const NOBODYS: [&str; 20] = [
     "mcp.pub.default.fixture.tools.call.count",
     "$JS.API.STREAM.DELETE.KV_registry",
     "$JS.API.STREAM.DELETE.KV_sessions",
+    "$JS.API.STREAM.DELETE.AUDIT",
+    "$JS.API.STREAM.PURGE.AUDIT",
+    "$JS.API.STREAM.UPDATE.AUDIT",
+    "$JS.API.STREAM.MSG.DELETE.AUDIT",
     "$JS.API.STREAM.UPDATE.KV_registry",
     "$JS.API.STREAM.CREATE.EVERYTHING",
     "$JS.API.STREAM.LIST",
@@ -68,6 +73,7 @@ fn not_of(role: CallerClass) -> &'static [&'static str] {
     match role {
         CallerClass::Node => &[],
         CallerClass::Bridge => &[
+            "$JS.API.STREAM.MSG.GET.AUDIT",
             "mcp.evt.default.fixture.replica.down",
             "mcp.evt.default.fixture.tool",
             "mcp.watch.default",
@@ -81,6 +87,7 @@ fn not_of(role: CallerClass) -> &'static [&'static str] {
             "_INBOX_host.x.call.1",
         ],
         CallerClass::Host => &[
+            "$JS.API.STREAM.MSG.GET.AUDIT",
             "mcp.rpc.default.other.tools.call",
             "mcp.ver.default.other.1_2E0.tools.call",
             "mcp.evt.default.fixture.tool",
@@ -98,6 +105,7 @@ fn not_of(role: CallerClass) -> &'static [&'static str] {
             "$JS.API.CONSUMER.CREATE.KV_sessions",
         ],
         CallerClass::Registry => &[
+            "$JS.API.STREAM.MSG.GET.AUDIT",
             "mcp.rpc.default.fixture.tools.call",
             "mcp.evt.default.fixture.replica.down",
             "mcp.gw.default.cancel",
