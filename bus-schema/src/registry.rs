@@ -28,6 +28,8 @@ pub const SECRET_PREFIX: &str = "TRUNKLINE_SECRET_";
 /// The longest that a call may be allowed, in milliseconds: a day.
 pub const LONGEST_CALL_MS: u64 = 24 * 60 * 60 * 1_000;
 
+/// How long the name of a secret may be.
+const MAX_SECRET_NAME: usize = 128;
 const MAX_TAGS: usize = 64;
 const MAX_TAG: usize = 64;
 const MAX_NAME: usize = 200;
@@ -108,20 +110,56 @@ pub enum Auth {
     /// By a token.
     Bearer {
         /// The variable that holds it.
-        token_env: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_env: Option<String>,
+        /// Or the name of the secret, as it is configured where upstreams run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_name: Option<String>,
     },
     /// By a token that is got for client credentials (RFC 6749, section 4.4).
     Oauth2 {
         /// Where tokens are got.
-        token_endpoint: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        token_endpoint: Option<String>,
+        /// Or the issuer that says where. With neither, the server says who its issuer is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        issuer: Option<String>,
         /// Who the platform is there.
         client_id: String,
         /// The variable that holds the client's secret.
-        client_secret_env: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client_secret_env: Option<String>,
+        /// Or the name of the secret, as it is configured where upstreams run.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client_secret_name: Option<String>,
         /// What is asked for.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         scopes: Vec<String>,
     },
+}
+
+/// What a declaration calls a secret, which itself is never declared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecretRef<'a> {
+    /// A variable of the processes that run upstreams.
+    Variable(&'a str),
+    /// A name in their configuration.
+    Named(&'a str),
+}
+
+impl<'a> SecretRef<'a> {
+    /// How it is called there.
+    #[must_use]
+    pub fn name(self) -> &'a str {
+        match self {
+            Self::Variable(name) | Self::Named(name) => name,
+        }
+    }
+
+    fn of(variable: Option<&'a String>, name: Option<&'a String>) -> Option<Self> {
+        let variable = variable.map(|variable| Self::Variable(variable));
+        variable.or(name.map(|name| Self::Named(name)))
+    }
 }
 
 /// A declaration as the registry keeps it.
@@ -338,19 +376,54 @@ impl Auth {
     fn check(&self) -> Result<(), BadDeclaration> {
         match self {
             Self::None => Ok(()),
-            Self::Bearer { token_env } => check_secret("auth.tokenEnv", token_env),
+            Self::Bearer {
+                token_env,
+                token_name,
+            } => check_secret(
+                ("auth.tokenEnv", token_env.as_deref()),
+                ("auth.tokenName", token_name.as_deref()),
+            ),
             Self::Oauth2 {
                 token_endpoint,
+                issuer,
                 client_id,
                 client_secret_env,
+                client_secret_name,
                 ..
             } => {
-                check_url("auth.tokenEndpoint", token_endpoint, &["https", "http"])?;
+                for (field, url) in [("auth.tokenEndpoint", token_endpoint), ("auth.issuer", issuer)] {
+                    if let Some(url) = url {
+                        check_url(field, url, &["https", "http"])?;
+                    }
+                }
+                if token_endpoint.is_some() && issuer.is_some() {
+                    return Err(bad("auth.issuer", "stands beside tokenEndpoint; keep one"));
+                }
                 if client_id.is_empty() {
                     return Err(bad("auth.clientId", "is empty; write the client's id"));
                 }
-                check_secret("auth.clientSecretEnv", client_secret_env)
+                check_secret(
+                    ("auth.clientSecretEnv", client_secret_env.as_deref()),
+                    ("auth.clientSecretName", client_secret_name.as_deref()),
+                )
             }
+        }
+    }
+
+    /// What is called a secret in it.
+    #[must_use]
+    pub fn secret(&self) -> Option<SecretRef<'_>> {
+        match self {
+            Self::None => None,
+            Self::Bearer {
+                token_env,
+                token_name,
+            } => SecretRef::of(token_env.as_ref(), token_name.as_ref()),
+            Self::Oauth2 {
+                client_secret_env,
+                client_secret_name,
+                ..
+            } => SecretRef::of(client_secret_env.as_ref(), client_secret_name.as_ref()),
         }
     }
 }
@@ -416,7 +489,42 @@ fn check_tags(tags: &[String]) -> Result<(), BadDeclaration> {
     Ok(())
 }
 
-fn check_secret(field: &'static str, name: &str) -> Result<(), BadDeclaration> {
+/// Whether a secret can be called so: a word that is also the name of a file, and of none that hides or lies elsewhere.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    (1..=MAX_SECRET_NAME).contains(&name.len())
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+}
+
+/// Finds what is wrong with how a secret is called: by a variable, or by a name.
+fn check_secret(
+    (variable_field, variable): (&'static str, Option<&str>),
+    (name_field, name): (&'static str, Option<&str>),
+) -> Result<(), BadDeclaration> {
+    match (variable, name) {
+        (Some(variable), None) => check_variable(variable_field, variable),
+        (None, Some(name)) if is_secret_name(name) => Ok(()),
+        (None, Some(name)) => Err(bad(
+            name_field,
+            format!(
+                "is `{name}`; use 1 to {MAX_SECRET_NAME} letters, digits and `.`, `_`, `-`, with a letter or digit first"
+            ),
+        )),
+        (Some(_), Some(_)) => Err(bad(name_field, "stands beside the name of a variable; keep one")),
+        (None, None) => Err(bad(
+            variable_field,
+            format!(
+                "is missing; name a variable that begins with {SECRET_PREFIX}, or a configured secret by {}",
+                name_field.trim_start_matches("auth.")
+            ),
+        )),
+    }
+}
+
+fn check_variable(field: &'static str, name: &str) -> Result<(), BadDeclaration> {
     match name.strip_prefix(SECRET_PREFIX) {
         Some(rest) if !rest.is_empty() => Ok(()),
         _ => Err(bad(
@@ -478,15 +586,25 @@ mod tests {
             ("callTimeoutMs", json!(0), "1 to 86400000"),
             ("breaker", json!({ "openSecs": 0 }), "use 1 to 3600"),
             ("auth.tokenEnv", json!("PATH"), "TRUNKLINE_SECRET_"),
+            (
+                "auth.tokenName",
+                json!("../etc/passwd"),
+                "a letter or digit first",
+            ),
             ("auth.tokenEndpoint", json!("nowhere"), "https://host/path"),
+            ("auth.issuer", json!("https://id.example"), "keep one"),
+            ("auth.clientSecretEnv", json!(null), "is missing"),
         ] {
             let mut text = json!({ "id": "a", "url": "https://a.example/mcp" });
             match member {
                 "auth.tokenEnv" => text["auth"] = json!({ "type": "bearer", "tokenEnv": value }),
-                "auth.tokenEndpoint" => {
+                "auth.tokenName" => text["auth"] = json!({ "type": "bearer", "tokenName": value }),
+                "auth.tokenEndpoint" | "auth.issuer" | "auth.clientSecretEnv" => {
                     text["auth"] = json!({
-                        "type": "oauth2", "tokenEndpoint": value, "clientId": "c", "clientSecretEnv": "TRUNKLINE_SECRET_C"
+                        "type": "oauth2", "tokenEndpoint": "https://id.example/token", "clientId": "c",
+                        "clientSecretEnv": "TRUNKLINE_SECRET_C"
                     });
+                    text["auth"][member.trim_start_matches("auth.")] = value;
                 }
                 _ => text[member] = value,
             }

@@ -3,6 +3,7 @@
 mod auth;
 mod limits;
 mod place;
+mod secrets;
 mod servers;
 
 use std::{
@@ -20,10 +21,11 @@ use bridges::{
     front::Endpoint,
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
+    secrets::Permitted,
     upstream::remote::HEALTH_EVERY,
 };
 use bus_schema::{
-    ServerId, card::Place, integrity::Policies, limits::Limit, registry::SECRET_PREFIX,
+    ServerId, card::Place, integrity::Policies, limits::Limit, registry::SecretRef,
     virtual_server::VirtualServer,
 };
 use runtime::{
@@ -37,6 +39,7 @@ use crate::args::Common;
 
 use auth::{AuthSection, PolicySection};
 use place::PlaceTable;
+use secrets::SecretsSection;
 pub use servers::{ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -97,6 +100,7 @@ pub struct Config {
     pub limits: Vec<Limit>,
     auth: AuthSection,
     policy: PolicySection,
+    secrets: SecretsSection,
     /// The flags that it was read with, for reading it again.
     flags: Common,
     /// What the file said, if there was one.
@@ -140,6 +144,8 @@ struct File {
     auth: AuthSection,
     #[serde(default)]
     policy: PolicySection,
+    #[serde(default)]
+    secrets: SecretsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -250,6 +256,7 @@ impl Config {
             limits: limits::read(file.limits)?,
             auth: file.auth,
             policy: file.policy,
+            secrets: file.secrets,
             flags: common.clone(),
             text,
         };
@@ -313,10 +320,10 @@ impl Config {
         Ok(Some(CalloutOptions { url, password, keys }))
     }
 
-    /// A variable that a declaration in the registry names; only those that are meant for that are looked up.
+    /// A secret that a declaration in the registry names; only those that are meant for that are looked up.
     #[must_use]
-    pub fn registered_secret(name: &str) -> Option<String> {
-        variable(name).filter(|_| name.starts_with(SECRET_PREFIX))
+    pub fn registered_secret(&self, named: SecretRef<'_>) -> Option<Permitted> {
+        self.secrets.find(named)
     }
 
     /// The longest that calls of a server's tools may take, by tool.
@@ -356,6 +363,7 @@ impl Config {
 
     fn check(&self) -> anyhow::Result<()> {
         self.auth.check()?;
+        self.secrets.check()?;
         self.policy()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");

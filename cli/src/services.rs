@@ -100,7 +100,7 @@ impl UpstreamsPart {
                 epoch: Some(epoch),
                 health_every: config.health_every,
                 tool_timeouts: config.timeouts_of(&declaration.id),
-                ..RemoteOptions::declared(declaration, Config::registered_secret)?
+                ..RemoteOptions::declared(declaration, |named| config.registered_secret(named))?
             };
             let upstream = Upstream::remote(bus.clone(), options)?;
             Ok(Arc::new(upstream.among(directory.clone())))

@@ -6,7 +6,7 @@ use bus_schema::{policy::Scope, principal::DEFAULT_TENANT};
 use jsonwebtoken::Algorithm;
 use url::Url;
 
-use crate::upstream::remote::{RemoteError, Secret};
+use crate::{secrets::Secret, upstream::remote::RemoteError};
 
 /// Who may come in.
 #[derive(Clone, Default)]

@@ -2,7 +2,11 @@
 //!
 //! A child process is one way to have a conversation. What runs the calls knows only what stands here.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::mcp::{Era, ProtocolVersion};
 use futures::{FutureExt as _, future::BoxFuture};
@@ -102,6 +106,11 @@ pub(super) trait Connector: Send + Sync + 'static {
     /// What another conversation reaches.
     fn another(&self) -> Another {
         Another::Conversation
+    }
+
+    /// Ends when the server has to be started again, as it was given secrets that have changed since.
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        pending().boxed()
     }
 
     /// How often it is to be asked whether the server is well, where something beside the conversation says so.

@@ -390,6 +390,17 @@ impl Lanes {
         true
     }
 
+    /// Lets no call begin on the lanes that there are; each ends after its last.
+    pub(super) fn retire(&self) {
+        for lane in &mut self.table().lanes {
+            lane.state = LaneState::Leaving;
+            if lane.turns == 0 {
+                lane.end.cancel();
+            }
+        }
+        self.changed.notify_waiters();
+    }
+
     /// Ends all lanes in order.
     pub(super) async fn close(&self) {
         self.stop();

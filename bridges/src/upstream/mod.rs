@@ -42,9 +42,11 @@ mod tasks;
 
 use crate::edit;
 
+pub(crate) use environment::own_names;
 pub use error::UpstreamError;
 pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob};
 pub use part::Upstream;
+pub(crate) use process::Group;
 
 #[cfg(test)]
 mod tests;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 use bridges::{
     auth::{ApiKeyOptions, Auth, AuthOptions, IntrospectionOptions, IssuerOptions},
-    upstream::remote::Secret,
+    secrets::Secret,
 };
 use bus_schema::{
     policy::{Document, Opens, Otherwise, Policy, Role, Rule, Scope},

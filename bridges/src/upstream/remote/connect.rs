@@ -39,12 +39,11 @@ use super::{
     guard::Reach,
     http_sse::HttpSse,
     modern::{self, Modern},
-    options::{Bearer, RemoteOptions, TransportKnob, to_uri},
+    options::{RemoteOptions, TransportKnob, to_uri},
     page::Page,
     pump::pump,
     session::{self, Legacy, NotOpened},
     tls,
-    token::Issuer,
     ws::Socket,
 };
 
@@ -98,21 +97,13 @@ impl Server {
             Reach::of(options.allow_private),
             tls::connector(options.ca_file.as_deref())?,
         );
-        let issuer = match (&options.bearer, options.issuer()?) {
-            (Bearer::Client(credentials), Some(issuer)) => {
-                Some(Issuer::new(credentials, to_uri(&issuer)?, &url, dialer.clone())?)
-            }
-            _ => None,
-        };
         let page = match options.health_page()? {
             Some(page) => Some(Page::new(to_uri(&page)?, options.health_every, dialer.clone())),
             None => None,
         };
-        let client = Client::new(
-            dialer,
-            options.standing_headers()?,
-            Credentials::new(&options.bearer, issuer)?,
-        );
+        options.check()?;
+        let credentials = Credentials::new(options, &dialer)?;
+        let client = Client::new(dialer, options.standing_headers()?, credentials);
         Ok(Self {
             id: options.id.clone(),
             url,

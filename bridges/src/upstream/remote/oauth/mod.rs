@@ -1,0 +1,11 @@
+//! The platform as a client of OAuth issuers: it gets tokens for remote servers, and finds out where.
+//!
+//! `asker` is HTTP within bounds, `discovery` reads what servers and issuers tell of themselves, `endpoint` is the token endpoint, and
+//! `platform` gets tokens for the platform itself.
+
+mod asker;
+mod discovery;
+mod endpoint;
+mod platform;
+
+pub(super) use platform::Platform;
