@@ -1,4 +1,4 @@
-//! Where tokens for a server are got: what the server says of itself (RFC 9728), and what its issuer says (RFC 8414, OpenID).
+//! Where tokens for a server are got: what the server says of itself (RFC 9728), and what its issuer says (RFC 8414).
 //!
 //! What is said here is said by strangers. A document counts only when it is about what was asked for, and every URL in it is judged
 //! before it is used.

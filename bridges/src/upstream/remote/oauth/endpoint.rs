@@ -74,7 +74,7 @@ pub(super) async fn ask(
     let (authorization, form) = form(shows, client, fields)?;
     let began = Instant::now();
     let answer = asker.post_form(url, authorization, form).await;
-    read(answer.map_err(NoToken::Other)?, began)
+    read(&answer.map_err(NoToken::Other)?, began)
 }
 
 /// The form, and the header beside it, if the client shows itself there.
@@ -99,7 +99,7 @@ fn form(
     Ok((authorization, form.finish()))
 }
 
-fn read(answer: Answer, began: Instant) -> Result<Token, NoToken> {
+fn read(answer: &Answer, began: Instant) -> Result<Token, NoToken> {
     if !answer.status.is_success() {
         let status = answer.status;
         let said = serde_json::from_slice::<Refused>(&answer.body).ok();
@@ -144,7 +144,7 @@ mod tests {
             headers: HeaderMap::new(),
             body: body.into(),
         };
-        read(answer, Instant::now())
+        read(&answer, Instant::now())
     }
 
     #[test]
