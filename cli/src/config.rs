@@ -1,6 +1,7 @@
 //! What a file can say, with the flags and environment laid over it.
 
 mod auth;
+mod credentials;
 mod limits;
 mod place;
 mod secrets;
@@ -22,7 +23,7 @@ use bridges::{
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
     secrets::Permitted,
-    upstream::remote::HEALTH_EVERY,
+    upstream::remote::{ConnectOptions, HEALTH_EVERY},
 };
 use bus_schema::{
     ServerId, card::Place, integrity::Policies, limits::Limit, registry::SecretRef,
@@ -38,9 +39,10 @@ use serde::Deserialize;
 use crate::args::Common;
 
 use auth::{AuthSection, PolicySection};
+use credentials::{Callers, CredentialsSection};
 use place::PlaceTable;
 use secrets::SecretsSection;
-pub use servers::{ServerLine, ServerOptions};
+pub use servers::{Credentials, ServerLine, ServerOptions};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
 /// The folder for everything that is kept, unless somebody says otherwise.
@@ -101,6 +103,9 @@ pub struct Config {
     auth: AuthSection,
     policy: PolicySection,
     secrets: SecretsSection,
+    credentials: CredentialsSection,
+    /// Where clients reach the platform, if the file says so.
+    public_url: Option<String>,
     /// The flags that it was read with, for reading it again.
     flags: Common,
     /// What the file said, if there was one.
@@ -146,6 +151,8 @@ struct File {
     policy: PolicySection,
     #[serde(default)]
     secrets: SecretsSection,
+    #[serde(default)]
+    credentials: CredentialsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -257,6 +264,8 @@ impl Config {
             auth: file.auth,
             policy: file.policy,
             secrets: file.secrets,
+            credentials: file.credentials,
+            public_url: file.public_url,
             flags: common.clone(),
             text,
         };
@@ -326,6 +335,19 @@ impl Config {
         self.secrets.find(named)
     }
 
+    /// What is needed to keep credentials of users, if that is configured.
+    ///
+    /// # Errors
+    /// When a variable that is named is not there.
+    pub fn connections(&self) -> anyhow::Result<Option<ConnectOptions>> {
+        let public = self.public_url.as_deref().or(self.auth.public_url());
+        let usual = public.map_or_else(
+            || format!("http://127.0.0.1:{}", self.listen.port()),
+            str::to_owned,
+        );
+        self.credentials.options(&usual)
+    }
+
     /// The longest that calls of a server's tools may take, by tool.
     #[must_use]
     pub fn timeouts_of(&self, server: &ServerId) -> HashMap<String, Duration> {
@@ -364,6 +386,12 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         self.auth.check()?;
         self.secrets.check()?;
+        let callers = if self.is_authenticated() {
+            Callers::Known
+        } else {
+            Callers::One
+        };
+        self.credentials.check(callers)?;
         self.policy()?;
         if self.threads == Some(0) {
             bail!("threads is 0; use 1 or more");

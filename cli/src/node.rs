@@ -1,6 +1,7 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
 mod callout;
+mod connecting;
 mod lines;
 mod open_door;
 mod own_nats;
@@ -15,7 +16,7 @@ use bridges::{
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
     nats::{Identity, NatsDoor},
-    upstream::Upstream,
+    upstream::{Upstream, remote::Connections},
 };
 use bus_schema::{ServerId, integrity::Policies, principal::DEFAULT_TENANT, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
@@ -67,6 +68,8 @@ pub struct Node {
     policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
+    /// The accounts that users connect; opened on first use.
+    connections: Option<Connections>,
     /// How the auth callout reaches NATS, where its secrets are known.
     callout: Option<CalloutOptions>,
     nats: Option<OwnNats>,
@@ -97,8 +100,7 @@ impl Node {
         };
         let own = secrets.as_ref().map(|secrets| secrets.password(class).to_owned());
         let given = Config::nats_password(class.as_str()).filter(|_| server.is_none());
-        let password = given.or(own);
-        let credentials = password.map(|password| (class.as_str().to_owned(), password));
+        let credentials = own_user(class, given.or(own));
         let options = BusOptions {
             url,
             credentials,
@@ -134,6 +136,7 @@ impl Node {
             services: Vec::new(),
             policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
+            connections: None,
             callout,
             nats,
         })
@@ -236,6 +239,7 @@ impl Node {
             // External servers find their other replicas by it.
             self.front(config).await?;
         }
+        Box::pin(self.open_connections(config)).await?;
         let parts = names
             .iter()
             .map(|name| self.part(config, name))
@@ -301,9 +305,12 @@ impl Node {
     fn external(&self, config: &Config, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
         let bus = self.bus.clone();
         let upstream = match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
-            ServerOptions::Child(options) => Upstream::child(bus, options),
-            ServerOptions::Remote(options) => Upstream::remote(bus, options)
-                .with_context(|| format!("server `{}` cannot be used", line.id))?,
+            ServerOptions::Child(options) => Upstream::child(bus, *options),
+            ServerOptions::Remote(mut options) => {
+                options.users = connecting::users(line, self.connections.as_ref())?;
+                Upstream::remote(bus, *options)
+                    .with_context(|| format!("server `{}` cannot be used", line.id))?
+            }
         };
         Ok(Arc::new(match &self.front {
             Some(front) => upstream.among(front.directory().clone()),
@@ -325,6 +332,7 @@ impl Node {
             serves,
             max_connections: config.max_connections,
             auth: config.auth()?,
+            connections: Box::pin(self.open_connections(config)).await?,
         };
         open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {
@@ -390,6 +398,11 @@ impl Node {
             nats.kept.stop().await;
         }
     }
+}
+
+/// What the broker knows a process by that has a password.
+fn own_user(class: CallerClass, password: Option<String>) -> Option<(String, String)> {
+    Some((class.as_str().to_owned(), password?))
 }
 
 struct ProductsPart {

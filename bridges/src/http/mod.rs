@@ -6,6 +6,7 @@
 mod admission;
 mod answer;
 mod body;
+mod connect;
 mod connection;
 mod events;
 mod legacy;
@@ -40,6 +41,7 @@ use crate::{
     front::{Endpoint, Front},
     legacy::{Doors, Room, batch},
     request::Incoming,
+    upstream::remote::Connections,
     ws,
 };
 
@@ -67,6 +69,8 @@ pub struct HttpOptions {
     pub max_connections: usize,
     /// Who may come in.
     pub auth: Auth,
+    /// The accounts that users connect here; without it there are no pages for that.
+    pub connections: Option<Connections>,
 }
 
 /// Which protocols one listener speaks; health and metrics stand beside them always.
@@ -188,7 +192,7 @@ impl HttpDoor {
         Ok(Self {
             listener,
             local,
-            router: routes(door, options.fleet, options.serves),
+            router: routes(door, options.fleet, options.serves, options.connections),
             limits: Limits {
                 connections: options.max_connections,
                 ..Limits::default()
@@ -220,7 +224,7 @@ impl HttpDoor {
 }
 
 /// Every route of the door.
-fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
+fn routes(door: Door, fleet: admin::Fleet, serves: Serves, connections: Option<Connections>) -> Router {
     let mut router = Router::new();
     if serves != Serves::WebSocket {
         router = router
@@ -241,6 +245,7 @@ fn routes(door: Door, fleet: admin::Fleet, serves: Serves) -> Router {
     router
         .route_layer(middleware::from_fn_with_state(door.clone(), admission::admit))
         .merge(admission::documents())
+        .merge(connections.map(connect::routes).unwrap_or_default())
         .merge(admin)
         .merge(of_servers(&door, fleet, serves))
         .layer(DefaultBodyLimit::disable())

@@ -39,6 +39,7 @@ mod seal;
 mod server;
 mod subscriptions;
 mod tasks;
+mod users;
 
 use crate::edit;
 

@@ -11,7 +11,10 @@ use bridges::{
     secrets::{Secret, Source},
     upstream::{
         AskingOptions, BreakerKnob, ChildOptions, EraKnob,
-        remote::{Bearer, ClientCredentials, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob},
+        remote::{
+            Bearer, ClientCredentials, Connections, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob,
+            UserOptions,
+        },
     },
 };
 use bus_schema::ServerId;
@@ -22,6 +25,8 @@ use super::secrets::{SecretTable, Setting};
 const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
 /// Nobody is asked for input for longer than a day.
 const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
+/// How many users may be connected to a server at once, unless its line says otherwise. One that is idle gives way.
+const CONNECTIONS_OF_USERS: usize = 250;
 /// More processes of one server than this are a mistake of the one who wrote it.
 const MOST_CHILDREN: usize = 1_000;
 
@@ -45,6 +50,9 @@ pub struct ServerLine {
     pub headers: Option<BTreeMap<String, Setting>>,
     /// Where the token comes from that is shown to it.
     pub bearer: Option<SecretTable>,
+    /// Whose credentials it takes.
+    #[serde(default)]
+    pub credentials: Credentials,
     /// Who the platform is at its issuer, for tokens that are got there.
     pub oauth: Option<OauthTable>,
     /// The variable that holds the token which is shown to it.
@@ -90,23 +98,47 @@ fn default_max_in_flight() -> u32 {
 pub struct OauthTable {
     token_endpoint: Option<String>,
     issuer: Option<String>,
-    client_id: String,
-    client_secret: SecretTable,
+    client_id: Option<String>,
+    client_secret: Option<SecretTable>,
     #[serde(default)]
     scopes: Vec<String>,
 }
 
+/// Whose credentials a server takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Credentials {
+    /// Those of the platform, whoever asks.
+    #[default]
+    Platform,
+    /// Those of the user who asks.
+    User,
+}
+
 impl OauthTable {
-    fn credentials(&self, client_secret: Source) -> anyhow::Result<ClientCredentials> {
+    fn at(&self) -> anyhow::Result<IssuedAt> {
+        Ok(match (&self.token_endpoint, &self.issuer) {
+            (Some(_), Some(_)) => bail!("both token_endpoint and issuer; keep one"),
+            (Some(url), None) => IssuedAt::Endpoint(url.clone()),
+            (None, Some(issuer)) => IssuedAt::Issuer(issuer.clone()),
+            (None, None) => IssuedAt::Told,
+        })
+    }
+
+    /// The client that the platform is for itself.
+    fn credentials(
+        &self,
+        read: impl Fn(&str, &SecretTable) -> anyhow::Result<Source>,
+    ) -> anyhow::Result<ClientCredentials> {
+        let (Some(client_id), Some(secret)) = (&self.client_id, &self.client_secret) else {
+            bail!(
+                "not both of client_id and client_secret, which the platform needs to get tokens for itself"
+            );
+        };
         Ok(ClientCredentials {
-            at: match (&self.token_endpoint, &self.issuer) {
-                (Some(_), Some(_)) => bail!("both token_endpoint and issuer; keep one"),
-                (Some(url), None) => IssuedAt::Endpoint(url.clone()),
-                (None, Some(issuer)) => IssuedAt::Issuer(issuer.clone()),
-                (None, None) => IssuedAt::Told,
-            },
-            client_id: self.client_id.clone(),
-            client_secret,
+            at: self.at()?,
+            client_id: client_id.clone(),
+            client_secret: read("oauth.client_secret", secret)?,
             scopes: self.scopes.clone(),
         })
     }
@@ -116,9 +148,9 @@ impl OauthTable {
 #[derive(Clone)]
 pub enum ServerOptions {
     /// A command that is run.
-    Child(ChildOptions),
+    Child(Box<ChildOptions>),
     /// A URL that is connected to.
-    Remote(RemoteOptions),
+    Remote(Box<RemoteOptions>),
 }
 
 impl ServerLine {
@@ -134,7 +166,7 @@ impl ServerLine {
         let read = |what: &str, table: &SecretTable| self.read(what, table, SecretTable::to_source);
         let Some(url) = &self.url else {
             let (env, secret_env) = apart("env", self.env.as_ref(), read)?;
-            return Ok(ServerOptions::Child(ChildOptions {
+            return Ok(ServerOptions::Child(Box::new(ChildOptions {
                 id: self.id.clone(),
                 command: self.command.clone().unwrap_or_default(),
                 env,
@@ -147,13 +179,13 @@ impl ServerLine {
                 call_timeout: self.call_timeout(),
                 breaker: self.breaker,
                 asking: self.asking(),
-            }));
+            })));
         };
-        Ok(ServerOptions::Remote(RemoteOptions {
+        Ok(ServerOptions::Remote(Box::new(RemoteOptions {
             tool_timeouts,
             health_every,
             ..self.remote(url, read)?
-        }))
+        })))
     }
 
     /// The token that is shown to it, however that is written.
@@ -168,11 +200,15 @@ impl ServerLine {
             .into_iter()
             .filter_map(|(key, table)| Some((key, table?)))
             .collect();
-        match (said.as_slice(), &self.oauth) {
+        // Of users it says how they connect.
+        let own = self
+            .oauth
+            .as_ref()
+            .filter(|_| self.credentials == Credentials::Platform);
+        match (said.as_slice(), own) {
             ([], None) => Ok(Bearer::None),
             ([], Some(oauth)) => {
-                let secret = read("oauth.client_secret", &oauth.client_secret)?;
-                let credentials = oauth.credentials(secret);
+                let credentials = oauth.credentials(read);
                 Ok(Bearer::Client(
                     credentials.with_context(|| format!("server `{id}` has in oauth"))?,
                 ))
@@ -180,6 +216,49 @@ impl ServerLine {
             ([(key, table)], None) => Ok(Bearer::From(read(key, table)?)),
             ([(one, _), (other, _), ..], _) => bail!("server `{id}` has both {one} and {other}; keep one"),
             ([(one, _)], Some(_)) => bail!("server `{id}` has both {one} and oauth; keep one"),
+        }
+    }
+
+    /// How users connect to it, if they do.
+    ///
+    /// # Errors
+    /// When what it says of that cannot be meant, or a secret that it names is not there.
+    pub fn users(&self, connections: &Connections) -> anyhow::Result<Option<UserOptions>> {
+        if self.credentials == Credentials::Platform {
+            return Ok(None);
+        }
+        let read = |table: &SecretTable| self.read("oauth.client_secret", table, SecretTable::to_source);
+        let oauth = self.oauth.as_ref();
+        let secret = oauth
+            .and_then(|oauth| oauth.client_secret.as_ref())
+            .map(read)
+            .transpose()?;
+        let id = oauth.and_then(|oauth| oauth.client_id.clone());
+        Ok(Some(UserOptions {
+            connections: connections.clone(),
+            at: oauth.map_or(Ok(IssuedAt::Told), OauthTable::at)?,
+            client: id.map(|id| (id, secret)),
+            scopes: oauth.map(|oauth| oauth.scopes.clone()).unwrap_or_default(),
+        }))
+    }
+
+    /// Finds what cannot be meant of how users connect to it.
+    fn check_users(&self) -> anyhow::Result<()> {
+        let (Credentials::User, Some(oauth)) = (self.credentials, &self.oauth) else {
+            return Ok(());
+        };
+        let id = &self.id;
+        if oauth.token_endpoint.is_some() {
+            bail!(
+                "server `{id}` has credentials = \"user\" and in oauth token_endpoint, which is for tokens of the platform; write issuer"
+            );
+        }
+        match (&oauth.client_id, &oauth.client_secret) {
+            (None, Some(_)) => {
+                bail!("server `{id}` has in oauth a client_secret and no client_id; write both, or none")
+            }
+            (_, Some(secret)) => self.judge("oauth.client_secret", secret).map(drop),
+            _ => Ok(()),
         }
     }
 
@@ -198,6 +277,7 @@ impl ServerLine {
             headers,
             secret_headers,
             bearer,
+            users: None,
             health_url: self.health_url.clone(),
             health_every: HEALTH_EVERY,
             epoch: None,
@@ -234,9 +314,13 @@ impl ServerLine {
 
     pub(super) fn asking(&self) -> AskingOptions {
         let usual = AskingOptions::default();
+        let connections = match self.credentials {
+            Credentials::Platform => usual.max_children,
+            Credentials::User => CONNECTIONS_OF_USERS,
+        };
         AskingOptions {
             input_ttl: self.input_ttl_secs.map_or(usual.input_ttl, Duration::from_secs),
-            max_children: self.max_children.unwrap_or(usual.max_children),
+            max_children: self.max_children.unwrap_or(connections),
             idle: self.idle_secs.map_or(usual.idle, Duration::from_secs),
         }
     }
@@ -304,6 +388,7 @@ impl ServerLine {
                         ("headers", self.headers.is_some()),
                         ("bearer", self.bearer.is_some()),
                         ("oauth", self.oauth.is_some()),
+                        ("credentials", self.credentials == Credentials::User),
                         ("bearer_env", self.bearer_env.is_some()),
                         ("bearer_file", self.bearer_file.is_some()),
                         ("health_url", self.health_url.is_some()),
@@ -318,6 +403,7 @@ impl ServerLine {
                     "a url",
                     &[("env", self.env.is_some()), ("cwd", self.cwd.is_some())],
                 )?;
+                self.check_users()?;
                 self.remote(url, |what, table| self.judge(what, table))?
                     .check()
                     .with_context(|| format!("server `{id}` cannot be used"))

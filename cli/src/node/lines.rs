@@ -23,6 +23,9 @@ impl Node {
     /// Starts, stops and restarts the servers whose lines are not what they were, and gives their ids. A server whose new line
     /// cannot be used stays as it is.
     pub async fn reload(&mut self, old: &Config, new: &Config, adds: Adds) -> Vec<String> {
+        if let Err(error) = Box::pin(self.open_connections(new)).await {
+            warn!(error = format!("{error:#}"), "users' credentials cannot be kept");
+        }
         let lines = old.servers.iter().chain(&new.servers);
         let ids: BTreeSet<_> = lines.map(|line| line.id.clone()).collect();
         let (mut changed, mut starting, mut stopping) = (Vec::new(), Vec::new(), Vec::new());

@@ -1,6 +1,7 @@
 //! What the platform shows to servers: where it comes from, how it is exchanged while everything runs, and where it never appears.
 
 mod issuers;
+mod users;
 
 use std::{
     fs,

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use bus_schema::Principal;
+use bus_schema::{Principal, mcp::Era};
 
 use crate::upstream::{
     capabilities::Declared,
     connection::{Opening, Session},
+    remote::Whose,
 };
 
 /// Who asks, as far as nobody else may see or answer what is asked back.
@@ -73,6 +74,19 @@ impl Wanted {
             manner,
             limit,
         }
+    }
+
+    /// The same with the credential of its user, which no other conversation has.
+    pub(in crate::upstream) fn with_credential(mut self, principal: &Principal, user: Whose) -> Self {
+        self.key.owner = Some(Owner::of(principal));
+        if self.opening.version.era() == Era::Modern {
+            // Each request says what its caller can be asked.
+            self.key.fingerprint = String::new();
+            self.opening.declared = Declared::default();
+            self.manner = Manner::Along;
+        }
+        self.opening = self.opening.for_user(user);
+        self
     }
 
     /// Whether the shared conversation would do as well, if with less.

@@ -12,6 +12,7 @@ use super::{
     guard::Reach,
     oauth::Platform,
     options::{Bearer, RemoteOptions},
+    users::UserToken,
 };
 use crate::secrets::{Held, Read, Secret};
 
@@ -39,6 +40,8 @@ enum Origin {
     Token(Held),
     /// A token that is got from an issuer.
     Issued(Box<Platform>),
+    /// A token that a user has given.
+    User(Box<UserToken>),
 }
 
 /// What is shown.
@@ -58,16 +61,7 @@ impl Credentials {
     /// # Errors
     /// [`RemoteError`] that names the setting that cannot be used.
     pub(super) fn new(options: &RemoteOptions, dialer: &Dialer) -> Result<Self, RemoteError> {
-        let names = options.secret_header_names()?;
-        let sources = options.secret_headers.values().cloned();
-        let mut parts: Vec<_> = names
-            .into_iter()
-            .zip(sources)
-            .map(|(header, source)| Part {
-                header,
-                origin: Origin::Whole(Held::new(source)),
-            })
-            .collect();
+        let mut parts = secret_headers(options)?;
         let token = match &options.bearer {
             Bearer::None => None,
             Bearer::From(source) => Some(Origin::Token(Held::new(source.clone()))),
@@ -81,6 +75,19 @@ impl Credentials {
             header: http::AUTHORIZATION,
             origin,
         }));
+        Ok(Self::of(parts))
+    }
+
+    /// What a user has given for a server, beside the headers that the operator has configured.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names the setting that cannot be used.
+    pub(super) fn of_user(options: &RemoteOptions, token: UserToken) -> Result<Self, RemoteError> {
+        let mut parts = secret_headers(options)?;
+        parts.push(Part {
+            header: http::AUTHORIZATION,
+            origin: Origin::User(Box::new(token)),
+        });
         Ok(Self::of(parts))
     }
 
@@ -146,6 +153,16 @@ impl Credentials {
     }
 }
 
+fn secret_headers(options: &RemoteOptions) -> Result<Vec<Part>, RemoteError> {
+    let names = options.secret_header_names()?.into_iter();
+    let sources = options.secret_headers.values().cloned();
+    let parts = names.zip(sources).map(|(header, source)| Part {
+        header,
+        origin: Origin::Whole(Held::new(source)),
+    });
+    Ok(parts.collect())
+}
+
 /// Why secrets are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
@@ -160,6 +177,8 @@ impl Origin {
             (Self::Whole(held) | Self::Token(held), Asked::AfterRefusal) => held.again().await?,
             (Self::Issued(platform), Asked::Usually) => platform.get().await?,
             (Self::Issued(platform), Asked::AfterRefusal) => platform.again().await?,
+            (Self::User(token), Asked::Usually) => token.get().await?,
+            (Self::User(token), Asked::AfterRefusal) => token.again().await?,
         })
     }
 
@@ -167,7 +186,7 @@ impl Origin {
     fn name(&self) -> String {
         match self {
             Self::Whole(held) | Self::Token(held) => held.source().to_string(),
-            Self::Issued(_) => "the answer of its issuer".to_owned(),
+            Self::Issued(_) | Self::User(_) => "the answer of its issuer".to_owned(),
         }
     }
 }
@@ -176,7 +195,7 @@ fn value(origin: &Origin, secret: &Secret) -> Result<HeaderValue, RemoteError> {
     let text = secret.expose();
     let header = match origin {
         Origin::Whole(_) => HeaderValue::from_str(text).ok(),
-        Origin::Token(_) | Origin::Issued(_) => {
+        Origin::Token(_) | Origin::Issued(_) | Origin::User(_) => {
             let usable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
             let header = HeaderValue::from_str(&format!("Bearer {text}")).ok();
             header.filter(|_| usable)

@@ -64,6 +64,7 @@ impl RemoteOptions {
             headers: declaration.headers.clone(),
             secret_headers: BTreeMap::new(),
             bearer,
+            users: None,
             health_url: declaration.health_url.clone(),
             health_every: HEALTH_EVERY,
             epoch: None,

@@ -65,6 +65,9 @@ pub enum RemoteError {
     /// The issuer of tokens for it gives none.
     #[error("cannot get a token for it from its issuer: {0}")]
     NoToken(String),
+    /// The user in whose name it is asked has no credential for it, or none that counts.
+    #[error("its user has no credential for it that counts")]
+    NotConnected,
     /// The certificates that a server is to be checked against cannot be had.
     #[error("cannot use the certificates in {}: {why}", path.display())]
     BadCa {
@@ -203,6 +206,9 @@ impl RemoteError {
             Self::Secret(_) | Self::BadSecret(_) => {
                 "cannot be asked, as this platform's credentials for it are missing; the call was not begun".to_owned()
             }
+            Self::NotConnected => {
+                "does not take your credential any more; the call was not begun, and the next one asks you to connect again".to_owned()
+            }
             Self::NoToken(_) => {
                 "cannot be asked, as this platform gets no token for it from its issuer; the call was not begun".to_owned()
             }
@@ -236,6 +242,8 @@ impl RemoteError {
         match self {
             // What was asked for is too much, or nobody could have known better.
             Self::TooLong(_) | Self::SessionEnded => Verdict::Answered,
+            // It is about one user, and not about the server.
+            Self::NotConnected => Verdict::Unasked,
             Self::TooMuch => Verdict::Unasked,
             // A status of that kind is about the one request.
             Self::Status { status, .. } if status.is_client_error() => Verdict::Answered,

@@ -3,7 +3,7 @@
 //! `connect` finds out how a server is spoken with, `connection` is one conversation, and
 //! under it lie the ways that messages take: `modern` and `session` (Streamable HTTP of each era), `http_sse` (the first transport)
 //! and `ws`, moved by `pump`. `exchange`, `reply` and `sse` are HTTP with bounds, `client` and `dial` open connections, and `guard`
-//! judges where to. `credentials` is what the platform shows, and `oauth` gets tokens. Numbers, translation and the calls themselves belong to the folder above, as for child processes.
+//! judges where to. `credentials` is what the platform shows, `oauth` gets tokens, and `users` has those of single users. Numbers, translation and the calls themselves belong to the folder above, as for child processes.
 
 mod client;
 mod connect;
@@ -22,15 +22,20 @@ mod modern;
 mod oauth;
 mod options;
 mod page;
+mod probe;
 mod pump;
 mod reply;
 mod session;
 mod sse;
 mod tls;
 mod tools;
+mod users;
 mod ws;
 
 pub(super) use connect::RemoteConnector;
 pub use documents::{Addresses, Documents};
 pub use error::{ForbiddenKind, RemoteError};
 pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob};
+pub(super) use users::Users;
+pub(crate) use users::{Answered, NotConnected, Whose};
+pub use users::{ConnectError, ConnectOptions, Connections, UserOptions};

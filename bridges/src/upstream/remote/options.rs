@@ -17,7 +17,7 @@ use crate::{
 
 pub use bus_schema::upstream::TransportKnob;
 
-use super::{dial, error::RemoteError, guard::Reach};
+use super::{dial, error::RemoteError, guard::Reach, users::UserOptions};
 
 /// A server at a URL. Not `Debug`, as headers may hold secrets.
 #[derive(Clone)]
@@ -36,6 +36,8 @@ pub struct RemoteOptions {
     pub secret_headers: BTreeMap<String, Source>,
     /// What this platform shows it to be let in.
     pub bearer: Bearer,
+    /// How users connect to it with credentials of their own. Then what the platform shows is for its lists only.
+    pub users: Option<UserOptions>,
     /// A page that answers with a status of success while the server is well.
     pub health_url: Option<String>,
     /// How often that is asked.
@@ -143,13 +145,18 @@ impl RemoteOptions {
 
     /// Finds what cannot be used of where tokens for it are got.
     fn check_issuer(&self) -> Result<(), RemoteError> {
-        match &self.bearer {
-            Bearer::Client(ClientCredentials {
-                at: IssuedAt::Endpoint(url) | IssuedAt::Issuer(url),
-                ..
-            }) => self.page(url).map(drop),
-            _ => Ok(()),
+        let own = match &self.bearer {
+            Bearer::Client(credentials) => Some(&credentials.at),
+            Bearer::None | Bearer::From(_) => None,
+        };
+        let of_users = self.users.as_ref().map(|users| &users.at);
+        for at in own.into_iter().chain(of_users) {
+            match at {
+                IssuedAt::Endpoint(url) | IssuedAt::Issuer(url) => self.page(url).map(drop)?,
+                IssuedAt::Told => {}
+            }
         }
+        Ok(())
     }
 
     /// A URL that is asked by plain HTTP, under the same rules as the server's.
@@ -313,6 +320,7 @@ mod tests {
             headers: BTreeMap::new(),
             secret_headers: BTreeMap::new(),
             bearer: Bearer::None,
+            users: None,
             health_url: None,
             health_every: HEALTH_EVERY,
             epoch: None,

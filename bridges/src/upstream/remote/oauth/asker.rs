@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::{client::legacy, rt::TokioExecutor};
 use tokio::time::timeout;
+use url::Url;
 
 use crate::upstream::remote::{
     client::{USER_AGENT, cause},
@@ -26,20 +27,20 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Asks issuers.
 #[derive(Clone)]
-pub(super) struct Asker {
+pub(in crate::upstream::remote) struct Asker {
     http: legacy::Client<Dialer, Full<Bytes>>,
     reach: Reach,
 }
 
 /// An answer.
-pub(super) struct Answer {
-    pub(super) status: StatusCode,
+pub(in crate::upstream::remote) struct Answer {
+    pub(in crate::upstream::remote) status: StatusCode,
     pub(super) headers: HeaderMap,
-    pub(super) body: Bytes,
+    pub(in crate::upstream::remote) body: Bytes,
 }
 
 impl Asker {
-    pub(super) fn new(dialer: Dialer, reach: Reach) -> Self {
+    pub(in crate::upstream::remote) fn new(dialer: Dialer, reach: Reach) -> Self {
         Self {
             http: legacy::Client::builder(TokioExecutor::new()).build(dialer),
             reach,
@@ -70,6 +71,28 @@ impl Asker {
             headers.insert(http::AUTHORIZATION, authorization);
         }
         self.ask(Method::POST, url, headers, form.into()).await
+    }
+
+    /// Posts JSON.
+    ///
+    /// # Errors
+    /// As [`Asker::get`].
+    pub(in crate::upstream::remote) async fn post_json(
+        &self,
+        url: &str,
+        body: String,
+    ) -> Result<Answer, String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::CONTENT_TYPE, JSON);
+        self.ask(Method::POST, url, headers, body.into()).await
+    }
+
+    /// Finds what is wrong with a URL that somebody else names, as far as can be told without a resolver.
+    ///
+    /// # Errors
+    /// A text that says so.
+    pub(in crate::upstream::remote) fn judge(&self, url: &str) -> Result<Url, String> {
+        judged(url, self.reach).map_err(|error| chain(&error))
     }
 
     async fn ask(

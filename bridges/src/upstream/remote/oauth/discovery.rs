@@ -24,15 +24,30 @@ struct Resource {
 
 /// What an issuer says of itself, as far as it counts here.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub(super) struct Metadata {
-    pub(super) issuer: String,
-    pub(super) token_endpoint: String,
+pub(in crate::upstream::remote) struct Metadata {
+    pub(in crate::upstream::remote) issuer: String,
+    pub(in crate::upstream::remote) token_endpoint: String,
+    pub(in crate::upstream::remote) authorization_endpoint: Option<String>,
+    pub(in crate::upstream::remote) registration_endpoint: Option<String>,
+    #[serde(default)]
+    code_challenge_methods_supported: Vec<String>,
+    #[serde(default)]
+    pub(in crate::upstream::remote) client_id_metadata_document_supported: bool,
+    #[serde(default)]
+    pub(in crate::upstream::remote) authorization_response_iss_parameter_supported: bool,
     token_endpoint_auth_methods_supported: Option<Vec<String>>,
 }
 
 impl Metadata {
+    /// Whether it binds codes to who has asked for them (RFC 7636, S256).
+    pub(in crate::upstream::remote) fn binds_codes(&self) -> bool {
+        self.code_challenge_methods_supported
+            .iter()
+            .any(|method| method == "S256")
+    }
+
     /// How a client with a secret shows it there.
-    pub(super) fn shows(&self) -> Shows {
+    pub(in crate::upstream::remote) fn shows(&self) -> Shows {
         let methods = self.token_endpoint_auth_methods_supported.as_deref();
         // Without the member it is the header.
         let knows = |method: &str| methods.is_some_and(|methods| methods.iter().any(|known| known == method));
@@ -47,7 +62,10 @@ impl Metadata {
 ///
 /// # Errors
 /// What is missing or wrong.
-pub(super) async fn issuers_of(asker: &Asker, server: &Url) -> Result<Vec<String>, String> {
+pub(in crate::upstream::remote) async fn issuers_of(
+    asker: &Asker,
+    server: &Url,
+) -> Result<Vec<String>, String> {
     let challenged = match asker.get(server.as_str()).await {
         Ok(answer) => told_by(&answer.headers),
         // It may well answer the next question.
@@ -87,7 +105,7 @@ pub(super) async fn issuers_of(asker: &Asker, server: &Url) -> Result<Vec<String
 ///
 /// # Errors
 /// What is missing or wrong.
-pub(super) async fn metadata(asker: &Asker, issuer: &str) -> Result<Metadata, String> {
+pub(in crate::upstream::remote) async fn metadata(asker: &Asker, issuer: &str) -> Result<Metadata, String> {
     let mut asked = Vec::new();
     for url in metadata_urls(issuer) {
         match asker.get(&url).await {
@@ -226,11 +244,11 @@ mod tests {
             (Some(vec!["private_key_jwt"]), Shows::Basic),
         ] {
             let methods = methods.map(|methods| methods.into_iter().map(str::to_owned).collect());
-            let metadata = Metadata {
-                issuer: String::new(),
-                token_endpoint: String::new(),
-                token_endpoint_auth_methods_supported: methods,
-            };
+            let methods: Option<Vec<String>> = methods;
+            let document = serde_json::json!({
+                "issuer": "", "token_endpoint": "", "token_endpoint_auth_methods_supported": methods
+            });
+            let metadata: Metadata = serde_json::from_value(document).unwrap();
             assert_eq!(metadata.shows(), shows);
         }
     }

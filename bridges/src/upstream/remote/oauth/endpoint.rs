@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use url::form_urlencoded;
 
@@ -14,25 +14,40 @@ use crate::{secrets::Secret, upstream::remote::fetch::basic};
 const UNSAID: Duration = Duration::from_secs(300);
 
 /// How a client shows at the endpoint who it is (RFC 6749, section 2.3.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shows {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(in crate::upstream::remote) enum Shows {
+    /// Not at all: it has no secret.
+    Nothing,
     /// In a header.
     Basic,
     /// In the form.
     Post,
 }
 
+/// Who asks: a client, and how it shows that.
+#[derive(Clone, Copy)]
+pub(in crate::upstream::remote) struct Client<'a> {
+    pub(in crate::upstream::remote) id: &'a str,
+    pub(in crate::upstream::remote) secret: Option<&'a Secret>,
+    pub(in crate::upstream::remote) shows: Shows,
+}
+
 /// A token.
 #[derive(Debug)]
-pub(super) struct Token {
-    pub(super) access: Secret,
+pub(in crate::upstream::remote) struct Token {
+    pub(in crate::upstream::remote) access: Secret,
+    /// What the next one can be got for.
+    pub(in crate::upstream::remote) refresh: Option<Secret>,
     /// When it ends, or is taken to end.
-    pub(super) ends: Instant,
+    pub(in crate::upstream::remote) ends: Instant,
 }
 
 /// Why there is no token.
 #[derive(Debug)]
-pub(super) enum NoToken {
+pub(in crate::upstream::remote) enum NoToken {
+    /// What it was asked for by counts no more, such as a refresh token.
+    Grant(String),
     /// The issuer does not know the client by what it shows.
     Client(String),
     /// Anything else.
@@ -40,9 +55,9 @@ pub(super) enum NoToken {
 }
 
 impl NoToken {
-    pub(super) fn into_text(self) -> String {
+    pub(in crate::upstream::remote) fn into_text(self) -> String {
         match self {
-            Self::Client(why) | Self::Other(why) => why,
+            Self::Grant(why) | Self::Client(why) | Self::Other(why) => why,
         }
     }
 }
@@ -51,6 +66,7 @@ impl NoToken {
 #[derive(Deserialize)]
 struct Granted {
     access_token: String,
+    refresh_token: Option<String>,
     token_type: String,
     expires_in: Option<u64>,
 }
@@ -64,14 +80,13 @@ struct Refused {
 ///
 /// # Errors
 /// [`NoToken`] that names the endpoint; never what was shown there.
-pub(super) async fn ask(
+pub(in crate::upstream::remote) async fn ask(
     asker: &Asker,
     url: &str,
-    shows: Shows,
-    client: (&str, &Secret),
+    client: Client<'_>,
     fields: &[(&str, &str)],
 ) -> Result<Token, NoToken> {
-    let (authorization, form) = form(shows, client, fields)?;
+    let (authorization, form) = form(client, fields)?;
     let began = Instant::now();
     let answer = asker.post_form(url, authorization, form).await;
     read(&answer.map_err(NoToken::Other)?, began)
@@ -79,20 +94,23 @@ pub(super) async fn ask(
 
 /// The form, and the header beside it, if the client shows itself there.
 fn form(
-    shows: Shows,
-    (id, secret): (&str, &Secret),
+    Client { id, secret, shows }: Client<'_>,
     fields: &[(&str, &str)],
 ) -> Result<(Option<HeaderValue>, String), NoToken> {
     let mut form = form_urlencoded::Serializer::new(String::new());
     form.extend_pairs(fields);
-    let authorization = match shows {
-        Shows::Basic => {
+    let authorization = match (shows, secret) {
+        (Shows::Basic, Some(secret)) => {
             let header = basic(id, secret);
             Some(header.map_err(|_| NoToken::Other("its client id cannot be sent".to_owned()))?)
         }
-        Shows::Post => {
+        (Shows::Post, Some(secret)) => {
             form.append_pair("client_id", id);
             form.append_pair("client_secret", secret.expose());
+            None
+        }
+        (Shows::Nothing, _) | (_, None) => {
+            form.append_pair("client_id", id);
             None
         }
     };
@@ -110,6 +128,7 @@ fn read(answer: &Answer, began: Instant) -> Result<Token, NoToken> {
         };
         return Err(match code.as_deref() {
             Some("invalid_client") => NoToken::Client(why),
+            Some("invalid_grant") => NoToken::Grant(why),
             None if status.as_u16() == 401 => NoToken::Client(why),
             _ => NoToken::Other(why),
         });
@@ -123,6 +142,7 @@ fn read(answer: &Answer, began: Instant) -> Result<Token, NoToken> {
     }
     Ok(Token {
         access: Secret::new(granted.access_token),
+        refresh: granted.refresh_token.map(Secret::new),
         ends: began + granted.expires_in.map_or(UNSAID, Duration::from_secs),
     })
 }

@@ -15,7 +15,7 @@ use url::Url;
 use super::{
     asker::Asker,
     discovery,
-    endpoint::{self, NoToken, Shows, Token},
+    endpoint::{self, Client, NoToken, Shows, Token},
 };
 use crate::{
     secrets::{Held, Read, Secret},
@@ -152,8 +152,12 @@ impl Platform {
         if !scopes.is_empty() {
             fields.push(("scope", &scopes));
         }
-        let client = (self.credentials.client_id.as_str(), secret);
-        endpoint::ask(&self.asker, url, shows, client, &fields).await
+        let client = Client {
+            id: &self.credentials.client_id,
+            secret: Some(secret),
+            shows,
+        };
+        endpoint::ask(&self.asker, url, client, &fields).await
     }
 
     /// Where tokens are got, and how the client shows there who it is.
