@@ -6,6 +6,7 @@
 mod forgetting;
 mod pinning;
 mod policy;
+mod telling;
 
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use pinning::Pinning;
+use telling::Telling;
 
 /// How often a write is tried again that may replace anything and met another one.
 const ATTEMPTS: usize = 8;
@@ -53,13 +55,14 @@ pub struct RunningRegistry {
     stop: CancellationToken,
     looking: JoinHandle<()>,
     forgetting: JoinHandle<()>,
+    telling: JoinHandle<()>,
 }
 
 impl RunningRegistry {
     /// Takes it off the bus: what was begun is finished.
     pub async fn stop(self) {
         self.stop.cancel();
-        let _ = tokio::join!(self.looking, self.forgetting);
+        let _ = tokio::join!(self.looking, self.forgetting, self.telling);
         self.host.stop().await;
     }
 }
@@ -95,11 +98,19 @@ impl RegistryServer {
         };
         let (stop, pinning) = (CancellationToken::new(), self.pinning.clone());
         let forgetting = forgetting::run(self.registry.clone(), stop.clone());
-        let host = Host::start(bus, Arc::new(self), options).await?;
+        let telling = Telling {
+            bus: bus.clone(),
+            directory: self.directory.clone(),
+            registry: self.registry.clone(),
+            owners: self.owners.clone(),
+            tenant: DEFAULT_TENANT.to_owned(),
+        };
+        let host = Box::pin(Host::start(bus, Arc::new(self), options)).await?;
         Ok(RunningRegistry {
             host,
             looking: tokio::spawn(pinning.run(stop.clone())),
             forgetting: tokio::spawn(forgetting),
+            telling: tokio::spawn(telling.run(stop.clone())),
             stop,
         })
     }

@@ -4,6 +4,7 @@
 
 mod auth;
 mod removed;
+mod status;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use crate::{
 
 pub use auth::{Auth, SECRET_PREFIX, SecretRef, is_secret_name};
 pub use removed::{GONE_FOR_DAYS, Gone, MOST_GONE, Record, Removed, with_gone};
+pub use status::{Status, StatusEvent, Told};
 
 /// The most replicas that a declared server may ask for.
 pub const MOST_REPLICAS: u32 = 16;

@@ -79,10 +79,19 @@ pub enum EventKind {
     Call,
     /// A tool has changed, or somebody has decided over one; the payload is an [`Event`](crate::integrity::Event).
     Tool,
+    /// A server is otherwise than it was; the payload is a [`StatusEvent`](crate::registry::StatusEvent).
+    Status,
 }
 
 impl EventKind {
-    const ALL: [Self; 5] = [Self::Up, Self::Down, Self::Left, Self::Call, Self::Tool];
+    const ALL: [Self; 6] = [
+        Self::Up,
+        Self::Down,
+        Self::Left,
+        Self::Call,
+        Self::Tool,
+        Self::Status,
+    ];
 
     const fn as_str(self) -> &'static str {
         match self {
@@ -91,6 +100,7 @@ impl EventKind {
             Self::Left => "replica.left",
             Self::Call => "call",
             Self::Tool => "tool",
+            Self::Status => "status",
         }
     }
 }
@@ -473,16 +483,10 @@ pub fn all_gone(server: &Token, instance: &Token) -> String {
     format!("{INSTANCE}.{server}.{instance}.gone.*.*")
 }
 
-/// The calls of a tenant's servers as they end.
+/// What is told of all servers of a tenant, of one kind.
 #[must_use]
-pub fn all_call_events(tenant: &Token) -> String {
-    format!("{EVENT}.{tenant}.*.{}", EventKind::Call.as_str())
-}
-
-/// What becomes of the tools of a tenant's servers.
-#[must_use]
-pub fn all_tool_events(tenant: &Token) -> String {
-    format!("{EVENT}.{tenant}.*.{}", EventKind::Tool.as_str())
+pub fn all_events(tenant: &Token, kind: EventKind) -> String {
+    format!("{EVENT}.{tenant}.*.{}", kind.as_str())
 }
 
 /// The comings and goings of replicas, of every tenant. One subscription for all of them: what a replica says comes in the order

@@ -175,8 +175,9 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     let t = |name: &str| Token::encode(name);
     let (tenant, server, instance) = (t("default"), t("products"), t("0192f0c1a2b3"));
     let mut lines: Vec<String> = built_subjects(&tenant, &server, &instance);
-    lines.push(subject::all_call_events(&tenant));
-    lines.push(subject::all_tool_events(&tenant));
+    for kind in [EventKind::Call, EventKind::Tool, EventKind::Status] {
+        lines.push(subject::all_events(&tenant, kind));
+    }
     for class in CallerClass::ALL {
         lines.push(subject::all_answers(class, &instance));
         lines.push(subject::library_inbox_prefix(class, &instance));
@@ -267,6 +268,7 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         event(EventKind::Left),
         event(EventKind::Call),
         event(EventKind::Tool),
+        event(EventKind::Status),
         Subject::Watch { tenant: tenant() },
         inbox(CallerClass::Bridge),
         inbox(CallerClass::Cli),

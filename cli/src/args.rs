@@ -278,6 +278,8 @@ pub enum ServersCommand {
     Remove(NamedServer),
     /// Show all that is known of a server
     Show(NamedServer),
+    /// Tell when a server becomes healthy, degraded or down
+    Watch(Ask),
     /// Register the remote servers of an MCP registry, or the one of a server.json
     #[command(after_help = import::EXAMPLES)]
     Import(Box<Import>),

@@ -9,16 +9,13 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Subscriber;
 use bus_schema::{
-    ContentType, Principal, ServerId, Token,
+    Principal, ServerId, Token,
     integrity::{
-        self, Change, Decide, Decided, Decision, Event, MAX_DEFINITION_BYTES, Offered, Pin, Pins, Policies,
-        Policy, Record, Tool,
+        self, Change, Decide, Decided, Decision, MAX_DEFINITION_BYTES, Offered, Pin, Pins, Policies, Policy,
+        Record, Tool,
     },
-    subject::{self, EventKind, Subject},
 };
-use futures::StreamExt as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::Map;
 use tokio::{
@@ -28,7 +25,7 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    bus::{Bus, BusError},
+    bus::Bus,
     own_request::{PLATFORM, own_request},
     registry::{RegistryError, answer_of},
     store::{Bucket, BucketOptions, Mirror, Picture, StoreError},
@@ -134,47 +131,6 @@ impl Bus {
         // Made twice, a decision finds its own work.
         self.ask_registry(principal, decision.method(), wish, crate::Retry::Never)
             .await
-    }
-
-    /// Tells whoever listens what has become of a tool.
-    pub async fn tell_of_tool(&self, tenant: &str, event: &Event) {
-        let subject = Subject::Event {
-            tenant: Token::encode(tenant),
-            server: Token::encode(event.server.as_str()),
-            kind: EventKind::Tool,
-        };
-        let payload = ContentType::Json.encode(event).expect("an event is always JSON");
-        if let Err(error) = self.publish(subject.to_string(), payload).await {
-            debug!(%error, "could not tell of a tool");
-        }
-    }
-}
-
-/// What becomes of the tools of one tenant's servers, as it happens.
-pub struct ToolEvents(Subscriber);
-
-impl ToolEvents {
-    /// Begins to listen.
-    ///
-    /// # Errors
-    /// [`BusError`] when the bus refuses the subscription.
-    pub async fn start(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
-        let events = bus
-            .subscribe(subject::all_tool_events(&Token::encode(tenant)))
-            .await?;
-        bus.round_trip().await?;
-        Ok(Self(events))
-    }
-
-    /// The next event; `None` when the bus connection has ended.
-    pub async fn next(&mut self) -> Option<Event> {
-        loop {
-            let message = self.0.next().await?;
-            match ContentType::Json.decode(&message.payload) {
-                Ok(event) => return Some(event),
-                Err(error) => debug!(%error, "ignored an event that cannot be read"),
-            }
-        }
     }
 }
 

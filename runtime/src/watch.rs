@@ -5,21 +5,19 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Subscriber;
 use bus_schema::{
-    ContentType, Principal, Request, Token,
+    Principal, Request, Token,
     rpc::Message,
-    subject::{self, EventKind, Subject},
+    subject::{EventKind, Subject},
 };
 use bytes::Bytes;
-use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::{Instant, MissedTickBehavior, interval};
-use tracing::debug;
 
 use crate::{
     bus::{Bus, BusError},
+    events::{Event, Events},
     moment,
     telemetry::Ended,
 };
@@ -213,23 +211,19 @@ impl CallEvent {
             ..Principal::new(&self.subject, &self.tenant)
         }
     }
+}
 
-    pub(crate) async fn publish(&self, bus: &Bus) {
-        let subject = Subject::Event {
-            tenant: Token::encode(&self.tenant),
-            server: Token::encode(&self.server),
-            kind: EventKind::Call,
-        };
-        let payload = ContentType::Json.encode(self).expect("an event is always JSON");
-        if let Err(error) = bus.publish(subject.to_string(), payload).await {
-            debug!(%error, "could not tell of a call");
-        }
+impl Event for CallEvent {
+    const KIND: EventKind = EventKind::Call;
+
+    fn server(&self) -> &str {
+        &self.server
     }
 }
 
 /// The calls of one tenant, as they end.
 pub struct CallWatch {
-    events: Subscriber,
+    events: Events<CallEvent>,
 }
 
 impl CallWatch {
@@ -250,9 +244,8 @@ impl CallWatch {
     }
 
     async fn saying(bus: &Bus, tenant: &str, wish: &'static [u8]) -> Result<Self, BusError> {
+        let events = Events::start(bus, tenant).await?;
         let tenant = Token::encode(tenant);
-        let events = bus.subscribe(subject::all_call_events(&tenant)).await?;
-        bus.round_trip().await?;
         let renewing = bus.clone();
         bus.spawn(async move {
             let mut renew = interval(RENEW);
@@ -276,12 +269,6 @@ impl CallWatch {
 
     /// Waits for the next call to end; `None` once the connection is closed.
     pub async fn next(&mut self) -> Option<CallEvent> {
-        loop {
-            let message = self.events.next().await?;
-            match ContentType::Json.decode(&message.payload) {
-                Ok(event) => return Some(event),
-                Err(error) => debug!(%error, "ignored an event that cannot be read"),
-            }
-        }
+        self.events.next().await
     }
 }

@@ -241,7 +241,7 @@ impl Pinning {
             for (server, other) in others.of_others(id, name) {
                 warn!(server.id = %id, tool.name = ?name, other.server = %server, other.tool = ?other, "a tool can be taken for another server's");
             }
-            self.bus.tell_of_tool(&self.tenant, &event).await;
+            self.bus.tell(&self.tenant, &event).await;
         }
     }
 
@@ -309,7 +309,7 @@ impl Pinning {
                 fields: Vec::new(),
                 withheld: pin.now().is_withheld(policy),
             };
-            self.bus.tell_of_tool(&self.tenant, &event).await;
+            self.bus.tell(&self.tenant, &event).await;
         }
     }
 }

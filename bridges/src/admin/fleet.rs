@@ -9,15 +9,16 @@ use bus_schema::{
     integrity::Tool,
     mcp::Era,
     principal::DEFAULT_TENANT,
-    registry::{Auth, Entry, Gone},
+    registry::{Auth, Entry, Gone, Status},
     subject,
 };
 use runtime::{
     catalogue::Listed,
     directory::{Seen, Snapshot},
     load::Load,
-    placement::{Owner, Owners},
+    placement::Owners,
     registry::Registry,
+    status::status_of,
     virtuals::Virtual,
 };
 use serde_json::{Map, Value, json};
@@ -53,29 +54,6 @@ pub enum Private {
     Allowed,
     /// Never.
     Refused,
-}
-
-/// How a server is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Status {
-    /// It is there and well.
-    Healthy,
-    /// It is there, and should not be used now.
-    Degraded,
-    /// It is not there.
-    Down,
-}
-
-impl Status {
-    pub(crate) const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Down];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Healthy => "healthy",
-            Self::Degraded => "degraded",
-            Self::Down => "down",
-        }
-    }
 }
 
 /// One server, as it is at this moment.
@@ -239,17 +217,10 @@ impl Fleet {
 
     fn server_of(&self, snapshot: &Snapshot, id: &ServerId, declared: Option<(Entry, u64)>) -> Server {
         let replicas = snapshot.replicas(id).to_vec();
-        let (status, reason) = if replicas.is_empty() {
-            let owners = self
-                .declared
-                .as_ref()
-                .map(|(_, owners)| owners.of(DEFAULT_TENANT, id));
-            (Status::Down, Some(why_down(&owners.unwrap_or_default())))
-        } else if let Some(trouble) = snapshot.trouble(id) {
-            (Status::Degraded, Some(trouble.to_owned()))
-        } else {
-            (Status::Healthy, None)
-        };
+        let (status, reason) = status_of(snapshot, id, || {
+            let owners = self.declared.as_ref().map(|(_, owners)| owners);
+            owners.map_or_else(Vec::new, |owners| owners.of(DEFAULT_TENANT, id))
+        });
         Server {
             id: id.clone(),
             status,
@@ -298,18 +269,6 @@ impl Fleet {
             details.insert("tools".to_owned(), tools.collect());
         }
         details
-    }
-}
-
-fn why_down(owners: &[Owner]) -> String {
-    if let Some(failure) = owners.iter().find_map(|owner| owner.failure.clone()) {
-        return failure;
-    }
-    match owners.iter().find_map(|owner| owner.instance.as_deref()) {
-        Some(instance) => format!("process {instance} is connecting to it"),
-        None => {
-            "no process of the fleet runs it; `trunkline serve upstreams` starts one that does".to_owned()
-        }
     }
 }
 

@@ -10,14 +10,14 @@ use axum::{
 };
 use bus_schema::{
     ServerId,
-    registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Written},
+    registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Status, Written},
 };
 use runtime::registry::RegistryError;
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
 use super::{
-    fleet::{Fleet, Private, Server, Status},
+    fleet::{Fleet, Private, Server},
     kept::{Refused, if_match, members, over, read_id, read_named, taken, with_etag},
     tools::Flag,
     viewer::Viewer,

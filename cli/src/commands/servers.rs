@@ -3,6 +3,7 @@
 pub(super) mod add;
 mod list;
 mod show;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -27,6 +28,7 @@ pub(crate) async fn run(config: Config, servers: args::Servers) -> anyhow::Resul
             return done;
         }
         Some(ServersCommand::Show(named)) => show::run(&mut node, &config, &named).await,
+        Some(ServersCommand::Watch(ask)) => watch::run(&node, ask).await,
     };
     node.stop().await;
     done.map(|()| ExitCode::SUCCESS)

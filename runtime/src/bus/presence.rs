@@ -77,7 +77,7 @@ impl Bus {
                 left.entry(instance).or_default().insert(server);
                 return;
             }
-            EventKind::Call | EventKind::Tool => return,
+            EventKind::Call | EventKind::Tool | EventKind::Status => return,
         };
         // Nobody may be listening.
         let _ = self.0.presence.send(presence);

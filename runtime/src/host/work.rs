@@ -204,7 +204,7 @@ impl Running {
                 code,
                 (request_bytes, answer_bytes),
             );
-            event.publish(&self.shared.bus).await;
+            self.shared.bus.tell(&event.tenant, &event).await;
         }
     }
 

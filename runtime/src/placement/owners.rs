@@ -61,7 +61,9 @@ impl Owners {
         self.mirror.picture()
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<Arc<Picture<Owner>>> {
+    /// Tells of each change.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<Arc<Picture<Owner>>> {
         self.mirror.changes()
     }
 }

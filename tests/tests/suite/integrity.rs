@@ -5,13 +5,12 @@ use std::sync::Arc;
 use actors::registry::{RegistryServer, RunningRegistry};
 use bus_schema::{
     Principal, ServerId,
-    integrity::{Decide, Decision, Policies, Policy, Standing, What},
+    integrity::{Decide, Decision, Event, Policies, Policy, Standing, What},
     mcp::method,
 };
 use reqwest::{Method, StatusCode};
 use runtime::{
-    Bus, Catalogue, Directory, Host, catalogue::Listed, pins::ToolEvents, placement::Owners,
-    registry::Registry,
+    Bus, Catalogue, Directory, Host, catalogue::Listed, events::Events, placement::Owners, registry::Registry,
 };
 use serde_json::{Value, json};
 use tests::{
@@ -414,7 +413,7 @@ async fn two_registries_come_to_the_same_and_one_is_enough() {
         })
         .await;
     }
-    let mut events = ToolEvents::start(&asking, "default").await.expect("starts");
+    let mut events = Events::<Event>::start(&asking, "default").await.expect("starts");
     let mut registries = vec![first, second];
     for round in 0..12 {
         // Half of the way one of them leaves.

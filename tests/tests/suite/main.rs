@@ -39,6 +39,7 @@ mod services;
 mod sessions;
 mod slow_readers;
 mod statements;
+mod statuses;
 mod store;
 mod tidy;
 mod tool_lists;

@@ -11,7 +11,7 @@ use std::{
 
 use bus_schema::{
     ServerId,
-    registry::{GONE_FOR_DAYS, Gone},
+    registry::{GONE_FOR_DAYS, Gone, Status},
 };
 use semver::Version;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     super::{
-        fleet::{Fleet, Server, Status},
+        fleet::{Fleet, Server},
         rfc3339,
         viewer::Viewer,
     },

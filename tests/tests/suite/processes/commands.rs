@@ -212,6 +212,43 @@ async fn tail_shows_calls_as_they_end() {
 }
 
 #[tokio::test]
+async fn servers_that_change_are_told_of_as_they_do() {
+    let cluster = Cluster::start().await;
+    let registry = cluster.serve(&["registry"]).await;
+    let mut programs = [
+        cluster.begin(&["servers", "watch", "--json"]),
+        cluster.begin(&["servers", "watch"]),
+    ];
+    // Nobody says when they have begun to listen, so there is always something new.
+    let adding = async {
+        for number in 0.. {
+            let (id, url) = (format!("w{number}"), "https://nobody.example/mcp");
+            let (code, _, said) = cluster.run(&["servers", "add", &id, url]).await;
+            assert_eq!(code, 0, "{said}");
+        }
+    };
+    let [json_watch, text_watch] = &mut programs;
+    let shown = async {
+        let event = line_of(json_watch, |line| line.contains(r#""server":"w"#)).await;
+        (
+            event,
+            line_of(text_watch, |line| line.contains("new -> down")).await,
+        )
+    };
+    let both = async {
+        tokio::select! { () = adding => panic!("it goes on"), shown = shown => shown }
+    };
+    let (event, line) = within("a change in both views", both).await;
+    let event: Value = serde_json::from_str(&event).expect("a line of JSON");
+    assert_eq!(event["status"], "down", "{event}");
+    assert!(line.contains("no process of the fleet runs it"), "{line}");
+    for program in programs {
+        terminate(program).await;
+    }
+    terminate(registry.program).await;
+}
+
+#[tokio::test]
 async fn serve_tells_where_its_metrics_are() {
     let cluster = Cluster::start().await;
     let replica = cluster.serve(&["products"]).await;

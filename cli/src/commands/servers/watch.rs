@@ -1,0 +1,39 @@
+//! `trunkline servers watch`: servers that become healthy, degraded or down.
+
+use bus_schema::{principal::DEFAULT_TENANT, registry::StatusEvent};
+use runtime::events::Events;
+
+use crate::{
+    args::Ask,
+    commands::{output, stopping::Stop},
+    node::Node,
+};
+
+pub(super) async fn run(node: &Node, ask: Ask) -> anyhow::Result<()> {
+    let mut stop = Stop::listen()?;
+    let mut events = Events::<StatusEvent>::start(node.bus(), DEFAULT_TENANT).await?;
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = stop.requested() => None,
+        };
+        let Some(event) = event else { return Ok(()) };
+        if ask.json {
+            output::json(&event)?;
+        } else {
+            output::line(&shown(&event));
+        }
+    }
+}
+
+fn shown(event: &StatusEvent) -> String {
+    let StatusEvent { server, was, now } = event;
+    let was = was.map_or("new", |was| was.as_str());
+    let reason = now.reason.as_deref().unwrap_or_default();
+    let told = format!(
+        "{} {server:<24} {was} -> {}  {reason}",
+        now.since,
+        now.status.as_str()
+    );
+    told.trim_end().to_owned()
+}
