@@ -31,6 +31,7 @@ pub(super) fn routes(connections: Connections) -> Router<Door> {
     Router::new()
         .route("/connect/client.json", get(document))
         .route("/connect/callback", get(come_back))
+        .route("/connect/login", get(logged_in))
         .route("/connect/{link}", get(look).post(follow))
         .layer(Extension(connections))
 }
@@ -62,18 +63,31 @@ async fn follow(Extension(connections): Extension<Connections>, Path(link): Path
         "{name}={}; Path=/; Max-Age={COOKIE_SECS}; HttpOnly; SameSite=Lax{secure}",
         followed.cookie
     );
-    let (Ok(location), Ok(mut cookie)) = (
-        HeaderValue::try_from(followed.location),
-        HeaderValue::try_from(cookie),
-    ) else {
+    let (Some(mut response), Ok(mut cookie)) = (send_on(&followed.location), HeaderValue::try_from(cookie))
+    else {
         return refused(&NotConnected::Failed);
     };
     cookie.set_sensitive(true);
-    let mut response = page(StatusCode::SEE_OTHER, "<p>Go on to the other server.</p>");
-    let headers = response.headers_mut();
-    headers.insert(header::LOCATION, location);
-    headers.insert(header::SET_COOKIE, cookie);
+    response.headers_mut().insert(header::SET_COOKIE, cookie);
     response
+}
+
+/// Somebody has shown who they are, and goes on to the other server's issuer.
+async fn logged_in(Extension(connections): Extension<Connections>, uri: Uri, headers: HeaderMap) -> Response {
+    let answered = Answered::read(uri.query().unwrap_or_default());
+    let name = COOKIES[usize::from(!connections.is_https())];
+    match connections.logged_in(answered, cookie(&headers, name)).await {
+        Ok(location) => send_on(&location).unwrap_or_else(|| refused(&NotConnected::Failed)),
+        Err(why) => refused(&why),
+    }
+}
+
+/// Sends a browser on; `None` where no header can say to.
+fn send_on(location: &str) -> Option<Response> {
+    let location = HeaderValue::try_from(location).ok()?;
+    let mut response = page(StatusCode::SEE_OTHER, "<p>Go on to the other server.</p>");
+    response.headers_mut().insert(header::LOCATION, location);
+    Some(response)
 }
 
 async fn come_back(Extension(connections): Extension<Connections>, uri: Uri, headers: HeaderMap) -> Response {
@@ -127,7 +141,7 @@ fn consent(whose: &Whose) -> String {
 fn refused(why: &NotConnected) -> Response {
     let status = match why {
         NotConnected::Gone => StatusCode::GONE,
-        NotConnected::Elsewhere | NotConnected::Refused => StatusCode::FORBIDDEN,
+        NotConnected::Elsewhere | NotConnected::SomebodyElse | NotConnected::Refused => StatusCode::FORBIDDEN,
         NotConnected::Failed => StatusCode::BAD_GATEWAY,
         NotConnected::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };

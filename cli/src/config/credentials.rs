@@ -1,7 +1,9 @@
 //! What is needed to keep credentials of users: `[credentials]`.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, bail};
-use bridges::upstream::remote::ConnectOptions;
+use bridges::upstream::remote::{ConnectOptions, LoginOptions};
 use serde::Deserialize;
 
 use super::secrets::SecretTable;
@@ -14,6 +16,36 @@ pub(super) struct CredentialsSection {
     old_keys: Vec<SecretTable>,
     public_url: Option<String>,
     unproven_links: bool,
+    login: Option<LoginTable>,
+}
+
+/// `[credentials.login]`: who follows a link.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoginTable {
+    issuer: String,
+    client_id: String,
+    client_secret: Option<SecretTable>,
+    subject_claim: Option<String>,
+    #[serde(default)]
+    allow_private: bool,
+    ca_file: Option<PathBuf>,
+}
+
+impl LoginTable {
+    fn options(&self) -> anyhow::Result<LoginOptions> {
+        let secret = self.client_secret.as_ref().map(SecretTable::to_source);
+        Ok(LoginOptions {
+            issuer: self.issuer.clone(),
+            client_id: self.client_id.clone(),
+            client_secret: secret
+                .transpose()
+                .context("client_secret under [credentials.login]")?,
+            subject_claim: self.subject_claim.clone().unwrap_or_else(|| "sub".to_owned()),
+            allow_private: self.allow_private,
+            ca_file: self.ca_file.clone(),
+        })
+    }
 }
 
 /// Whether anybody has to show who they are to come in.
@@ -28,7 +60,11 @@ pub(super) enum Callers {
 impl CredentialsSection {
     pub(super) fn check(&self, callers: Callers) -> anyhow::Result<()> {
         let Some(key) = &self.key else {
-            if !self.old_keys.is_empty() || self.public_url.is_some() || self.unproven_links {
+            if !self.old_keys.is_empty()
+                || self.public_url.is_some()
+                || self.unproven_links
+                || self.login.is_some()
+            {
                 bail!(
                     "[credentials] has no key; write key = {{ file = \"/run/secrets/name\" }} (`openssl rand -base64 32` makes one)"
                 );
@@ -38,13 +74,21 @@ impl CredentialsSection {
         for table in std::iter::once(key).chain(&self.old_keys) {
             table.check().context("a key under [credentials]")?;
         }
-        if callers == Callers::Known && !self.unproven_links {
-            bail!(
+        let secret = self.login.as_ref().and_then(|login| login.client_secret.as_ref());
+        secret
+            .map_or(Ok(()), SecretTable::check)
+            .context("client_secret under [credentials.login]")?;
+        match (callers, &self.login, self.unproven_links) {
+            (Callers::Known, None, false) => bail!(
                 "[credentials] cannot tell who opens a link, as browsers show no token: who sends a link to somebody else may get to use that \
-                 person's account. Read docs/secrets.md, and say unproven_links = true if your users know better than to follow links of others"
-            );
+                 person's account. Add [credentials.login] with the issuer of your users; docs/secrets.md says what unproven_links = true means"
+            ),
+            (_, Some(_), true) => bail!("[credentials] has both login and unproven_links; keep one"),
+            (Callers::One, Some(_), _) => bail!(
+                "[credentials.login] means nothing without [auth], where all callers are one; leave it out"
+            ),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What is configured, with its keys; `None` when nothing is.
@@ -57,6 +101,7 @@ impl CredentialsSection {
         Ok(Some(ConnectOptions {
             keys: keys.context("a key under [credentials]")?,
             public_url: self.public_url.clone().unwrap_or_else(|| usual_url.to_owned()),
+            login: self.login.as_ref().map(LoginTable::options).transpose()?,
         }))
     }
 }
@@ -75,8 +120,18 @@ mod tests {
         let auth = "[auth]\nmode = \"oauth\"\n[[auth.issuers]]\nissuer = \"https://id.example\"\n";
         expect_refusal(
             &format!("{key}{auth}"),
-            ["[credentials]", "who opens a link", "unproven_links = true"],
+            ["[credentials]", "who opens a link", "[credentials.login]"],
         );
+        let login = "[credentials.login]\nissuer = \"https://id.example\"\nclient_id = \"me\"\n";
+        expect_refusal(
+            &format!("{key}{login}"),
+            ["[credentials.login]", "without [auth]", "leave it out"],
+        );
+        expect_refusal(
+            &format!("{key}unproven_links = true\n{login}{auth}"),
+            ["both login", "unproven_links", "keep one"],
+        );
+        load(&format!("{key}{login}{auth}")).expect("loads");
         let sure = format!("{key}unproven_links = true\n{auth}");
         load(&sure).expect("loads");
         let config = load(key).expect("loads");

@@ -38,4 +38,4 @@ pub use error::{ForbiddenKind, RemoteError};
 pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob};
 pub(super) use users::Users;
 pub(crate) use users::{Answered, NotConnected, Whose};
-pub use users::{ConnectError, ConnectOptions, Connections, UserOptions};
+pub use users::{ConnectError, ConnectOptions, Connections, LoginOptions, UserOptions};

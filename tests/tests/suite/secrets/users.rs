@@ -1,6 +1,9 @@
 //! Users connect their own accounts at a server: each works with his own, nobody with another's, and nothing of it is kept in clear.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use bus_schema::mcp::{meta, method};
 use reqwest::{Response, StatusCode, Url, header, redirect::Policy};
@@ -8,7 +11,7 @@ use serde_json::{Value, json};
 use tests::{
     accounts::{Accounts, Knows},
     http::{Client, text},
-    issuer::Issuer,
+    issuer::{self, Issuer},
     platform::Platform,
     remote::local,
     within,
@@ -26,15 +29,21 @@ struct Stage {
 
 /// A platform with two users, and a server where each has an account.
 async fn stage(knows: Knows, public: &str) -> Stage {
+    staged(knows, public, |_, _| "unproven_links = true".to_owned()).await
+}
+
+/// The same, with what is said of who follows links. That gets the issuer, and a folder.
+async fn staged(knows: Knows, public: &str, proof: impl Fn(&Issuer, &Path) -> String) -> Stage {
     let (accounts, issuer) = (Accounts::start(knows).await, Issuer::start().await);
     let keys = tempfile::tempdir().expect("a folder");
     let key = keys.path().join("key");
     fs::write(&key, "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").expect("written");
     let file = format!(
-        "limits = []\nallowed_hosts = [\"mcp.example.com\"]\n{}\n[credentials]\nkey = {{ file = {} }}\npublic_url = {}\nunproven_links = true\n{}",
+        "limits = []\nallowed_hosts = [\"mcp.example.com\"]\n{}\n[credentials]\nkey = {{ file = {} }}\npublic_url = {}\n{}\n{}",
         issuer.section(""),
         json!(key),
         json!(public),
+        proof(&issuer, keys.path()),
         local("there", &accounts.url(), "credentials = \"user\"")
     );
     let platform = Platform::start(&file, &["there"]).await;
@@ -299,6 +308,52 @@ async fn a_token_is_exchanged_by_one_for_all_and_its_user_asked_anew_when_that_f
     stage.connect(&link_in(&asked), "ann-at-home").await;
     let answer = stage.call("ann", &again(&asked, "accept")).await;
     assert_eq!(text(&answer), "ann-at-home", "{answer}");
+    stage.platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_link_that_was_sent_to_somebody_else_connects_nobody() {
+    let stage = staged(Knows::Registration, PUBLIC, |issuer, folder| {
+        let secret = folder.join("client");
+        fs::write(&secret, issuer::CLIENT.1).expect("written");
+        format!(
+            "[credentials.login]\nissuer = {}\nclient_id = {}\nclient_secret = {{ file = {} }}\nallow_private = true",
+            json!(issuer.url()),
+            json!(issuer::CLIENT.0),
+            json!(secret)
+        )
+    })
+    .await;
+    let get = async |url: &str, cookie: &str| stage.browse(reqwest::Method::GET, url, Some(cookie)).await;
+    // Eve sends her link to Ann, who believes that it is hers.
+    let (login, cookie) = stage.follow(&stage.link_for("eve").await).await;
+    assert!(login.starts_with(&stage.issuer.at("/authorize")), "{login}");
+    let back = stage.agree(&login, "ann").await;
+    let refused = get(&back, &cookie).await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert!(refused.text().await.expect("a page").contains("another user"));
+    assert_eq!(get(&back, &cookie).await.status(), StatusCode::GONE);
+    // The login cannot be left out: its state is none that a server's issuer answers.
+    let (login, cookie) = stage.follow(&stage.link_for("eve").await).await;
+    let past = stage
+        .agree(&login, "eve")
+        .await
+        .replace("/connect/login", "/connect/callback");
+    assert_eq!(get(&past, &cookie).await.status(), StatusCode::GONE);
+    let answer = stage.client_of("eve").call("whoami", json!({})).await;
+    assert_eq!(answer["error"]["code"], -32042, "{answer}");
+    // Whoever it is for logs in and goes on.
+    let (login, cookie) = stage.follow(&stage.link_for("ann").await).await;
+    let back = stage.agree(&login, "ann").await;
+    assert_eq!(
+        stage.browse(reqwest::Method::GET, &back, None).await.status(),
+        StatusCode::FORBIDDEN
+    );
+    let page = said(&get(&back, &cookie).await, header::LOCATION);
+    let back = stage.agree(&page, "ann-at-work").await;
+    assert_eq!(get(&back, &cookie).await.status(), StatusCode::OK);
+    let answer = stage.client_of("ann").call("whoami", json!({})).await;
+    assert_eq!(text(&answer), "ann-at-work", "{answer}");
     stage.platform.stop().await;
 }
 

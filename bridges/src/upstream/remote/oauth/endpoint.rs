@@ -39,6 +39,8 @@ pub(in crate::upstream::remote) struct Token {
     pub(in crate::upstream::remote) access: Secret,
     /// What the next one can be got for.
     pub(in crate::upstream::remote) refresh: Option<Secret>,
+    /// What says who has agreed to it, where that was asked for (`OpenID` Connect).
+    pub(in crate::upstream::remote) id: Option<Secret>,
     /// When it ends, or is taken to end.
     pub(in crate::upstream::remote) ends: Instant,
 }
@@ -67,6 +69,7 @@ impl NoToken {
 struct Granted {
     access_token: String,
     refresh_token: Option<String>,
+    id_token: Option<String>,
     token_type: String,
     expires_in: Option<u64>,
 }
@@ -143,6 +146,7 @@ fn read(answer: &Answer, began: Instant) -> Result<Token, NoToken> {
     Ok(Token {
         access: Secret::new(granted.access_token),
         refresh: granted.refresh_token.map(Secret::new),
+        id: granted.id_token.map(Secret::new),
         ends: began + granted.expires_in.map_or(UNSAID, Duration::from_secs),
     })
 }

@@ -135,6 +135,7 @@ impl Users {
             verifier: store.keys.draw(),
             private: self.private,
             browser: None,
+            login: None,
         };
         let kept = store.put_link(&secret, &link).await;
         kept.map_err(|error| format!("no link can be kept at the moment ({error})"))?;

@@ -39,6 +39,11 @@ pub(crate) enum NotConnected {
         "This link was opened in another browser. Ask your client to make the call again; it will get a new one."
     )]
     Elsewhere,
+    /// Somebody else than whom it is for.
+    #[error(
+        "This link is for another user of this platform than the one who has logged in. Whoever has sent it to you would have worked with your account."
+    )]
+    SomebodyElse,
     /// The issuer, or the user there, said no.
     #[error("The connection was not granted.")]
     Refused,
@@ -123,14 +128,82 @@ impl Connections {
         // Of two who follow it at once one is late.
         let used = store.use_link(secret, kept.revision).await;
         used.map_err(|_| NotConnected::Gone)?;
-        let (state, cookie) = (store.keys.draw(), store.keys.draw());
-        let link = Link {
+        let cookie = store.keys.draw();
+        let mut link = Link {
             browser: Some(digest_of(&[&cookie])),
             ..kept.value
         };
-        let location = authorization(&link, &state, &self.callback()).ok_or(NotConnected::Failed)?;
-        store.put_link(&state, &link).await.map_err(unavailable)?;
+        let location = match &self.0.login {
+            Some(login) => {
+                let state = store.keys.draw();
+                let drawn = (store.keys.draw(), store.keys.draw());
+                let begun = login.begin(drawn, &state, &self.login_callback()).await;
+                let (location, begun) = begun.map_err(|why| failed(&link, &why))?;
+                link.login = Some(begun);
+                store.put_link(&state, &link).await.map_err(unavailable)?;
+                location
+            }
+            None => self.send_on(&link).await?,
+        };
         Ok(Followed { location, cookie })
+    }
+
+    /// Sends a browser to the server's issuer.
+    async fn send_on(&self, link: &Link) -> Result<String, NotConnected> {
+        let state = self.0.store.keys.draw();
+        let location = authorization(link, &state, &self.callback()).ok_or(NotConnected::Failed)?;
+        let kept = self.0.store.put_link(&state, link).await;
+        kept.map_err(unavailable)?;
+        Ok(location)
+    }
+
+    /// Takes the answer to a login, from the browser that has followed the link, and gives where that is sent then.
+    ///
+    /// # Errors
+    /// [`NotConnected`] when whoever has logged in is not the one whom the link is for.
+    pub(crate) async fn logged_in(
+        &self,
+        answered: Answered,
+        cookie: Option<&str>,
+    ) -> Result<String, NotConnected> {
+        let mut link = self.come_back(answered.state.as_deref(), cookie).await?;
+        let (Some(login), Some(begun)) = (&self.0.login, link.login.take()) else {
+            return Err(NotConnected::Gone);
+        };
+        if answered.iss.is_some_and(|iss| iss != login.issuer()) {
+            return Err(failed(&link, "another issuer has answered a login"));
+        }
+        let (None, Some(code)) = (answered.error, answered.code.map(Secret::new)) else {
+            return Err(NotConnected::Refused);
+        };
+        let callback = self.login_callback();
+        let proves = login.proves(&begun, &code, &callback, &link.whose);
+        match proves.await {
+            Ok(true) => self.send_on(&link).await,
+            Ok(false) => {
+                warn!(server.id = %link.whose.server, "somebody else than its user has followed a link");
+                Err(NotConnected::SomebodyElse)
+            }
+            Err(why) => Err(failed(&link, &why)),
+        }
+    }
+
+    /// The link that a browser comes back to, which uses it up.
+    async fn come_back(&self, state: Option<&str>, cookie: Option<&str>) -> Result<Link, NotConnected> {
+        let store = &self.0.store;
+        let state = state.ok_or(NotConnected::Gone)?;
+        let kept = store.link(state).await.map_err(unavailable)?;
+        let kept = kept.ok_or(NotConnected::Gone)?;
+        let Some(browser) = &kept.value.browser else {
+            return Err(NotConnected::Gone);
+        };
+        // Digests are compared, so how long that takes tells nothing.
+        if cookie.is_none_or(|cookie| digest_of(&[cookie]) != *browser) {
+            return Err(NotConnected::Elsewhere);
+        }
+        let used = store.use_link(state, kept.revision).await;
+        used.map_err(|_| NotConnected::Gone)?;
+        Ok(kept.value)
     }
 
     /// Takes an issuer's answer, from the browser that has followed the link.
@@ -142,20 +215,11 @@ impl Connections {
         answered: Answered,
         cookie: Option<&str>,
     ) -> Result<Whose, NotConnected> {
-        let store = &self.0.store;
-        let state = answered.state.ok_or(NotConnected::Gone)?;
-        let kept = store.link(&state).await.map_err(unavailable)?;
-        let kept = kept.ok_or(NotConnected::Gone)?;
-        let link = kept.value;
-        let Some(browser) = &link.browser else {
+        let link = self.come_back(answered.state.as_deref(), cookie).await?;
+        if link.login.is_some() {
+            // Its user has not shown who that is.
             return Err(NotConnected::Gone);
-        };
-        // Digests are compared, so how long that takes tells nothing.
-        if cookie.is_none_or(|cookie| digest_of(&[cookie]) != *browser) {
-            return Err(NotConnected::Elsewhere);
         }
-        let used = store.use_link(&state, kept.revision).await;
-        used.map_err(|_| NotConnected::Gone)?;
         // RFC 9207: an answer of another issuer is not even looked at.
         match &answered.iss {
             Some(iss) if *iss != link.issuer => return Err(failed(&link, "another issuer has answered")),
@@ -179,7 +243,7 @@ impl Connections {
             resource: link.resource,
             exchanging_ms: 0,
         };
-        let kept = store.keep(&link.whose, &credential, None).await;
+        let kept = self.0.store.keep(&link.whose, &credential, None).await;
         kept.map_err(unavailable)?;
         info!(server.id = %link.whose.server, "a user has connected to a server");
         Ok(link.whose)

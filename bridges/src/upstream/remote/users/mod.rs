@@ -1,16 +1,17 @@
 //! Credentials that single users give the platform for a server: asked for by a link, kept sealed, and used for nobody else.
 //!
 //! `asking` makes a link for a user who has no credential yet, in the process that runs the server. `consent` is what the pages behind it do, in
-//! any process with a door. `token` is a credential in use, `store` keeps, and `seal` closes what is kept. The pages themselves
+//! any process with a door, and `login` finds out who follows it. `token` is a credential in use, `store` keeps, and `seal` closes what is kept. The pages themselves
 //! belong to the HTTP door.
 
 mod asking;
 mod consent;
+mod login;
 mod seal;
 mod store;
 mod token;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use runtime::{Bus, store::StoreError};
 use url::Url;
@@ -30,6 +31,25 @@ pub struct ConnectOptions {
     pub keys: Vec<Source>,
     /// Where users reach the platform.
     pub public_url: String,
+    /// Where they log in when they follow a link; without it nobody looks who does.
+    pub login: Option<LoginOptions>,
+}
+
+/// Where users log in by `OpenID` Connect: at the issuer that vouches for them as callers, too.
+#[derive(Clone)]
+pub struct LoginOptions {
+    /// Its name.
+    pub issuer: String,
+    /// Who the platform is there.
+    pub client_id: String,
+    /// The client's secret, if it has one.
+    pub client_secret: Option<Source>,
+    /// The claim that holds the subject as callers have it.
+    pub subject_claim: String,
+    /// Whether the issuer may be at a private address, and without encryption.
+    pub allow_private: bool,
+    /// The certificates that it is checked against instead of the system's.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// Says why users' credentials cannot be kept.
@@ -52,6 +72,9 @@ pub enum ConnectError {
         /// What is wrong.
         why: String,
     },
+    /// Nobody can log in.
+    #[error("users cannot log in to connect accounts: {0}")]
+    Login(String),
     /// They cannot be kept on this bus.
     #[error("users' credentials cannot be kept")]
     Store(#[from] StoreError),
@@ -63,6 +86,7 @@ pub struct Connections(Arc<Inner>);
 
 struct Inner {
     store: store::Store,
+    login: Option<login::Login>,
     /// Without a slash at its end.
     public: String,
     is_https: bool,
@@ -94,6 +118,7 @@ impl Connections {
         let keys = seal::Keys::new(&keys).map_err(ConnectError::BadKey)?;
         let url = public(&options.public_url)?;
         Ok(Self(Arc::new(Inner {
+            login: options.login.as_ref().map(login::Login::new).transpose()?,
             store: store::Store::open(bus, keys).await?,
             is_https: url.scheme() == "https",
             public: url.as_str().trim_end_matches('/').to_owned(),
@@ -107,6 +132,11 @@ impl Connections {
     /// Where issuers send users back to.
     fn callback(&self) -> String {
         self.at("callback")
+    }
+
+    /// Where the issuer of the platform's own users sends them back to.
+    fn login_callback(&self) -> String {
+        self.at("login")
     }
 
     /// The id of the platform as a client that tells of itself there, for issuers that read such documents. They read none without encryption.

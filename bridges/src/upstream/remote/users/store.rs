@@ -9,7 +9,10 @@ use runtime::{
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::seal::{Keys, digest_of};
+use super::{
+    login::Begun,
+    seal::{Keys, digest_of},
+};
 use crate::upstream::remote::oauth::Shows;
 
 /// How long a link can be followed.
@@ -100,6 +103,9 @@ pub(super) struct Link {
     /// The digest of what the browser has to show that has followed it.
     #[serde(default)]
     pub(super) browser: Option<String>,
+    /// The login that its user is at.
+    #[serde(default)]
+    pub(super) login: Option<Begun>,
 }
 
 /// A record, and the revision to write over.
