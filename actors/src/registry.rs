@@ -15,7 +15,6 @@ use bus_schema::{
     integrity::{self, Decide, Decided, Decision, Policies, Undecided},
     mcp::error,
     policy::{ROLLBACK, SET},
-    principal::DEFAULT_TENANT,
     registry::{
         self, Declaration, Entry, GONE_FOR_DAYS, Gone, Over, Put, Record, Refusal, Remove, Removed, Was,
         Written, with_gone,
@@ -40,7 +39,7 @@ const ATTEMPTS: usize = 8;
 /// The code of errors that say why a wish was not granted; the reason stands in their data.
 const REFUSED: i64 = error::INVALID_PARAMS;
 
-/// The registry as a server on the bus.
+/// The registry of a tenant as a server on the bus.
 pub struct RegistryServer {
     registry: Registry,
     owners: Owners,
@@ -68,7 +67,7 @@ impl RunningRegistry {
 }
 
 impl RegistryServer {
-    /// A registry over what is kept and who is there. The policies become those of the platform, now and whenever they change, if there
+    /// The registry of the directory's tenant, over what is kept and who is there. The policies become those of the platform, now and whenever they change, if there
     /// are any.
     #[must_use]
     pub fn new(
@@ -82,7 +81,7 @@ impl RegistryServer {
             registry,
             owners,
             policies: bus.policies(),
-            pinning: Pinning::new(bus, directory.clone(), DEFAULT_TENANT.to_owned(), policies),
+            pinning: Pinning::new(bus, directory.clone(), policies),
             directory,
         }
     }
@@ -92,18 +91,20 @@ impl RegistryServer {
     /// # Errors
     /// [`HostError`] when the bus refuses.
     pub async fn start(self, bus: Bus) -> Result<RunningRegistry, HostError> {
+        let tenant = self.directory.tenant().to_owned();
         let options = HostOptions {
+            tenant: tenant.clone(),
             visibility: Visibility::Hidden,
             ..HostOptions::new(ServerId::registry())
         };
         let (stop, pinning) = (CancellationToken::new(), self.pinning.clone());
-        let forgetting = forgetting::run(self.registry.clone(), stop.clone());
+        let forgetting = forgetting::run(self.registry.clone(), tenant.clone(), stop.clone());
         let telling = Telling {
             bus: bus.clone(),
             directory: self.directory.clone(),
             registry: self.registry.clone(),
             owners: self.owners.clone(),
-            tenant: DEFAULT_TENANT.to_owned(),
+            tenant,
         };
         let host = Box::pin(Host::start(bus, Arc::new(self), options)).await?;
         Ok(RunningRegistry {

@@ -33,6 +33,7 @@ use tracing::info;
 use crate::{
     front::Front,
     http::serve::{Limits, serve},
+    tenants::Tenants,
 };
 
 pub use fleet::{Browsers, Fleet, Private};
@@ -43,38 +44,41 @@ pub(crate) use viewer::Viewer;
 /// How many connections operators have to a process without doors.
 const MAX_CONNECTIONS: usize = 256;
 
-/// `/healthz`, `/readyz` and `/metrics` for a process with doors; ready means that the bus is there and a server on it.
-pub(crate) fn routes<S: Clone + Send + Sync + 'static>(front: Front) -> Router<S> {
+/// `/healthz` and `/readyz` for a process with doors; ready means that the bus is there and a server on it.
+pub(crate) fn routes<S: Clone + Send + Sync + 'static>(fronts: Tenants<Front>) -> Router<S> {
     Router::new()
         .route("/healthz", get(healthy))
-        .route("/readyz", get(door_ready))
-        .route(
-            "/metrics",
-            get(|State(front): State<Front>| async move { metrics(front.bus()) }),
-        )
-        .with_state(front)
+        .route("/readyz", get(doors_ready))
+        .with_state(fronts)
         .merge(openapi::routes())
 }
 
-/// What is told of servers to everybody who may come in. Whoever mounts these says who looks, by a [`Viewer`] in the request.
-pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    servers::reader_routes(fleet).with_state(())
+/// `/metrics`, which tells of all tenants together.
+pub(crate) fn meters<S: Clone + Send + Sync + 'static>(bus: Bus) -> Router<S> {
+    let told = get(|State(bus): State<Bus>| async move { metrics(&bus) });
+    Router::new().route("/metrics", told).with_state(bus)
 }
 
-/// How servers are registered, and all that is for operators alone. Whoever mounts these asks who comes.
-pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    servers::operator_routes(fleet.clone())
-        .merge(tools::routes(fleet.clone()))
-        .merge(traffic::routes(fleet.clone()))
-        .merge(blocks::routes(fleet.clone()))
-        .merge(policy::routes(fleet.clone()))
-        .merge(virtuals::routes(fleet))
-        .with_state(())
+/// What is told of servers to everybody who may come in. Whoever mounts these says who looks, by a [`Viewer`] in the request, and at what, by
+/// the [`Fleet`] of the viewer's tenant.
+pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    servers::reader_routes()
+}
+
+/// How servers are registered, and all that is for operators alone. Whoever mounts these asks who comes, and puts the [`Fleet`] of the
+/// operator's tenant into the request.
+pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    servers::operator_routes()
+        .merge(tools::routes())
+        .merge(traffic::routes())
+        .merge(blocks::routes())
+        .merge(policy::routes())
+        .merge(virtuals::routes())
 }
 
 /// What clients of the official MCP registry ask, for a process that serves Streamable HTTP.
-pub(crate) fn catalogue<S: Clone + Send + Sync + 'static>(fleet: Fleet) -> Router<S> {
-    catalogue::routes(fleet).with_state(())
+pub(crate) fn catalogue<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    catalogue::routes()
 }
 
 /// The same for a process without doors; ready means that the bus is there.
@@ -83,13 +87,12 @@ fn bare_routes(bus: Bus) -> Router {
         .route("/healthz", get(healthy))
         .route(
             "/readyz",
-            get(|State(bus): State<Bus>| async move { ready(bus.is_connected(), None) }),
+            get(|State(bus): State<Bus>| async move {
+                ready(bus.is_connected(), true, json!({ "servers": null }))
+            }),
         )
-        .route(
-            "/metrics",
-            get(|State(bus): State<Bus>| async move { metrics(&bus) }),
-        )
-        .with_state(bus)
+        .with_state(bus.clone())
+        .merge(meters(bus))
 }
 
 /// A listener for operators, for processes that have no HTTP door.
@@ -135,23 +138,30 @@ async fn healthy() -> &'static str {
     "ok"
 }
 
-async fn door_ready(State(front): State<Front>) -> Response {
-    let servers = front.directory().snapshot().servers().count();
-    ready(front.bus().is_connected(), Some(servers))
+async fn doors_ready(State(fronts): State<Tenants<Front>>) -> Response {
+    let bus = fronts.each().all(|(_, front)| front.bus().is_connected());
+    let each = fronts
+        .each()
+        .map(|(_, front)| front.directory().snapshot().servers().count());
+    let servers: usize = each.sum();
+    // Anybody may ask; how many servers others have is no matter of a tenant's.
+    let told = match fronts.are_several() {
+        true => json!({}),
+        false => json!({ "servers": servers }),
+    };
+    ready(bus, servers > 0, told)
 }
 
-fn ready(bus: bool, servers: Option<usize>) -> Response {
-    let ready = bus && servers != Some(0);
+fn ready(bus: bool, serves: bool, mut told: serde_json::Value) -> Response {
+    let ready = bus && serves;
+    told["ready"] = ready.into();
+    told["bus"] = bus.into();
     let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    (
-        status,
-        Json(json!({ "ready": ready, "bus": bus, "servers": servers })),
-    )
-        .into_response()
+    (status, Json(told)).into_response()
 }
 
 fn metrics(bus: &Bus) -> Response {

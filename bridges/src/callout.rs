@@ -20,6 +20,7 @@ use tracing::{debug, info};
 use crate::{
     auth::{Auth, AuthError, Gate},
     front::Front,
+    tenants::Tenants,
 };
 
 /// The longest that a client stays on what it has shown once, in seconds: what was taken back in the meantime ends then.
@@ -58,31 +59,34 @@ pub struct Callout {
 
 struct Checks {
     gate: Gate,
-    front: Front,
+    fronts: Tenants<Front>,
     answers: Answerer,
 }
 
 impl Callout {
     /// Connects, and listens to the broker. `local` is where HTTP listens, which tokens are for if the operator has not said otherwise;
-    /// `tenants` are those that have an account.
+    /// `fronts` are those of the tenants that have an account.
     ///
     /// # Errors
     /// [`OpenError`] that names what to change.
     pub async fn open(
-        front: Front,
+        fronts: Tenants<Front>,
         auth: &Auth,
         local: SocketAddr,
-        tenants: &[String],
         options: CalloutOptions,
     ) -> Result<Self, OpenError> {
         if matches!(auth, Auth::None) {
             return Err(OpenError::NoAuth);
         }
-        let gate = Gate::of_tenants(auth, local, tenants)?;
+        let gate = Gate::new(auth, local, &fronts.names())?;
         let callout = runtime::callout::Callout::open(options).await?;
         let answers = callout.answerer();
         Ok(Self {
-            checks: Arc::new(Checks { gate, front, answers }),
+            checks: Arc::new(Checks {
+                gate,
+                fronts,
+                answers,
+            }),
             callout,
         })
     }
@@ -146,7 +150,10 @@ impl Checks {
             if name.len() > MAX_NAME_BYTES {
                 return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
             }
-            let publish = grants::publish(&self.front, &principal).await;
+            let publish = match self.fronts.of(&principal.tenant) {
+                Some(front) => grants::publish(front, &principal).await,
+                None => return Err("the servers of this caller's tenant are not here".to_owned()),
+            };
             if publish.len() > MAX_SUBJECTS {
                 return Err(format!(
                     "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",

@@ -3,18 +3,18 @@
 //! `mcp.pub.<tenant>.<server>.<method>[.<name>]`, with `/` in the method as `.`; the payload is JSON, or MessagePack when the
 //! `Content-Type` header says so, and the answer comes in the same. Who calls is what the broker says, never what the client does.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use bus_schema::{
     ContentType, Principal, ProtocolVersion, RpcError, ServerId, Token, TraceContext,
     mcp::{error, meta, method},
-    principal::DEFAULT_TENANT,
     rpc::{self, Kind},
     subject::{self, MethodPath, Subject},
 };
 use bytes::Bytes;
 use runtime::{
-    BusError,
+    Bus, BusError,
+    callout::account_of,
     public::{PublicCall, PublicCalls},
 };
 use serde::Deserialize;
@@ -26,6 +26,7 @@ use tracing::debug;
 use crate::{
     front::{Caller, Endpoint, Front, Met, Step},
     request::Incoming,
+    tenants::Tenants,
 };
 
 /// The name of this door in envelopes and meters.
@@ -50,23 +51,34 @@ pub enum Identity {
 
 /// The door for plain NATS clients.
 pub struct NatsDoor {
-    identity: Identity,
-    front: Front,
+    shared: Arc<Shared>,
     calls: PublicCalls,
 }
 
+/// What the answers to all calls need.
+struct Shared {
+    bus: Bus,
+    identity: Identity,
+    fronts: Tenants<Front>,
+    /// The tenants by the accounts of their plain clients.
+    accounts: HashMap<String, String>,
+}
+
 impl NatsDoor {
-    /// Opens the door; several doors share the calls.
+    /// Opens the door, one for all tenants; several doors share the calls.
     ///
     /// # Errors
     /// [`BusError`] when the bus refuses the subscription.
-    pub async fn open(front: Front, identity: Identity) -> Result<Self, BusError> {
-        let calls = front.bus().serve_public().await?;
-        Ok(Self {
+    pub async fn open(bus: Bus, fronts: Tenants<Front>, identity: Identity) -> Result<Self, BusError> {
+        let calls = bus.serve_public().await?;
+        let names = fronts.names().into_iter();
+        let shared = Arc::new(Shared {
+            accounts: names.map(|tenant| (account_of(&tenant), tenant)).collect(),
+            bus,
             identity,
-            front,
-            calls,
-        })
+            fronts,
+        });
+        Ok(Self { shared, calls })
     }
 
     /// Serves until `stop`; then finishes the calls that have come.
@@ -90,11 +102,10 @@ impl NatsDoor {
                 continue;
             };
             let slot = Arc::clone(&slots).try_acquire_owned().ok();
-            let (front, identity, ending) = (self.front.clone(), self.identity, stop.clone());
+            let (shared, ending) = (Arc::clone(&self.shared), stop.clone());
             running.spawn(async move {
                 let answers = Answers {
-                    front,
-                    identity,
+                    shared,
                     reply,
                     codec: ContentType::Json,
                     max_payload,
@@ -110,8 +121,7 @@ impl NatsDoor {
 
 /// The answers to one public call.
 struct Answers {
-    front: Front,
-    identity: Identity,
+    shared: Arc<Shared>,
     reply: String,
     codec: ContentType,
     max_payload: usize,
@@ -132,13 +142,13 @@ struct RequestInfo {
 impl Answers {
     async fn serve(mut self, call: PublicCall, has_slot: bool) {
         match self.read(&call) {
-            Ok((_, incoming)) if !has_slot => {
+            Ok((.., incoming)) if !has_slot => {
                 let error = RpcError::internal("all slots of this door are taken; try again shortly")
                     .with_data(json!({ "reason": "busy" }));
                 self.send(incoming.error(&error)).await;
             }
-            Ok((caller, incoming)) => {
-                let mut answering = self.front.ask(&caller, &incoming).await;
+            Ok((front, caller, incoming)) => {
+                let mut answering = front.ask(&caller, &incoming).await;
                 loop {
                     match answering.next().await {
                         // A client that asks for progress, or listens, takes more than one message.
@@ -156,7 +166,7 @@ impl Answers {
         }
     }
 
-    fn read(&mut self, call: &PublicCall) -> Result<(Caller, Incoming), (Option<String>, RpcError)> {
+    fn read(&mut self, call: &PublicCall) -> Result<(Front, Caller, Incoming), (Option<String>, RpcError)> {
         let unread = |error: RpcError| (None, error);
         if let Some(content_type) = &call.content_type {
             self.codec = ContentType::parse(content_type)
@@ -170,20 +180,23 @@ impl Answers {
                 .into(),
         };
         let incoming = Incoming::read(with_metadata(json)).map_err(|refused| (refused.id, refused.error))?;
-        let endpoint = check(call, &incoming).map_err(|error| (incoming.id.clone(), error))?;
-        self.front
+        let of_request = |error: RpcError| (incoming.id.clone(), error);
+        let (tenant, endpoint) = check(call, &incoming).map_err(of_request)?;
+        let shared = &self.shared;
+        let principal =
+            principal(shared.identity, &shared.accounts, call.request_info.as_deref()).map_err(of_request)?;
+        let own = shared.fronts.of(&principal.tenant);
+        // Somebody else's tenant is none to this caller, whether there is one or not.
+        let front = own.filter(|_| tenant == Token::encode(&principal.tenant));
+        let unknown = || RpcError::invalid_params(format!("there is no tenant `{tenant}`"));
+        let front = front.ok_or_else(|| of_request(unknown()))?.clone();
+        front
             .check_method(&endpoint, &incoming.method)
-            .map_err(|error| (incoming.id.clone(), error))?;
+            .map_err(of_request)?;
         let trace = call
             .trace
             .as_ref()
             .and_then(|(parent, state)| TraceContext::parse(parent, state.as_deref()));
-        let principal = principal(self.identity, call.request_info.as_deref())
-            .map_err(|error| (incoming.id.clone(), error))?;
-        if principal.tenant != DEFAULT_TENANT {
-            let error = RpcError::invalid_params("the servers of this caller's tenant are not here");
-            return Err((incoming.id, error));
-        }
         let caller = Caller {
             principal,
             door: DOOR,
@@ -194,7 +207,7 @@ impl Answers {
             met: Met::default(),
             ending: self.ending.clone(),
         };
-        Ok((caller, incoming))
+        Ok((front, caller, incoming))
     }
 
     async fn send(&self, json: Bytes) {
@@ -214,7 +227,7 @@ impl Answers {
             }
         };
         let sent =
-            PublicCalls::answer(self.front.bus(), self.reply.clone(), self.codec.as_str(), payload).await;
+            PublicCalls::answer(&self.shared.bus, self.reply.clone(), self.codec.as_str(), payload).await;
         if let Err(error) = sent {
             debug!(%error, "could not answer a public call");
         }
@@ -231,8 +244,8 @@ impl Answers {
     }
 }
 
-/// The subject is what the broker has let this client use, so the message must say the same.
-fn check(call: &PublicCall, incoming: &Incoming) -> Result<Endpoint, RpcError> {
+/// The subject is what the broker has let this client use, so the message must say the same. Gives whose server it is for.
+fn check(call: &PublicCall, incoming: &Incoming) -> Result<(Token, Endpoint), RpcError> {
     let Ok(Subject::Public {
         tenant,
         server,
@@ -250,9 +263,6 @@ fn check(call: &PublicCall, incoming: &Incoming) -> Result<Endpoint, RpcError> {
         return Err(RpcError::invalid_request(
             "only requests are served here; a call ends at its deadline",
         ));
-    }
-    if tenant != Token::encode(DEFAULT_TENANT) {
-        return Err(RpcError::invalid_params(format!("there is no tenant `{tenant}`")));
     }
     let mismatch = |what: &str, subject: String, body: &str| {
         RpcError::header_mismatch(format!(
@@ -283,7 +293,7 @@ fn check(call: &PublicCall, incoming: &Incoming) -> Result<Endpoint, RpcError> {
         .as_str()
         .parse()
         .map_err(|_| RpcError::invalid_params(format!("`{server}` is no server id")))?;
-    Ok(Endpoint::Server(id))
+    Ok((tenant, Endpoint::Server(id)))
 }
 
 /// Adds the metadata that plain clients may leave out.
@@ -302,8 +312,13 @@ fn with_metadata(json: Bytes) -> Bytes {
     ))
 }
 
-/// Who calls, as the broker says: the auth callout has given its users the principal for a name, and others have their account's.
-fn principal(identity: Identity, request_info: Option<&str>) -> Result<Principal, RpcError> {
+/// Who calls, as the broker says: the auth callout has given its users the principal for a name, and others are somebody of the tenant whose
+/// account they are in.
+fn principal(
+    identity: Identity,
+    accounts: &HashMap<String, String>,
+    request_info: Option<&str>,
+) -> Result<Principal, RpcError> {
     let unknown = |why: &str| {
         RpcError::invalid_request(format!("nobody says who calls: {why}"))
             .with_data(json!({ "reason": "unauthenticated" }))
@@ -322,12 +337,15 @@ fn principal(identity: Identity, request_info: Option<&str>) -> Result<Principal
     match Principal::of_user_name(&info.user) {
         Some(Ok(principal)) => Ok(principal),
         Some(Err(_)) => Err(unknown("the name of the user cannot be read")),
-        None => Ok(Principal {
-            subject: format!("{}/{}", info.acc, info.user),
-            issuer: Some(ISSUER.to_owned()),
-            client: Some(info.name).filter(|name| !name.is_empty()),
-            ..Principal::developer()
-        }),
+        None => {
+            let tenant = accounts.get(&info.acc);
+            let tenant = tenant.ok_or_else(|| unknown("the account is no tenant's"))?;
+            Ok(Principal {
+                issuer: Some(ISSUER.to_owned()),
+                client: Some(info.name).filter(|name| !name.is_empty()),
+                ..Principal::new(format!("{}/{}", info.acc, info.user), tenant)
+            })
+        }
     }
 }
 
@@ -347,7 +365,9 @@ mod tests {
             ..Principal::new("ann", "default")
         };
         let attested = told(&ann.to_user_name());
-        let from_broker = |text: &str| principal(Identity::FromBroker, Some(text));
+        let accounts = ["default", "acme"].map(|tenant| (account_of(tenant), tenant.to_owned()));
+        let accounts = HashMap::from(accounts);
+        let from_broker = |text: &str| principal(Identity::FromBroker, &accounts, Some(text));
         assert_eq!(from_broker(&attested).expect("ann"), ann);
         let named = from_broker(&told("developer")).expect("the developer");
         assert_eq!(
@@ -355,13 +375,17 @@ mod tests {
             ("DEFAULT/developer", Some("a program"))
         );
         assert!(named.scopes.is_empty());
+        assert_eq!(named.tenant, "default");
+        let of = |account: &str| from_broker(&json!({ "acc": account, "user": "developer" }).to_string());
+        assert_eq!(of("TENANT_acme").expect("somebody of acme").tenant, "acme");
+        assert!(of("TENANT_other").is_err());
         for nobody in [told(""), told("{"), "{}".to_owned(), "no JSON".to_owned()] {
             assert!(from_broker(&nobody).is_err(), "{nobody}");
         }
-        assert!(principal(Identity::FromBroker, None).is_err());
-        assert!(principal(Identity::Nobody, Some(&attested)).is_err());
+        assert!(principal(Identity::FromBroker, &accounts, None).is_err());
+        assert!(principal(Identity::Nobody, &accounts, Some(&attested)).is_err());
         assert_eq!(
-            principal(Identity::Developer, Some(&attested)).expect("the developer"),
+            principal(Identity::Developer, &accounts, Some(&attested)).expect("the developer"),
             Principal::developer()
         );
     }

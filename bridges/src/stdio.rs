@@ -23,7 +23,7 @@ const DOOR: &str = "stdio";
 /// How long a client that has closed its side, or is stopped, may take to take its answers.
 const FINISH_LIMIT: Duration = Duration::from_secs(30);
 
-/// Serves one client on a pair of byte streams until it closes its side, or until `stop`; what has begun is finished.
+/// Serves one client of the front's tenant on a pair of byte streams until it closes its side, or until `stop`; what has begun is finished.
 ///
 /// # Errors
 /// What the system says when writing to the client fails.
@@ -38,7 +38,8 @@ where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut conversation, messages) = Conversation::begin(front, endpoint, Principal::developer(), DOOR);
+    let somebody = Principal::developer_of(front.directory().tenant());
+    let (mut conversation, messages) = Conversation::begin(front, endpoint, somebody, DOOR);
     let writer = messages_writer(output, messages);
     let mut lines = Lines::new(input, MAX_BODY_BYTES);
     loop {

@@ -1,11 +1,11 @@
 //! The WebSocket door: one JSON-RPC message a text frame, both eras on one connection.
 
-use std::{ops::ControlFlow, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use axum::{
     Extension,
     extract::{
-        Path, State,
+        Path,
         ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code},
     },
     http::StatusCode,
@@ -42,7 +42,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 const SEND_LIMIT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn all_servers(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Extension(who): Extension<Admitted>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -51,7 +51,7 @@ pub(crate) async fn all_servers(
 }
 
 pub(crate) async fn all_tools(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Extension(who): Extension<Admitted>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -59,7 +59,7 @@ pub(crate) async fn all_tools(
 }
 
 pub(crate) async fn search(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Extension(who): Extension<Admitted>,
     upgrade: WebSocketUpgrade,
 ) -> Response {
@@ -67,7 +67,7 @@ pub(crate) async fn search(
 }
 
 pub(crate) async fn one_server(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Path(id): Path<String>,
     Extension(who): Extension<Admitted>,
     upgrade: WebSocketUpgrade,
@@ -78,7 +78,7 @@ pub(crate) async fn one_server(
     }
 }
 
-fn open(door: Door, endpoint: Endpoint, who: Admitted, upgrade: WebSocketUpgrade) -> Response {
+fn open(door: Arc<Door>, endpoint: Endpoint, who: Admitted, upgrade: WebSocketUpgrade) -> Response {
     upgrade
         .protocols(["mcp"])
         .max_message_size(MAX_BODY_BYTES)
@@ -87,7 +87,8 @@ fn open(door: Door, endpoint: Endpoint, who: Admitted, upgrade: WebSocketUpgrade
             door.conversations.clone().track_future(async move {
                 let stop = door.stop.clone();
                 let principal = who.principal.clone();
-                let (conversation, messages) = Conversation::begin(door.front, endpoint, principal, DOOR);
+                let (conversation, messages) =
+                    Conversation::begin(door.front.clone(), endpoint, principal, DOOR);
                 talk(socket, conversation, messages, who, stop).await;
             })
         })

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::principal::DEFAULT_TENANT;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -138,6 +139,9 @@ pub struct ServerCard {
     pub resources: u32,
     /// How many calls it takes at once.
     pub max_in_flight: u32,
+    /// Whether its calls are made once only, also those that read.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub at_most_once: bool,
     /// Why it should not be used now, while that is so. It is there and answers, but is left out of what shows many servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -182,6 +186,15 @@ pub struct ListDigests {
     pub prompts: String,
     /// Of its resources and resource templates.
     pub resources: String,
+}
+
+/// The name of a server among those of all tenants, for operators: its id, with the tenant before it unless that is `default`.
+#[must_use]
+pub fn name_of(tenant: &str, server: &ServerId) -> String {
+    match tenant {
+        DEFAULT_TENANT => server.to_string(),
+        tenant => format!("{tenant}/{server}"),
+    }
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     ServerId,
     canonical::{Node, Numbers},
+    principal::DEFAULT_TENANT,
     rpc,
 };
 
@@ -70,6 +71,21 @@ pub struct Policies {
     /// Of all servers that have none of their own.
     #[serde(default)]
     pub policy: Policy,
+    /// Of single servers of the tenant `default`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub servers: BTreeMap<ServerId, Policy>,
+    /// Of other tenants.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenants: BTreeMap<String, PoliciesOfTenant>,
+}
+
+/// The policies of one tenant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoliciesOfTenant {
+    /// Of all its servers that have none of their own; the platform's when there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Policy>,
     /// Of single servers.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub servers: BTreeMap<ServerId, Policy>,
@@ -78,8 +94,15 @@ pub struct Policies {
 impl Policies {
     /// That of one server.
     #[must_use]
-    pub fn of(&self, server: &ServerId) -> Policy {
-        self.servers.get(server).copied().unwrap_or(self.policy)
+    pub fn of(&self, tenant: &str, server: &ServerId) -> Policy {
+        if tenant == DEFAULT_TENANT {
+            return self.servers.get(server).copied().unwrap_or(self.policy);
+        }
+        let Some(own) = self.tenants.get(tenant) else {
+            return self.policy;
+        };
+        let of_server = own.servers.get(server).copied();
+        of_server.or(own.policy).unwrap_or(self.policy)
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Limit {
     /// Whose calls count.
     #[serde(default)]
     pub who: Who,
+    /// The tenant whose callers it is for; every tenant's when there is none.
+    #[serde(default)]
+    pub tenant: Option<String>,
     /// What of servers it is for, as `<server>__<name>`; everything when there is none.
     #[serde(default, rename = "for", deserialize_with = "patterns")]
     pub of: Vec<Pattern>,
@@ -146,6 +149,7 @@ impl Limit {
             name: "user".to_owned(),
             by: by_principal(),
             who: Who::Authenticated,
+            tenant: None,
             of: Vec::new(),
             calls: Some(DEFAULT_CALLS),
             window_secs: DEFAULT_WINDOW_SECS,
@@ -158,6 +162,10 @@ impl Limit {
     #[must_use]
     pub fn is_for(&self, work: &Work<'_>) -> bool {
         if self.who == Who::Authenticated && !is_vouched_for(work.principal) {
+            return false;
+        }
+        let is_anothers = |tenant: &String| *tenant != work.principal.tenant;
+        if self.tenant.as_ref().is_some_and(is_anothers) {
             return false;
         }
         if self.by.contains(&By::Tool) && (work.method != method::TOOLS_CALL || work.name.is_none()) {

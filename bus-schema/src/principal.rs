@@ -49,7 +49,13 @@ impl Principal {
     /// The developer on a loopback bind without authentication.
     #[must_use]
     pub fn developer() -> Self {
-        Self::new("developer", DEFAULT_TENANT)
+        Self::developer_of(DEFAULT_TENANT)
+    }
+
+    /// The same in a tenant, as who may start programs of the platform may choose it.
+    #[must_use]
+    pub fn developer_of(tenant: impl Into<String>) -> Self {
+        Self::new("developer", tenant)
     }
 
     /// The principal as the name of a user of the broker, which tells it to whoever serves that user.

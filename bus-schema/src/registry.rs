@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ServerId,
     integrity::{self, Hidden},
-    upstream::{BreakerKnob, EraKnob, TransportKnob},
+    upstream::{BreakerKnob, EraKnob, RetryKnob, TransportKnob},
 };
 
 pub use auth::{Auth, SECRET_PREFIX, SecretRef, is_secret_name};
@@ -93,6 +93,9 @@ pub struct Declaration {
     /// When calls to it are stopped because they keep failing.
     #[serde(default, skip_serializing_if = "BreakerKnob::is_usual")]
     pub breaker: BreakerKnob,
+    /// How often calls to it are made that were lost.
+    #[serde(default, skip_serializing_if = "RetryKnob::is_usual")]
+    pub retry: RetryKnob,
 }
 
 /// A declaration as the registry keeps it.
@@ -245,6 +248,7 @@ impl Declaration {
             replicas: default_replicas(),
             call_timeout_ms: None,
             breaker: BreakerKnob::default(),
+            retry: RetryKnob::default(),
         }
     }
 
@@ -301,7 +305,8 @@ impl Declaration {
                 format!("is {millis}; use 1 to {LONGEST_CALL_MS} (a day)"),
             ));
         }
-        self.breaker.check().map_err(|why| bad("breaker", why))
+        self.breaker.check().map_err(|why| bad("breaker", why))?;
+        self.retry.check().map_err(|why| bad("retry", why))
     }
 }
 
@@ -415,6 +420,7 @@ mod tests {
             ("replicas", json!(17), "1 to 16"),
             ("callTimeoutMs", json!(0), "1 to 86400000"),
             ("breaker", json!({ "openSecs": 0 }), "use 1 to 3600"),
+            ("retry", json!({ "attempts": 0 }), "use 1 to 10"),
             ("auth.tokenEnv", json!("PATH"), "TRUNKLINE_SECRET_"),
             (
                 "auth.tokenName",

@@ -130,6 +130,8 @@ pub enum Subject {
     },
     /// A word to one instance.
     Instance {
+        /// Whose server.
+        tenant: Token,
         /// Which server.
         server: Token,
         /// Which instance.
@@ -140,6 +142,8 @@ pub enum Subject {
     /// Where the broker tells an instance that nobody reads a call's inbox any more: the reply subject of a heartbeat,
     /// which "no responders" comes back on.
     Gone {
+        /// Whose server.
+        tenant: Token,
         /// Which server.
         server: Token,
         /// Which instance works on the call.
@@ -171,7 +175,10 @@ pub enum Subject {
         tenant: Token,
     },
     /// A cancellation by a legacy client, to all doors, as any of them may run the call.
-    DoorCancel,
+    DoorCancel {
+        /// Whose client.
+        tenant: Token,
+    },
     /// The count of calls by which a limit is kept, of all processes together.
     Counter {
         /// How long a window is at most.
@@ -225,24 +232,27 @@ impl fmt::Display for Subject {
                 method,
             } => write!(f, "{VERSION}.{tenant}.{server}.{version}.{method}"),
             Self::Instance {
+                tenant,
                 server,
                 instance,
                 verb,
             } => {
-                write!(f, "{INSTANCE}.{server}.{instance}.{}", verb.as_str())
+                write!(f, "{INSTANCE}.{tenant}.{server}.{instance}.{}", verb.as_str())
             }
             Self::Gone {
+                tenant,
                 server,
                 instance,
                 caller,
                 call,
             } => {
-                write!(f, "{INSTANCE}.{server}.{instance}.gone.{caller}.{call:x}")
+                write!(f, "{INSTANCE}.{tenant}.{server}.{instance}.gone.")?;
+                write!(f, "{caller}.{call:x}")
             }
             Self::Cancel { tenant, server } => write!(f, "{CANCEL}.{tenant}.{server}"),
             Self::Event { tenant, server, kind } => write!(f, "{EVENT}.{tenant}.{server}.{}", kind.as_str()),
             Self::Watch { tenant } => write!(f, "{WATCH}.{tenant}"),
-            Self::DoorCancel => write!(f, "{DOORS}.cancel"),
+            Self::DoorCancel { tenant } => write!(f, "{DOORS}.{tenant}.cancel"),
             Self::Counter {
                 span,
                 limit,
@@ -298,20 +308,7 @@ fn parse_subject(text: &str) -> Option<Subject> {
                 method: path(method)?,
             })
         }
-        ["mcp", "inst", server, instance, verb] => {
-            let verb = InstanceVerb::ALL.into_iter().find(|v| v.as_str() == *verb)?;
-            Some(Subject::Instance {
-                server: token(server)?,
-                instance: token(instance)?,
-                verb,
-            })
-        }
-        ["mcp", "inst", server, instance, "gone", caller, call] => Some(Subject::Gone {
-            server: token(server)?,
-            instance: token(instance)?,
-            caller: token(caller)?,
-            call: parse_call(call)?,
-        }),
+        ["mcp", "inst", rest @ ..] => instance_verb::parse(rest),
         ["mcp", "cancel", tenant, server] => Some(Subject::Cancel {
             tenant: token(tenant)?,
             server: token(server)?,
@@ -328,7 +325,9 @@ fn parse_subject(text: &str) -> Option<Subject> {
         ["mcp", "watch", tenant] => Some(Subject::Watch {
             tenant: token(tenant)?,
         }),
-        ["mcp", "gw", "cancel"] => Some(Subject::DoorCancel),
+        ["mcp", "gw", tenant, "cancel"] => Some(Subject::DoorCancel {
+            tenant: token(tenant)?,
+        }),
         ["mcp", "rl", span, limit, key, window] => Some(Subject::Counter {
             span: Span::ALL.into_iter().find(|known| known.as_str() == *span)?,
             limit: token(limit)?,
@@ -403,7 +402,10 @@ pub fn call(tenant: &str, server: &str, method: &str) -> String {
 pub fn probes(class: CallerClass) -> Vec<String> {
     let mut all = vec![
         format!("{CANCEL}.{NOBODY}.{NOBODY}"),
-        format!("{INSTANCE}.{NOBODY}.{NOBODY}.{}", InstanceVerb::Cancel.as_str()),
+        format!(
+            "{INSTANCE}.{NOBODY}.{NOBODY}.{NOBODY}.{}",
+            InstanceVerb::Cancel.as_str()
+        ),
     ];
     if class.calls() {
         all.push(format!("{RPC}.{NOBODY}.{NOBODY}.{NOBODY}"));
@@ -473,14 +475,14 @@ pub fn version_of_call(subject: &str) -> Option<&str> {
 
 /// All words to one instance of a server.
 #[must_use]
-pub fn all_instance_words(server: &Token, instance: &Token) -> String {
-    format!("{INSTANCE}.{server}.{instance}.*")
+pub fn all_instance_words(tenant: &Token, server: &Token, instance: &Token) -> String {
+    format!("{INSTANCE}.{tenant}.{server}.{instance}.*")
 }
 
 /// Where the broker tells one instance of a server that callers are gone.
 #[must_use]
-pub fn all_gone(server: &Token, instance: &Token) -> String {
-    format!("{INSTANCE}.{server}.{instance}.gone.*.*")
+pub fn all_gone(tenant: &Token, server: &Token, instance: &Token) -> String {
+    format!("{INSTANCE}.{tenant}.{server}.{instance}.gone.*.*")
 }
 
 /// What is told of all servers of a tenant, of one kind.
@@ -563,26 +565,32 @@ mod tests {
                     method: MethodPath::encode(&method),
                 }
             }),
-            (token(), token(), prop::sample::select(InstanceVerb::ALL.to_vec())).prop_map(
-                |(server, instance, verb)| Subject::Instance {
+            (
+                token(),
+                token(),
+                token(),
+                prop::sample::select(InstanceVerb::ALL.to_vec())
+            )
+                .prop_map(|(tenant, server, instance, verb)| Subject::Instance {
+                    tenant,
                     server,
                     instance,
                     verb
-                }
-            ),
+                }),
             (token(), token()).prop_map(|(tenant, server)| Subject::Cancel { tenant, server }),
-            (token(), token(), token(), any::<u64>()).prop_map(|(server, instance, caller, call)| {
-                Subject::Gone {
+            (token(), token(), token(), token(), any::<u64>()).prop_map(
+                |(tenant, server, instance, caller, call)| Subject::Gone {
+                    tenant,
                     server,
                     instance,
                     caller,
                     call,
                 }
-            }),
+            ),
             (token(), token(), prop::sample::select(EventKind::ALL.to_vec()))
                 .prop_map(|(tenant, server, kind)| Subject::Event { tenant, server, kind }),
             token().prop_map(|tenant| Subject::Watch { tenant }),
-            Just(Subject::DoorCancel),
+            token().prop_map(|tenant| Subject::DoorCancel { tenant }),
             counter(),
             (
                 prop::sample::select(CallerClass::ALL.to_vec()),

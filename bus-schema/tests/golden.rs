@@ -166,6 +166,7 @@ fn card() -> ServerCard {
         prompts: 2,
         resources: 2,
         max_in_flight: 64,
+        at_most_once: false,
         trouble: None,
     }
 }
@@ -192,8 +193,19 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     };
     lines.push(version.to_string());
     lines.push(subject::all_version_calls(&tenant, &server, &t("1.4.2")));
-    lines.push(subject::all_instance_words(&server, &instance));
-    lines.push(subject::all_gone(&server, &instance));
+    lines.push(subject::all_instance_words(&tenant, &server, &instance));
+    let gone = Subject::Gone {
+        tenant: tenant.clone(),
+        server: server.clone(),
+        instance: instance.clone(),
+        caller: t("caller"),
+        call: 255,
+    };
+    let door_cancel = Subject::DoorCancel {
+        tenant: tenant.clone(),
+    };
+    lines.extend([gone.to_string(), door_cancel.to_string()]);
+    lines.push(subject::all_gone(&tenant, &server, &instance));
     lines.push(subject::public_calls_of(&tenant));
     lines.push(subject::every_name(&tenant, &server, "resources/read"));
     lines.push(subject::private_inboxes("ann"));
@@ -225,6 +237,7 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         method: MethodPath::encode(method),
     };
     let word = |verb| Subject::Instance {
+        tenant: tenant(),
         server: server(),
         instance: instance(),
         verb,
@@ -253,12 +266,6 @@ fn built_subjects(tenant: &Token, server: &Token, instance: &Token) -> Vec<Strin
         word(InstanceVerb::Credit),
         word(InstanceVerb::Cancel),
         word(InstanceVerb::Near),
-        Subject::Gone {
-            server: server(),
-            instance: instance(),
-            caller: Token::encode("caller"),
-            call: 255,
-        },
         Subject::Cancel {
             tenant: tenant(),
             server: server(),

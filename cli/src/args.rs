@@ -45,6 +45,9 @@ pub struct Common {
     /// The configuration file [default: trunkline.toml, if there is one]
     #[arg(long, global = true, env = "TRUNKLINE_CONFIG", value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// The tenant whose servers, tools, calls and rules are meant [default: default]
+    #[arg(long, global = true, value_name = "TENANT")]
+    pub tenant: Option<String>,
     /// The folder for everything that is kept [default: .trunkline]
     #[arg(long, global = true, env = "TRUNKLINE_DATA_DIR", value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
@@ -165,6 +168,16 @@ impl Command {
     #[must_use]
     pub fn is_long_running(&self) -> bool {
         matches!(self, Self::Up(_) | Self::Serve(_) | Self::Bridge(_))
+    }
+
+    /// Whether it serves every tenant there is.
+    #[must_use]
+    pub fn is_for_all_tenants(&self) -> bool {
+        match self {
+            Self::Bridge(bridge) => bridge.door != Door::Stdio,
+            Self::Up(_) | Self::Serve(_) => true,
+            _ => false,
+        }
     }
 }
 

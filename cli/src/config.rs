@@ -6,9 +6,10 @@ mod limits;
 mod place;
 mod secrets;
 mod servers;
+mod tenants;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     env, fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -22,12 +23,13 @@ use bridges::{
     front::Endpoint,
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
-    secrets::Permitted,
     upstream::remote::{ConnectOptions, HEALTH_EVERY},
 };
 use bus_schema::{
-    ServerId, card::Place, integrity::Policies, limits::Limit, registry::SecretRef,
-    virtual_server::VirtualServer,
+    ServerId,
+    card::{Place, name_of},
+    integrity::Policies,
+    limits::Limit,
 };
 use runtime::{
     callout::{CalloutKeys, CalloutOptions},
@@ -43,6 +45,7 @@ use credentials::{Callers, CredentialsSection};
 use place::PlaceTable;
 use secrets::SecretsSection;
 pub use servers::{Credentials, ServerLine, ServerOptions};
+pub use tenants::{VirtualLine, secrets_of};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
 /// The folder for everything that is kept, unless somebody says otherwise.
@@ -62,7 +65,9 @@ pub struct Config {
     pub nats_listen: SocketAddr,
     /// Where this process runs.
     pub place: Place,
-    /// The tenants beside `default` that have an account of their own on the platform's NATS.
+    /// The tenant that a command acts in.
+    pub tenant: String,
+    /// The tenants that the file names, each with an account of its own on the platform's NATS.
     pub tenants: Vec<String>,
     /// Where HTTP listens.
     pub listen: SocketAddr,
@@ -80,6 +85,8 @@ pub struct Config {
     pub tool_timeouts: BTreeMap<String, Duration>,
     /// The products server's database; SQLite in the data folder by default.
     pub products_database: Option<String>,
+    /// Whose the products server is.
+    pub products_tenant: String,
     /// Whether servers at private addresses may be registered; by default when HTTP listens on this machine only.
     pub registry_private: Option<bool>,
     /// How often the health pages of servers are asked.
@@ -93,7 +100,7 @@ pub struct Config {
     /// What is shown where no server is named.
     pub endpoint: Endpoint,
     /// Virtual servers.
-    pub virtuals: Vec<VirtualServer>,
+    pub virtuals: Vec<VirtualLine>,
     /// A file of remote servers that are registered at the start.
     pub bootstrap: Option<PathBuf>,
     /// External servers.
@@ -141,7 +148,7 @@ struct File {
     #[serde(default)]
     endpoint: EndpointTable,
     #[serde(default, rename = "virtual")]
-    virtuals: Vec<VirtualServer>,
+    virtuals: Vec<VirtualLine>,
     #[serde(default)]
     servers: Vec<ServerLine>,
     limits: Option<Vec<Limit>>,
@@ -158,6 +165,7 @@ struct File {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Products {
+    tenant: Option<String>,
     database_url: Option<String>,
 }
 
@@ -188,6 +196,10 @@ enum Mode {
 }
 
 impl RegistryTable {
+    fn health_every(&self) -> Duration {
+        self.health_every_secs.map_or(HEALTH_EVERY, Duration::from_secs)
+    }
+
     fn browsers(&self) -> Browsers {
         match self.public_catalogue {
             true => Browsers::Anybody,
@@ -230,6 +242,7 @@ impl Config {
                 .unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             nats: common.nats.clone().or(file.nats),
             nats_listen: file.nats_listen.unwrap_or_else(|| on_this_machine(4222)),
+            tenant: common.tenant.clone().unwrap_or_else(tenants::usual),
             tenants: file.tenants,
             place: file.place.place(common),
             listen: file.listen.unwrap_or_else(|| on_this_machine(8080)),
@@ -247,12 +260,10 @@ impl Config {
                 .into_iter()
                 .map(|(tool, millis)| (tool, Duration::from_millis(millis)))
                 .collect(),
+            products_tenant: file.products.tenant.unwrap_or_else(tenants::usual),
             products_database: file.products.database_url,
             registry_private: file.registry.allow_private,
-            health_every: file
-                .registry
-                .health_every_secs
-                .map_or(HEALTH_EVERY, Duration::from_secs),
+            health_every: file.registry.health_every(),
             integrity: file.integrity,
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
             browsers: file.registry.browsers(),
@@ -329,12 +340,6 @@ impl Config {
         Ok(Some(CalloutOptions { url, password, keys }))
     }
 
-    /// A secret that a declaration in the registry names; only those that are meant for that are looked up.
-    #[must_use]
-    pub fn registered_secret(&self, named: SecretRef<'_>) -> Option<Permitted> {
-        self.secrets.find(named)
-    }
-
     /// What is needed to keep credentials of users, if that is configured.
     ///
     /// # Errors
@@ -350,10 +355,11 @@ impl Config {
 
     /// The longest that calls of a server's tools may take, by tool.
     #[must_use]
-    pub fn timeouts_of(&self, server: &ServerId) -> HashMap<String, Duration> {
+    pub fn timeouts_of(&self, tenant: &str, server: &ServerId) -> HashMap<String, Duration> {
+        let name = name_of(tenant, server);
         let of_server = self.tool_timeouts.iter().filter_map(|(tool, timeout)| {
             let (id, tool) = tool.split_once('.')?;
-            (id == server.as_str()).then(|| (tool.to_owned(), *timeout))
+            (id == name).then(|| (tool.to_owned(), *timeout))
         });
         of_server.collect()
     }
@@ -419,28 +425,8 @@ impl Config {
                 bail!("tool_timeouts_ms has 0 for `{tool}`; use 1 or more milliseconds");
             }
         }
-        let mut ids = BTreeSet::from(["products", "registry", "upstreams"]);
-        for server in &self.servers {
-            if !ids.insert(server.id.as_str()) {
-                bail!(
-                    "server id `{}` is used twice (the built-in `products`, `registry` and `upstreams` count); give each its own",
-                    server.id
-                );
-            }
-            server.check()?;
-        }
-        for server in &self.virtuals {
-            if !ids.insert(server.id.as_str()) {
-                bail!(
-                    "id `{}` of a [[virtual]] server is used twice; give each server its own",
-                    server.id
-                );
-            }
-            server
-                .check()
-                .with_context(|| format!("[[virtual]] server `{}` cannot be used", server.id))?;
-        }
-        Ok(())
+        self.check_tenants()?;
+        self.check_ids()
     }
 }
 
@@ -595,8 +581,14 @@ mod tests {
     fn policies_for_changed_tools_are_read_and_a_bad_one_is_named() {
         let text = "[integrity]\npolicy = \"quarantine\"\n[integrity.servers]\nproducts = \"off\"";
         let policies = load(text).expect("loads").integrity.expect("policies");
-        assert_eq!(policies.of(&"a".parse().expect("id")), Policy::Quarantine);
-        assert_eq!(policies.of(&"products".parse().expect("id")), Policy::Off);
+        assert_eq!(
+            policies.of("default", &"a".parse().expect("id")),
+            Policy::Quarantine
+        );
+        assert_eq!(
+            policies.of("default", &"products".parse().expect("id")),
+            Policy::Off
+        );
         assert!(load("").expect("loads").integrity.is_none());
         for (text, words) in [
             (

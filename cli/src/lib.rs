@@ -13,7 +13,7 @@ pub mod services;
 
 use std::{process::ExitCode, time::Duration};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::Parser as _;
 use runtime::telemetry::{self, LogFormat};
 
@@ -53,10 +53,15 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if let Command::Keys(keys) = &arguments.command {
-        commands::keys::run(keys)?;
+        commands::keys::run(keys, arguments.common.tenant.as_deref())?;
         return Ok(ExitCode::SUCCESS);
     }
     let common = arguments.common;
+    if common.tenant.is_some() && arguments.command.is_for_all_tenants() {
+        bail!(
+            "--tenant means nothing here: the process serves every tenant that `tenants` of its configuration names"
+        );
+    }
     // A command that only asks should not talk about how it connects.
     let default_filter = if arguments.command.is_long_running() {
         None

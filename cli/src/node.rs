@@ -5,28 +5,34 @@ mod connecting;
 mod lines;
 mod open_door;
 mod own_nats;
+mod tenants;
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use actors::products::Products;
 use anyhow::Context as _;
 use bridges::{
-    admin::{AdminDoor, Fleet},
-    front::{Bounds, Front},
+    admin::AdminDoor,
+    front::Front,
     http::{HttpDoor, HttpOptions, Serves},
     legacy::Doors,
     nats::{Identity, NatsDoor},
+    tenants::Tenants,
     upstream::{Upstream, remote::Connections},
 };
-use bus_schema::{ServerId, integrity::Policies, principal::DEFAULT_TENANT, subject::CallerClass};
+use bus_schema::{ServerId, card::name_of, integrity::Policies, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
 use runtime::{
-    Bus, BusOptions, Catalogue, Directory, Host, HostOptions,
+    Bus, BusOptions, Host, HostOptions,
     callout::CalloutOptions,
     nats_server::{LocalNats, NatsServer},
     rmcp_host::RmcpServer,
     supervise::{self, Kept, Part, PartError, RunningPart, Status},
-    virtuals::Virtuals,
 };
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +41,7 @@ use tracing::{info, warn};
 pub use lines::Adds;
 pub use own_nats::{NatsChoice, own_nats};
 use own_nats::{OwnNats, default_nats, say_who_comes_in};
+use tenants::{own_id, start_doors, stop_doors};
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
@@ -56,10 +63,11 @@ const SERVER_DRAIN: Duration = Duration::from_secs(45);
 /// One process of the platform.
 pub struct Node {
     bus: Bus,
-    front: Option<Front>,
+    /// What doors ask through, by tenant.
+    fronts: BTreeMap<String, Front>,
     http: Option<SocketAddr>,
     /// What doors need for legacy clients; made with the first such door.
-    legacy: Option<Doors>,
+    legacy: Option<Tenants<Doors>>,
     doors: Vec<JoinHandle<()>>,
     doors_stop: CancellationToken,
     servers: Vec<Kept>,
@@ -127,7 +135,7 @@ impl Node {
         };
         Ok(Self {
             bus,
-            front: None,
+            fronts: BTreeMap::new(),
             http: None,
             legacy: None,
             doors: Vec::new(),
@@ -165,61 +173,27 @@ impl Node {
         self.servers.iter().map(|kept| (kept.name(), kept.status()))
     }
 
-    /// What doors ask through; made on first use.
-    ///
-    /// # Errors
-    /// When the bus refuses the directory's subscriptions.
-    pub async fn front(&mut self, config: &Config) -> anyhow::Result<Front> {
-        if let Some(front) = &self.front {
-            return Ok(front.clone());
-        }
-        let directory = Directory::start(&self.bus, DEFAULT_TENANT).await?;
-        let catalogue = Catalogue::new(self.bus.clone(), directory);
-        let virtuals = Virtuals::open(&self.bus, DEFAULT_TENANT, config.virtuals.clone()).await;
-        let bounds = Box::pin(Bounds::open(&self.bus, config.limits.clone())).await;
-        let front = Front::new(self.bus.clone(), catalogue, virtuals, config.call_timeout, bounds);
-        self.front = Some(front.clone());
-        Ok(front)
-    }
-
-    /// What is told of servers, declared or on the bus.
-    ///
-    /// # Errors
-    /// When the bus refuses the directory's subscriptions.
-    pub async fn fleet(&mut self, config: &Config) -> anyhow::Result<Fleet> {
-        let front = self.front(config).await?;
-        let declared = match self.declared.open(&self.bus).await {
-            Ok(declared) => Some(declared.clone()),
-            Err(error) => {
-                warn!(%error, "servers cannot be registered on this bus");
-                None
-            }
-        };
-        let fleet = Fleet::new(front, declared, config.private());
-        Ok(fleet.named(config.naming.clone()).browsed_by(config.browsers))
-    }
-
     /// Waits until the doors know the servers that have started here, so that whoever reads that they are up can use them.
     pub async fn settled(&self) {
-        let Some(front) = &self.front else { return };
-        let mut changes = front.directory().changes();
         let all_known = async {
-            loop {
-                let snapshot = front.directory().snapshot();
-                let up = self.servers().filter(|(_, status)| *status == Status::Up);
-                if up
-                    .into_iter()
-                    .all(|(id, _)| id.parse().is_ok_and(|id| snapshot.server(&id).is_some()))
-                {
-                    return;
-                }
-                if changes.changed().await.is_err() {
-                    return;
-                }
+            for (tenant, front) in &self.fronts {
+                self.settled_in(tenant, front).await;
             }
         };
         if timeout(FIRST_WORD, all_known).await.is_err() {
             warn!("a server has started, but the doors have not heard of it yet");
+        }
+    }
+
+    async fn settled_in(&self, tenant: &str, front: &Front) {
+        let mut changes = front.directory().changes();
+        loop {
+            let snapshot = front.directory().snapshot();
+            let up = self.servers().filter(|(_, status)| *status == Status::Up);
+            let mut own = up.filter_map(|(name, _)| own_id(tenant, name));
+            if own.all(|id| snapshot.server(&id).is_some()) || changes.changed().await.is_err() {
+                return;
+            }
         }
     }
 
@@ -235,10 +209,11 @@ impl Node {
             self.services
                 .push(supervise::keep(part, self.bus.metrics().clone()).await?);
         }
-        if names.iter().any(|name| !BUILT_IN.contains(&name.as_str())) {
-            // External servers find their other replicas by it.
-            self.front(config).await?;
-        }
+        let lines = config.servers.iter();
+        let external = lines.filter(|line| names.iter().any(|name| **name == line.name()));
+        // External servers find their other replicas by these.
+        let tenants: Vec<_> = external.map(|line| line.tenant.clone()).collect();
+        self.open_fronts(config, &tenants).await?;
         Box::pin(self.open_connections(config)).await?;
         let parts = names
             .iter()
@@ -256,12 +231,13 @@ impl Node {
     }
 
     fn part(&self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
-        if let Some(line) = config.servers.iter().find(|line| line.id.as_str() == name) {
+        if let Some(line) = config.servers.iter().find(|line| line.name() == name) {
             return self.external(config, line);
         }
         if !BUILT_IN.contains(&name) {
-            let configured = config.servers.iter().map(|line| line.id.as_str());
-            let known: Vec<_> = BUILT_IN.into_iter().chain(SERVICES).chain(configured).collect();
+            let configured = config.servers.iter().map(ServerLine::name);
+            let built_in = BUILT_IN.into_iter().chain(SERVICES).map(str::to_owned);
+            let known: Vec<_> = built_in.chain(configured).collect();
             anyhow::bail!("there is no server `{name}`; known are {}", known.join(", "));
         }
         let database = match &config.products_database {
@@ -276,26 +252,33 @@ impl Node {
                 format!("sqlite://{}", folder.join("products.db").display())
             }
         };
-        let id: ServerId = name.parse()?;
+        let (id, tenant): (ServerId, _) = (name.parse()?, &config.products_tenant);
         Ok(Arc::new(ProductsPart {
             bus: self.bus.clone(),
             database,
-            tool_timeouts: config.timeouts_of(&id),
+            name: name_of(tenant, &id),
+            tool_timeouts: config.timeouts_of(tenant, &id),
+            tenant: tenant.clone(),
         }))
     }
 
     async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         let (bus, declared) = (self.bus.clone(), self.declared.clone());
+        let fronts = self.fronts(config).await?;
+        let each = fronts.each();
+        let directories = each
+            .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
+            .collect();
         Ok(match name {
             REGISTRY => Arc::new(RegistryPart {
-                directory: self.front(config).await?.directory().clone(),
+                directories,
                 bus,
                 declared,
                 policies: self.policies.subscribe(),
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
-                directory: self.front(config).await?.directory().clone(),
+                directories,
                 bus,
                 declared,
             }),
@@ -304,7 +287,8 @@ impl Node {
 
     fn external(&self, config: &Config, line: &ServerLine) -> anyhow::Result<Arc<dyn Part>> {
         let bus = self.bus.clone();
-        let upstream = match line.to_options(config.timeouts_of(&line.id), config.health_every)? {
+        let timeouts = config.timeouts_of(&line.tenant, &line.id);
+        let upstream = match line.to_options(timeouts, config.health_every)? {
             ServerOptions::Child(options) => Upstream::child(bus, *options),
             ServerOptions::Remote(mut options) => {
                 options.users = connecting::users(line, self.connections.as_ref())?;
@@ -312,7 +296,8 @@ impl Node {
                     .with_context(|| format!("server `{}` cannot be used", line.id))?
             }
         };
-        Ok(Arc::new(match &self.front {
+        let upstream = upstream.of_tenant(&line.tenant);
+        Ok(Arc::new(match self.fronts.get(&line.tenant) {
             Some(front) => upstream.among(front.directory().clone()),
             None => upstream,
         }))
@@ -323,9 +308,11 @@ impl Node {
     /// # Errors
     /// When the port cannot be had.
     pub async fn open_http(&mut self, config: &Config, serves: Serves) -> anyhow::Result<SocketAddr> {
-        let front = self.front(config).await?;
+        let fronts = self.fronts(config).await?;
         let options = HttpOptions {
-            fleet: self.fleet(config).await?,
+            bus: self.bus.clone(),
+            fleets: self.fleets(config).await?,
+            browsers: config.browsers,
             shared: config.endpoint.clone(),
             listen: config.listen,
             allowed: config.allowed_hosts.clone(),
@@ -337,7 +324,7 @@ impl Node {
         open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {
             Some(doors) => doors,
-            None => Box::pin(Doors::start(front, config.max_sessions_per_principal)).await?,
+            None => Box::pin(start_doors(&fronts, config)).await?,
         };
         // Boxed, as it is large and made once.
         let door = Box::pin(HttpDoor::bind(self.legacy.insert(doors), options)).await?;
@@ -359,7 +346,7 @@ impl Node {
             (None, false) => Identity::Developer,
             (None, true) => Identity::Nobody,
         };
-        let door = NatsDoor::open(self.front(config).await?, identity).await?;
+        let door = NatsDoor::open(self.bus.clone(), self.fronts(config).await?, identity).await?;
         self.doors.push(tokio::spawn(door.serve(self.doors_stop.clone())));
         Ok(())
     }
@@ -385,7 +372,7 @@ impl Node {
             warn!("clients held a door open longer than the drain time");
         }
         if let Some(legacy) = self.legacy
-            && timeout(DOOR_DRAIN, legacy.stop()).await.is_err()
+            && timeout(DOOR_DRAIN, stop_doors(legacy)).await.is_err()
         {
             warn!("the calls of clients that had gone did not end in time");
         }
@@ -407,13 +394,15 @@ fn own_user(class: CallerClass, password: Option<String>) -> Option<(String, Str
 
 struct ProductsPart {
     bus: Bus,
+    name: String,
+    tenant: String,
     database: String,
     tool_timeouts: HashMap<String, Duration>,
 }
 
 impl Part for ProductsPart {
     fn name(&self) -> &str {
-        "products"
+        &self.name
     }
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
@@ -421,6 +410,7 @@ impl Part for ProductsPart {
             let products = Products::open(&self.database).await?;
             let id: ServerId = "products".parse()?;
             let options = HostOptions {
+                tenant: self.tenant.clone(),
                 tags: vec!["catalogue".to_owned()],
                 tool_timeouts: self.tool_timeouts.clone(),
                 ..HostOptions::new(id)

@@ -2,13 +2,17 @@
 
 use std::sync::Arc;
 
-use actors::registry::RegistryServer;
+use actors::registry::{RegistryServer, RunningRegistry};
 use bridges::{
     admin::Private,
+    tenants::Tenants,
     upstream::{Upstream, remote::RemoteOptions},
 };
 use bus_schema::{integrity::Policies, registry::Entry};
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, join_all, try_join_all},
+};
 use runtime::{
     Bus, Directory,
     placement::{Make, Owners, Placement},
@@ -36,12 +40,12 @@ impl Declared {
     }
 }
 
-/// The registry in this process.
+/// The registries of this process, one for each tenant.
 pub struct RegistryPart {
     /// The connection to the bus.
     pub bus: Bus,
-    /// Who is there.
-    pub directory: Directory,
+    /// Who is there, of each tenant.
+    pub directories: Tenants<Directory>,
     /// What is declared.
     pub declared: Declared,
     /// What is done about changed tools, if this process's settings say so; they may change.
@@ -56,17 +60,20 @@ impl Part for RegistryPart {
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
         async move {
             let (registry, owners) = self.declared.open(&self.bus).await?.clone();
-            let server = RegistryServer::new(
-                self.bus.clone(),
-                registry,
-                owners,
-                self.directory.clone(),
-                self.policies.clone(),
-            );
-            let running_registry = server.start(self.bus.clone()).await?;
+            let starting = self.directories.each().map(|(_, directory)| {
+                let server = RegistryServer::new(
+                    self.bus.clone(),
+                    registry.clone(),
+                    owners.clone(),
+                    directory.clone(),
+                    self.policies.clone(),
+                );
+                server.start(self.bus.clone())
+            });
+            let registries = try_join_all(starting).await?;
             let running = async move {
                 stop.cancelled().await;
-                running_registry.stop().await;
+                join_all(registries.into_iter().map(RunningRegistry::stop)).await;
                 Ok(())
             };
             Ok(running.boxed() as RunningPart)
@@ -83,15 +90,15 @@ pub struct UpstreamsPart {
     pub config: Config,
     /// What is declared.
     pub declared: Declared,
-    /// Who is there.
-    pub directory: Directory,
+    /// Who is there, of each tenant.
+    pub directories: Tenants<Directory>,
 }
 
 impl UpstreamsPart {
     fn make(&self) -> Make {
         let (bus, config) = (self.bus.clone(), self.config.clone());
-        let directory = self.directory.clone();
-        Arc::new(move |entry: &Entry, epoch| {
+        let directories = self.directories.clone();
+        Arc::new(move |tenant: &str, entry: &Entry, epoch| {
             let declaration = &entry.declaration;
             if declaration.allow_private && config.private() == Private::Refused {
                 return Err("its declaration has allowPrivate, which [registry] of this process's configuration does not allow".into());
@@ -99,11 +106,14 @@ impl UpstreamsPart {
             let options = RemoteOptions {
                 epoch: Some(epoch),
                 health_every: config.health_every,
-                tool_timeouts: config.timeouts_of(&declaration.id),
-                ..RemoteOptions::declared(declaration, |named| config.registered_secret(named))?
+                tool_timeouts: config.timeouts_of(tenant, &declaration.id),
+                ..RemoteOptions::declared(declaration, |named| config.registered_secret(tenant, named))?
             };
-            let upstream = Upstream::remote(bus.clone(), options)?;
-            Ok(Arc::new(upstream.among(directory.clone())))
+            let upstream = Upstream::remote(bus.clone(), options)?.of_tenant(tenant);
+            Ok(Arc::new(match directories.of(tenant) {
+                Some(directory) => upstream.among(directory.clone()),
+                None => upstream,
+            }))
         })
     }
 }
@@ -115,8 +125,9 @@ impl Part for UpstreamsPart {
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
         async move {
-            let (registry, owners) = self.declared.open(&self.bus).await?.clone();
-            let placement = Placement::start(self.bus.clone(), registry, owners, self.make()).await?;
+            let declared = self.declared.open(&self.bus).await?.clone();
+            let tenants = self.directories.names();
+            let placement = Placement::start(self.bus.clone(), declared, &tenants, self.make()).await?;
             let running = async move {
                 stop.cancelled().await;
                 placement.stop().await;

@@ -31,7 +31,7 @@ use crate::{inbox::Inbox, pins::Pinned, policies::Policies, telemetry::Metrics, 
 use connect::{OLDEST_SERVER, SMALLEST_MAX_PAYLOAD, check_server, connect_options, user_of};
 pub(crate) use connect::{connection, is_new_enough, without_password};
 use grants::{Refusals, inboxes_of, is_violation};
-pub(crate) use presence::Presence;
+pub(crate) use presence::{Presence, place};
 
 /// For how long after a reconnect "no responders" may only mean that the responders are not back yet.
 const RECONNECT_GRACE: Duration = Duration::from_secs(2);

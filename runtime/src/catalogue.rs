@@ -283,18 +283,22 @@ impl Catalogue {
         called: &str,
         name: Option<&str>,
     ) -> Retry {
-        if method::is_read_only(called) {
-            return Retry::Reads;
-        }
-        let Some(name) = name.filter(|_| called == method::TOOLS_CALL) else {
+        let reads = method::is_read_only(called);
+        let tool = name.filter(|_| called == method::TOOLS_CALL);
+        if !reads && tool.is_none() {
             return Retry::Never;
-        };
+        }
         let snapshot = self.directory.snapshot();
         let card = match version {
             Some(version) => snapshot.of_version(server, version),
             None => snapshot.server(server),
         };
-        let Some(card) = card else { return Retry::Never };
+        let (card, name) = match (card, tool) {
+            (Some(card), _) if card.at_most_once => return Retry::Never,
+            _ if reads => return Retry::Reads,
+            (Some(card), Some(name)) => (card, name),
+            _ => return Retry::Never,
+        };
         let everybody = Map::new();
         let tools = self.list_of(&snapshot, card, Listed::Tools, &everybody);
         match soon(server, tools).await {

@@ -167,10 +167,30 @@ impl Directory {
     /// # Errors
     /// [`BusError`] when the bus refuses a subscription.
     pub async fn start(bus: &Bus, tenant: &str) -> Result<Self, BusError> {
-        let presence = bus.presence();
         let rules = Named::open(bus, tenant, "traffic rule", traffic::BUCKET).await;
-        let inbox = bus.new_library_inbox();
-        let mut answers = bus.subscribe(inbox.clone()).await?;
+        let directory = Self::of(tenant, rules);
+        watch_all(bus, vec![directory.clone()]).await?;
+        Ok(directory)
+    }
+
+    /// The same for several tenants: all of them are asked for at once, however many they are.
+    ///
+    /// # Errors
+    /// [`BusError`] when the bus refuses a subscription.
+    pub async fn start_each(bus: &Bus, tenants: &[String]) -> Result<Vec<Self>, BusError> {
+        let Some(first) = tenants.first() else {
+            return Ok(Vec::new());
+        };
+        let rules = Named::open(bus, first, "traffic rule", traffic::BUCKET).await;
+        let each = tenants.iter();
+        let directories: Vec<_> = each
+            .map(|tenant| Self::of(tenant, rules.of_another(tenant)))
+            .collect();
+        watch_all(bus, directories.clone()).await?;
+        Ok(directories)
+    }
+
+    fn of(tenant: &str, rules: Rules) -> Self {
         let directory = Self(Arc::new(Inner {
             tenant: tenant.to_owned(),
             snapshot: ArcSwap::default(),
@@ -181,19 +201,7 @@ impl Directory {
             changed: watch::channel(0).0,
         }));
         directory.take_rules();
-        bus.publish_with_reply(subject::ask_all_services(), inbox.clone(), Vec::new())
-            .await?;
-        let limit = Instant::now() + SETTLE_LIMIT;
-        let mut patience = SETTLE_FIRST;
-        while let Ok(Some(message)) = timeout_at(limit.min(Instant::now() + patience), answers.next()).await {
-            if message.status == Some(StatusCode::NO_RESPONDERS) {
-                break;
-            }
-            directory.take_answer(&message, 0);
-            patience = SETTLE_QUIET;
-        }
-        bus.spawn(directory.clone().watch(bus.clone(), presence, answers, inbox));
-        Ok(directory)
+        directory
     }
 
     /// The servers at this moment.
@@ -227,38 +235,6 @@ impl Directory {
         self.0.changed.subscribe()
     }
 
-    async fn watch(
-        self,
-        bus: Bus,
-        mut presence: broadcast::Receiver<Presence>,
-        mut answers: Subscriber,
-        inbox: String,
-    ) {
-        let mut sweeps = interval(SWEEP_EVERY);
-        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        sweeps.reset();
-        let mut sweep = 0;
-        let mut rules = self.0.rules.changes();
-        loop {
-            tokio::select! {
-                Ok(()) = rules.changed() => self.take_rules(),
-                Ok(presence) = presence.recv() => self.take_presence(&presence, sweep),
-                Some(message) = answers.next() => self.take_answer(&message, sweep),
-                _ = sweeps.tick() => {
-                    // While the connection is down nobody can answer, which says nothing about them.
-                    if bus.is_connected() {
-                        self.forget_silent(sweep);
-                        sweep += 1;
-                    }
-                    let asked = bus.publish_with_reply(subject::ask_all_services(), inbox.clone(), Vec::new()).await;
-                    if asked.is_err() {
-                        return;
-                    }
-                }
-            }
-        }
-    }
-
     /// Applies the rules as they are told now. One that stays the same goes on counting.
     fn take_rules(&self) {
         let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -274,36 +250,6 @@ impl Directory {
         });
         self.0.table.store(Arc::new(rules.collect()));
         self.publish(&known);
-    }
-
-    fn take_presence(&self, presence: &Presence, sweep: u64) {
-        match presence {
-            Presence::Up(card) | Presence::Down(card) if card.tenant != self.0.tenant => {}
-            Presence::Up(card) => self.insert(card, sweep),
-            Presence::Down(gone) => {
-                self.remove(|known| known.id == gone.id && known.instance == gone.instance);
-            }
-            Presence::Lost(instance) => self.remove(|known| *known.instance == **instance),
-        }
-    }
-
-    fn take_answer(&self, message: &Message, sweep: u64) {
-        #[derive(Deserialize)]
-        struct Info {
-            #[serde(default)]
-            metadata: BTreeMap<String, String>,
-        }
-        let Ok(info) = serde_json::from_slice::<Info>(&message.payload) else {
-            return;
-        };
-        let Some(card) = info.metadata.get(crate::host::CARD_KEY) else {
-            return;
-        };
-        match serde_json::from_str::<ServerCard>(card) {
-            Ok(card) if card.tenant == self.0.tenant => self.insert(&card, sweep),
-            Ok(_) => {}
-            Err(error) => debug!(%error, "ignored a server whose card cannot be read"),
-        }
     }
 
     fn insert(&self, card: &ServerCard, sweep: u64) {
@@ -400,6 +346,121 @@ impl Directory {
             if noted.said != said {
                 (noted.said, noted.changed) = (said, now);
             }
+        }
+    }
+}
+
+/// Fills the pictures of several tenants, and goes on to do so for as long as the bus connection stands. Returns when those that are there have
+/// answered.
+async fn watch_all(bus: &Bus, directories: Vec<Directory>) -> Result<(), BusError> {
+    let presence = bus.presence();
+    let inbox = bus.new_library_inbox();
+    let mut answers = bus.subscribe(inbox.clone()).await?;
+    let watching = Watching {
+        bus: bus.clone(),
+        directories,
+        inbox,
+    };
+    watching.ask_everybody().await?;
+    let limit = Instant::now() + SETTLE_LIMIT;
+    let mut patience = SETTLE_FIRST;
+    while let Ok(Some(message)) = timeout_at(limit.min(Instant::now() + patience), answers.next()).await {
+        if message.status == Some(StatusCode::NO_RESPONDERS) {
+            break;
+        }
+        watching.take_answer(&message, 0);
+        patience = SETTLE_QUIET;
+    }
+    bus.spawn(watching.run(presence, answers));
+    Ok(())
+}
+
+/// What keeps the pictures of a process up to date, each with what is its tenant's.
+struct Watching {
+    bus: Bus,
+    directories: Vec<Directory>,
+    inbox: String,
+}
+
+impl Watching {
+    async fn run(self, mut presence: broadcast::Receiver<Presence>, mut answers: Subscriber) {
+        let mut sweeps = interval(SWEEP_EVERY);
+        sweeps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        sweeps.reset();
+        let mut sweep = 0;
+        // All of them are told of all rules, and take those of their tenant.
+        let Some(mut rules) = self.directories.first().map(|first| first.0.rules.changes()) else {
+            return;
+        };
+        loop {
+            tokio::select! {
+                Ok(()) = rules.changed() => self.directories.iter().for_each(Directory::take_rules),
+                Ok(presence) = presence.recv() => self.take_presence(&presence, sweep),
+                Some(message) = answers.next() => self.take_answer(&message, sweep),
+                _ = sweeps.tick() => {
+                    // While the connection is down nobody can answer, which says nothing about them.
+                    if self.bus.is_connected() {
+                        self.directories.iter().for_each(|directory| directory.forget_silent(sweep));
+                        sweep += 1;
+                    }
+                    if self.ask_everybody().await.is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ask_everybody(&self) -> Result<(), BusError> {
+        self.bus
+            .publish_with_reply(subject::ask_all_services(), self.inbox.clone(), Vec::new())
+            .await
+    }
+
+    fn of(&self, tenant: &str) -> Option<&Directory> {
+        let mut all = self.directories.iter();
+        all.find(|directory| directory.tenant() == tenant)
+    }
+
+    fn take_presence(&self, presence: &Presence, sweep: u64) {
+        match presence {
+            Presence::Up(card) => {
+                if let Some(directory) = self.of(&card.tenant) {
+                    directory.insert(card, sweep);
+                }
+            }
+            Presence::Down(gone) => {
+                if let Some(directory) = self.of(&gone.tenant) {
+                    directory.remove(|known| known.id == gone.id && known.instance == gone.instance);
+                }
+            }
+            Presence::Lost(instance) => {
+                for directory in &self.directories {
+                    directory.remove(|known| *known.instance == **instance);
+                }
+            }
+        }
+    }
+
+    fn take_answer(&self, message: &Message, sweep: u64) {
+        #[derive(Deserialize)]
+        struct Info {
+            #[serde(default)]
+            metadata: BTreeMap<String, String>,
+        }
+        let Ok(info) = serde_json::from_slice::<Info>(&message.payload) else {
+            return;
+        };
+        let Some(card) = info.metadata.get(crate::host::CARD_KEY) else {
+            return;
+        };
+        match serde_json::from_str::<ServerCard>(card) {
+            Ok(card) => {
+                if let Some(directory) = self.of(&card.tenant) {
+                    directory.insert(&card, sweep);
+                }
+            }
+            Err(error) => debug!(%error, "ignored a server whose card cannot be read"),
         }
     }
 }

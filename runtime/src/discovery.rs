@@ -316,6 +316,15 @@ impl Discovery {
         arguments: Map<String, Value>,
         principal: Principal,
     ) -> Result<Box<RawValue>, DiscoveryError> {
+        // Calls go where their caller belongs; somebody of another tenant has none of these tools.
+        if principal.tenant != self.catalogue.directory().tenant() {
+            return Err(FindError::Unknown {
+                name: name.to_owned(),
+                nearest: Vec::new(),
+                missing: Vec::new(),
+            }
+            .into());
+        }
         let found = self.find(name).await?;
         let mut params = Map::new();
         params.insert("name".to_owned(), json!(found.name()));

@@ -26,12 +26,12 @@ pub(crate) enum Arrival {
     InstanceLost {
         /// Which instance.
         instance: Arc<str>,
-        /// The servers that it had left in order before.
+        /// The places of the servers that it had left in order before.
         left: Arc<HashSet<Arc<str>>>,
     },
     /// An instance of a server has said which calls it took, and takes no more.
     InstanceLeft {
-        /// Which server, as in requests.
+        /// The place of which server.
         server: Arc<str>,
         /// Which instance.
         instance: Arc<str>,

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bus_schema::{ServerId, subject, upstream::BreakerKnob};
+use bus_schema::{
+    ServerId, subject,
+    upstream::{BreakerKnob, RetryKnob},
+};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -50,13 +53,22 @@ pub struct Limits {
     pub tool_timeouts_ms: BTreeMap<String, u64>,
     /// When calls are stopped because they keep failing; `None` for never.
     pub breaker: Option<BreakerKnob>,
+    /// How often calls are made that were lost; `None` for the platform's own servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryKnob>,
 }
 
 #[derive(Deserialize)]
 struct Stats {
     id: String,
+    metadata: Metadata,
     #[serde(default)]
     endpoints: Vec<Endpoint>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    tenant: String,
 }
 
 #[derive(Deserialize)]
@@ -81,11 +93,16 @@ struct Data {
 }
 
 impl Bus {
-    /// Asks the replicas of a server how they do, and waits for so many as are known; half a second at most.
+    /// Asks the replicas of a tenant's server how they do, and waits for so many as are known; half a second at most.
     ///
     /// # Errors
     /// [`BusError`] when the bus does not take the question.
-    pub async fn load(&self, server: &ServerId, replicas: usize) -> Result<Vec<Load>, BusError> {
+    pub async fn load(
+        &self,
+        tenant: &str,
+        server: &ServerId,
+        replicas: usize,
+    ) -> Result<Vec<Load>, BusError> {
         let inbox = self.new_library_inbox();
         let mut answers = self.subscribe(inbox.clone()).await?;
         self.publish_with_reply(subject::ask_stats(server.as_str()), inbox, Vec::new())
@@ -100,7 +117,9 @@ impl Bus {
                 break;
             }
             if let Ok(stats) = serde_json::from_slice::<Stats>(&message.payload) {
-                loads.extend(read(stats));
+                let is_ours = stats.metadata.tenant == tenant;
+                // By that name other tenants' servers answer as well.
+                loads.extend(read(stats).filter(|_| is_ours));
             }
         }
         loads.sort_by(|a, b| a.instance.cmp(&b.instance));

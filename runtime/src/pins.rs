@@ -156,7 +156,7 @@ impl Pinned {
             return Known::default();
         };
         Known {
-            policy: policies(&picture).of(server),
+            policy: policies(&picture).of(tenant, server),
             record: picture
                 .get(&key(tenant, server))
                 .map(|record| Arc::clone(&record.value.0)),

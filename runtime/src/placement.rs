@@ -15,7 +15,11 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::registry::{Entry, Record};
+use bus_schema::{
+    Token,
+    card::name_of,
+    registry::{Entry, Record},
+};
 use tokio::{
     task::{JoinHandle, JoinSet},
     time::{Instant, MissedTickBehavior, interval},
@@ -40,8 +44,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How much longer than the process before it one waits with a free place.
 const TURN: Duration = Duration::from_millis(1_500);
 
-/// Makes the part that runs a declared server, given the number that grows with each owner.
-pub type Make = Arc<dyn Fn(&Entry, u64) -> Result<Arc<dyn Part>, PartError> + Send + Sync>;
+/// Makes the part that runs a tenant's declared server, given the number that grows with each owner.
+pub type Make = Arc<dyn Fn(&str, &Entry, u64) -> Result<Arc<dyn Part>, PartError> + Send + Sync>;
 
 /// This process's share of the declared servers.
 pub struct Placement {
@@ -50,15 +54,22 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Begins to take declared servers, and to run them.
+    /// Begins to take declared servers of these tenants, and to run them.
     ///
     /// # Errors
     /// [`StoreError`] when the broker has no JetStream or does not answer.
-    pub async fn start(bus: Bus, registry: Registry, owners: Owners, make: Make) -> Result<Self, StoreError> {
+    pub async fn start(
+        bus: Bus,
+        (registry, owners): (Registry, Owners),
+        tenants: &[String],
+        make: Make,
+    ) -> Result<Self, StoreError> {
+        let by_prefix = tenants.iter().map(|tenant| (prefix(tenant), tenant.clone()));
         let nodes = Nodes::open(&bus).await?;
         let stop = CancellationToken::new();
         let placing = Placing {
             hold: nodes.renew(&bus),
+            tenants: by_prefix.collect(),
             bus,
             registry,
             owners,
@@ -96,6 +107,8 @@ struct Running {
 
 struct Placing {
     bus: Bus,
+    /// The tenants whose servers this process runs, by what their places begin with.
+    tenants: BTreeMap<String, String>,
     registry: Registry,
     owners: Owners,
     nodes: Nodes,
@@ -109,8 +122,8 @@ struct Placing {
     free_since: HashMap<String, Instant>,
 }
 
-/// What is to run, by place.
-type Wanted = BTreeMap<String, (Entry, u64)>;
+/// What is to run, by place, with whose it is.
+type Wanted = BTreeMap<String, (Arc<str>, Entry, u64)>;
 
 impl Placing {
     async fn run(mut self, stop: CancellationToken) {
@@ -118,13 +131,13 @@ impl Placing {
         let mut owned = self.owners.changes();
         let mut ticks = interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut wanted = wanted(&declared.borrow_and_update());
+        let mut wanted = wanted(&self.tenants, &declared.borrow_and_update());
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = self.bus.closed().cancelled() => break,
                 _ = ticks.tick() => {}
-                Ok(()) = declared.changed() => wanted = self::wanted(&declared.borrow_and_update()),
+                Ok(()) = declared.changed() => wanted = self::wanted(&self.tenants, &declared.borrow_and_update()),
                 Ok(()) = owned.changed() => {}
                 Ok(()) = self.hold.changed() => {}
                 Some(ended) = self.ending.join_next() => if let Ok(place) = ended {
@@ -149,13 +162,13 @@ impl Placing {
         self.free_since.retain(|place, _| wanted.contains_key(place));
         let mut forgotten = HashMap::new();
         self.sweep(wanted, &mut forgotten).await?;
-        for (place, (entry, declared)) in wanted {
+        for (place, (tenant, entry, declared)) in wanted {
             if self.running.contains_key(place) || self.ending_places.contains(place) {
                 continue;
             }
             if let Some(over) = self.may_take(place, &mut forgotten).await? {
-                self.take(place.clone(), entry.clone(), *declared, over, &held)
-                    .await?;
+                let what = (Arc::clone(tenant), entry.clone(), *declared);
+                self.take(place.clone(), what, over, &held).await?;
             }
         }
         Ok(())
@@ -165,7 +178,8 @@ impl Placing {
     async fn sweep(&self, wanted: &Wanted, forgotten: &mut HashMap<String, bool>) -> Result<(), StoreError> {
         for (place, record) in self.owners.picture().iter() {
             let is_mine = self.running.contains_key(place) || self.ending_places.contains(place);
-            if is_mine || wanted.contains_key(place) {
+            // Of the servers of other tenants this process does not know which are wanted.
+            if is_mine || wanted.contains_key(place) || tenant_of(&self.tenants, place).is_none() {
                 continue;
             }
             let is_nobodys = match &record.value.instance {
@@ -192,7 +206,11 @@ impl Placing {
     }
 
     /// Ends what is no longer wanted, declared otherwise, or no longer this process's; tells why something does not run.
-    async fn look_after(&mut self, place: &str, wanted: Option<&(Entry, u64)>) -> Result<(), StoreError> {
+    async fn look_after(
+        &mut self,
+        place: &str,
+        wanted: Option<&(Arc<str>, Entry, u64)>,
+    ) -> Result<(), StoreError> {
         let Some(running) = self.running.get_mut(place) else {
             return Ok(());
         };
@@ -208,7 +226,7 @@ impl Placing {
         }
         match wanted {
             None => self.end(place, After::Forget),
-            Some((_, declared)) if *declared != running.declared => self.end(place, After::Nothing),
+            Some((.., declared)) if *declared != running.declared => self.end(place, After::Nothing),
             Some(_) => {
                 let failure = match running.kept.status() {
                     Status::Failed(why) => Some(why),
@@ -301,8 +319,7 @@ impl Placing {
     async fn take(
         &mut self,
         place: String,
-        entry: Entry,
-        declared: u64,
+        (tenant, entry, declared): (Arc<str>, Entry, u64),
         over: Option<u64>,
         held: &CancellationToken,
     ) -> Result<(), StoreError> {
@@ -323,9 +340,11 @@ impl Placing {
         info!(server.id = %entry.declaration.id, place, "runs a registered server");
         let fence = held.child_token();
         let part = Placed {
+            name: name_of(&tenant, &entry.declaration.id),
             entry,
             epoch: revision,
             make: Arc::clone(&self.make),
+            tenant,
             fence: fence.clone(),
             made: OnceLock::new(),
         };
@@ -369,14 +388,26 @@ enum After {
     Release,
 }
 
-fn wanted(declared: &Picture<Record>) -> Wanted {
-    let there = declared
-        .iter()
-        .filter_map(|(key, record)| Some((key, record.value.entry()?, record.revision)));
-    let places = there.flat_map(|(key, entry, revision)| {
-        (0..entry.declaration.replicas).map(move |replica| (place(key, replica), (entry.clone(), revision)))
+fn wanted(tenants: &BTreeMap<String, String>, declared: &Picture<Record>) -> Wanted {
+    let there = declared.iter().filter_map(|(key, record)| {
+        let tenant: Arc<str> = tenant_of(tenants, key)?.into();
+        Some((key, tenant, record.value.entry()?, record.revision))
+    });
+    let places = there.flat_map(|(key, tenant, entry, revision)| {
+        let what = (tenant, entry.clone(), revision);
+        (0..entry.declaration.replicas).map(move |replica| (place(key, replica), what.clone()))
     });
     places.collect()
+}
+
+/// Whose the server of a key or a place is, if it is of one of these tenants.
+fn tenant_of<'a>(tenants: &'a BTreeMap<String, String>, key: &str) -> Option<&'a str> {
+    let (of, _) = key.split_once('.')?;
+    tenants.get(of).map(String::as_str)
+}
+
+fn prefix(tenant: &str) -> String {
+    Token::encode(tenant).to_string()
 }
 
 /// How many processes come before one at a place. All of them agree, and places spread evenly.
@@ -395,7 +426,44 @@ fn turn(place: &str, instance: &str, alive: &[String]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::registry::Declaration;
+
     use super::*;
+    use crate::store::Mirrored;
+
+    #[test]
+    fn a_process_runs_the_servers_of_its_own_tenants_only() {
+        let record = |id: &str| {
+            let declaration = Declaration::new(id.parse().expect("an id"), "https://a.example");
+            let entry = Entry {
+                declaration,
+                registered_at: String::new(),
+                updated_at: String::new(),
+                registered_by: String::new(),
+                gone: Vec::new(),
+            };
+            Mirrored {
+                value: Record::Declared(Box::new(entry)),
+                revision: 1,
+                heard: Instant::now(),
+            }
+        };
+        let declared: Picture<Record> = [("default.a", "a"), ("acme.a", "a"), ("acme-two.a", "a")]
+            .into_iter()
+            .map(|(key, id)| (key.to_owned(), record(id)))
+            .collect();
+        let tenants =
+            BTreeMap::from(["default", "acme-two"].map(|tenant| (prefix(tenant), tenant.to_owned())));
+        let wanted: Vec<(String, String)> = wanted(&tenants, &declared)
+            .into_iter()
+            .map(|(place, (tenant, ..))| (place, tenant.to_string()))
+            .collect();
+        let expected = [("acme-two.a.0", "acme-two"), ("default.a.0", "default")];
+        assert_eq!(
+            wanted,
+            expected.map(|(place, tenant)| (place.to_owned(), tenant.to_owned()))
+        );
+    }
 
     #[test]
     fn every_process_has_its_own_turn_at_a_place_and_first_turns_are_spread() {

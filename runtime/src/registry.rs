@@ -111,14 +111,15 @@ impl Registry {
         self.bucket.write(&key(tenant, id), left, Some(revision)).await
     }
 
-    /// Forgets for good what was removed before a moment, of all tenants. Gives how many servers that were.
+    /// Forgets for good what a tenant has removed before a moment. Gives how many servers that were.
     ///
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
-    pub async fn forget_before(&self, moment: &str) -> Result<usize, StoreError> {
+    pub async fn forget_before(&self, tenant: &str, moment: &str) -> Result<usize, StoreError> {
+        let prefix = format!("{}.", Token::encode(tenant));
         let picture = self.picture.picture();
         let mut forgotten = 0;
-        for (key, record) in picture.iter() {
+        for (key, record) in picture.iter().filter(|(key, _)| key.starts_with(&prefix)) {
             let Record::Removed(removed) = &record.value else {
                 continue;
             };
@@ -158,7 +159,9 @@ pub enum RegistryError {
         refusal: Option<Refusal>,
     },
     /// It could not be asked.
-    #[error("the registry does not answer; `trunkline serve registry` starts one")]
+    #[error(
+        "the tenant's registry does not answer; `trunkline serve registry` starts one for each tenant of its configuration"
+    )]
     Call(#[source] CallError),
     /// Its answer makes no sense.
     #[error("the registry's answer cannot be read")]

@@ -4,6 +4,7 @@
 //! (<https://opentelemetry.io/docs/specs/semconv/gen-ai/mcp/>) and are read in the Prometheus text format.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     io::IsTerminal as _,
     sync::{
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bus_schema::{Token, principal::DEFAULT_TENANT};
 use opentelemetry::{
     KeyValue,
     metrics::{Counter, Histogram, Meter, MeterProvider as _},
@@ -41,9 +43,44 @@ pub enum Ended {
     Cancelled,
 }
 
+/// A server as meters name it.
+#[derive(Clone, Copy, Debug)]
+pub struct Metered<'a> {
+    /// Whose it is. Meters name every tenant but `default`.
+    pub tenant: &'a str,
+    /// Its id.
+    pub server: &'a str,
+}
+
+impl<'a> Metered<'a> {
+    fn labels(self) -> Vec<KeyValue> {
+        // Room for what is said beside it of a call.
+        let mut labels = Vec::with_capacity(6);
+        labels.push(KeyValue::new("server.id", self.server.to_owned()));
+        if self.tenant != DEFAULT_TENANT {
+            labels.push(KeyValue::new("tenant", self.tenant.to_owned()));
+        }
+        labels
+    }
+
+    fn labels_with(self, more: impl IntoIterator<Item = KeyValue>) -> Vec<KeyValue> {
+        let mut labels = self.labels();
+        labels.extend(more);
+        labels
+    }
+
+    /// What no other server has; no tenant's token has a `/`.
+    fn key(self) -> Cow<'a, str> {
+        match self.tenant {
+            DEFAULT_TENANT => Cow::Borrowed(self.server),
+            tenant => Cow::Owned(format!("{}/{}", Token::encode(tenant), self.server)),
+        }
+    }
+}
+
 /// What is measured of a call at its end.
 pub(crate) struct CallEnd<'a> {
-    pub(crate) server: &'a str,
+    pub(crate) server: Metered<'a>,
     pub(crate) described: &'a Described,
     pub(crate) duration: Duration,
     pub(crate) ended: Ended,
@@ -61,6 +98,8 @@ pub(crate) struct Totals {
 
 #[derive(Default)]
 struct LiveTotals {
+    /// How meters name the server.
+    labels: Vec<KeyValue>,
     in_flight: AtomicU64,
     calls: AtomicU64,
     errors: AtomicU64,
@@ -68,7 +107,7 @@ struct LiveTotals {
     busy_time_ns: AtomicU64,
 }
 
-/// What each server's calls add up to, by its id.
+/// What each server's calls add up to, by [`Metered::key`].
 type AllTotals = Arc<Mutex<HashMap<String, Arc<LiveTotals>>>>;
 
 /// The meters of one process.
@@ -167,17 +206,16 @@ impl Metrics {
     /// Counts what a door waited for one call.
     pub fn asked(
         &self,
-        server: &str,
+        server: Metered<'_>,
         method: &str,
         door: &'static str,
         duration: Duration,
         error: Option<i64>,
     ) {
-        let mut attributes = vec![
-            KeyValue::new("server.id", server.to_owned()),
+        let mut attributes = server.labels_with([
             KeyValue::new("mcp.method.name", method.to_owned()),
             KeyValue::new("door", door),
-        ];
+        ]);
         attributes.extend(error.map(|code| KeyValue::new("error.type", code.to_string())));
         self.0.client_duration.record(duration.as_secs_f64(), &attributes);
     }
@@ -187,21 +225,18 @@ impl Metrics {
         self.0.restarts.add(1, &[KeyValue::new("part", part.to_owned())]);
     }
 
-    pub(crate) fn deprecated(&self, server: &str, tool: &str) {
-        let attributes = [
-            KeyValue::new("server.id", server.to_owned()),
-            KeyValue::new("gen_ai.tool.name", tool.to_owned()),
-        ];
+    pub(crate) fn deprecated(&self, server: Metered<'_>, tool: &str) {
+        let attributes = server.labels_with([KeyValue::new("gen_ai.tool.name", tool.to_owned())]);
         self.0.deprecated.add(1, &attributes);
     }
 
     /// A call has ended that was for one version of a server.
-    pub(crate) fn called_version(&self, server: &str, version: &str, went: &'static str) {
+    pub(crate) fn called_version(&self, server: Metered<'_>, version: &str, went: &'static str) {
         self.0.by_version.add(1, &of_version(server, version, went));
     }
 
     /// A copy of a call has ended, or was not made.
-    pub(crate) fn mirrored(&self, server: &str, version: &str, went: &'static str) {
+    pub(crate) fn mirrored(&self, server: Metered<'_>, version: &str, went: &'static str) {
         self.0.mirrored.add(1, &of_version(server, version, went));
     }
 
@@ -215,11 +250,10 @@ impl Metrics {
     }
 
     pub(crate) fn handled(&self, end: &CallEnd<'_>) {
-        let mut attributes = vec![
-            KeyValue::new("server.id", end.server.to_owned()),
+        let mut attributes = end.server.labels_with([
             KeyValue::new("mcp.method.name", end.described.method.clone()),
             KeyValue::new("mcp.protocol.version", end.described.protocol_version.clone()),
-        ];
+        ]);
         // Resource URIs are without number; tools and prompts are few.
         // A name that no tool has comes back as wrong parameters, and is anybody's invention.
         let known = end.code != Some(bus_schema::mcp::error::INVALID_PARAMS);
@@ -248,35 +282,28 @@ impl Metrics {
     }
 
     /// Counts a call as running until the guard is dropped.
-    pub(crate) fn in_flight(&self, server: &str) -> InFlight {
+    pub(crate) fn in_flight(&self, server: Metered<'_>) -> InFlight {
         let totals = self.live_totals(server);
         totals.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(totals)
     }
 
-    pub(crate) fn busy(&self, server: &str) {
-        self.0
-            .busy
-            .add(1, &[KeyValue::new("server.id", server.to_owned())]);
+    pub(crate) fn busy(&self, server: Metered<'_>) {
+        self.0.busy.add(1, &server.labels());
         self.live_totals(server).busy.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn refused(&self, server: &str) {
-        self.0
-            .refused
-            .add(1, &[KeyValue::new("server.id", server.to_owned())]);
+    pub(crate) fn refused(&self, server: Metered<'_>) {
+        self.0.refused.add(1, &server.labels());
     }
 
     /// Counts a call that was kept from a server. `went` says where it went instead.
-    pub(crate) fn kept_away(&self, server: &str, went: &'static str) {
-        let attributes = [
-            KeyValue::new("server.id", server.to_owned()),
-            KeyValue::new("went", went),
-        ];
+    pub(crate) fn kept_away(&self, server: Metered<'_>, went: &'static str) {
+        let attributes = server.labels_with([KeyValue::new("went", went)]);
         self.0.kept_away.add(1, &attributes);
     }
 
-    pub(crate) fn totals(&self, server: &str) -> Totals {
+    pub(crate) fn totals(&self, server: Metered<'_>) -> Totals {
         let live = self.live_totals(server);
         Totals {
             calls: live.calls.load(Ordering::Relaxed),
@@ -286,12 +313,17 @@ impl Metrics {
         }
     }
 
-    fn live_totals(&self, server: &str) -> Arc<LiveTotals> {
+    fn live_totals(&self, server: Metered<'_>) -> Arc<LiveTotals> {
+        let key = server.key();
         let mut totals = self.0.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(found) = totals.get(server) {
+        if let Some(found) = totals.get(&*key) {
             return Arc::clone(found);
         }
-        Arc::clone(totals.entry(server.to_owned()).or_default())
+        let new = LiveTotals {
+            labels: server.labels(),
+            ..LiveTotals::default()
+        };
+        Arc::clone(totals.entry(key.into_owned()).or_insert(Arc::new(new)))
     }
 }
 
@@ -341,18 +373,16 @@ fn observe_in_flight(meter: &Meter, totals: &AllTotals) {
         .u64_observable_gauge("trunkline.calls.in_flight")
         .with_description("Calls that hosts work on")
         .with_callback(move |observer| {
-            for (server, totals) in totals.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-                let server = KeyValue::new("server.id", server.clone());
-                observer.observe(totals.in_flight.load(Ordering::Relaxed), &[server]);
+            for totals in totals.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                observer.observe(totals.in_flight.load(Ordering::Relaxed), &totals.labels);
             }
         })
         .build();
 }
 
-fn of_version(server: &str, version: &str, went: &'static str) -> [KeyValue; 3] {
-    [
-        KeyValue::new("server.id", server.to_owned()),
+fn of_version(server: Metered<'_>, version: &str, went: &'static str) -> Vec<KeyValue> {
+    server.labels_with([
         KeyValue::new("server.version", version.to_owned()),
         KeyValue::new("went", went),
-    ]
+    ])
 }

@@ -63,6 +63,16 @@ impl Virtuals {
     /// the configuration.
     pub async fn open(bus: &Bus, tenant: &str, configured: Vec<VirtualServer>) -> Self {
         let kept = Named::open(bus, tenant, "virtual server", BUCKET).await;
+        Self::of(bus, kept, configured)
+    }
+
+    /// The same for another tenant, from what is read for this one.
+    #[must_use]
+    pub fn of_another(&self, bus: &Bus, tenant: &str, configured: Vec<VirtualServer>) -> Self {
+        Self::of(bus, self.kept.of_another(tenant), configured)
+    }
+
+    fn of(bus: &Bus, kept: Named<Record<Defined>>, configured: Vec<VirtualServer>) -> Self {
         let (configured, mut changed) = watch::channel(configured);
         let mut picture = kept.changes();
         let (tables, table) = watch::channel(Arc::new(put_together(

@@ -16,6 +16,7 @@ pub mod http;
 pub mod issuer;
 pub mod mark;
 pub mod nats;
+pub mod notes;
 pub mod parts;
 pub mod platform;
 pub mod postgres;

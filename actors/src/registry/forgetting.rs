@@ -1,4 +1,4 @@
-//! Forgets what was removed long ago. Any number of registries do so; each record is forgotten at the revision that was seen.
+//! Forgets what a tenant has removed long ago. Any number of registries do so; each record is forgotten at the revision that was seen.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tracing::{debug, info};
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
 
 /// Looks until it is stopped.
-pub(super) async fn run(registry: Registry, stop: CancellationToken) {
+pub(super) async fn run(registry: Registry, tenant: String, stop: CancellationToken) {
     let mut looks = interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -20,7 +20,11 @@ pub(super) async fn run(registry: Registry, stop: CancellationToken) {
             () = stop.cancelled() => return,
             _ = looks.tick() => {}
         }
-        let forgetting = async { registry.forget_before(&moment::days_ago(GONE_FOR_DAYS)).await };
+        let forgetting = async {
+            registry
+                .forget_before(&tenant, &moment::days_ago(GONE_FOR_DAYS))
+                .await
+        };
         let forgotten = tokio::select! {
             () = stop.cancelled() => return,
             forgotten = forgetting => forgotten,

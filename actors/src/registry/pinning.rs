@@ -62,17 +62,12 @@ enum LookError {
 }
 
 impl Pinning {
-    pub(super) fn new(
-        bus: Bus,
-        directory: Directory,
-        tenant: String,
-        settings: watch::Receiver<Option<Policies>>,
-    ) -> Self {
+    pub(super) fn new(bus: Bus, directory: Directory, settings: watch::Receiver<Option<Policies>>) -> Self {
         Self {
             pinned: bus.pins(),
             bus,
+            tenant: directory.tenant().to_owned(),
             directory,
-            tenant,
             settings,
             written: None,
         }
@@ -118,7 +113,7 @@ impl Pinning {
                 .iter()
                 .filter(|card| !card.offered.is_empty());
             let digests: BTreeSet<String> = offering.clone().map(|card| card.offered.clone()).collect();
-            let present = (policies.of(id), digests);
+            let present = (policies.of(&self.tenant, id), digests);
             if present.0 == Policy::Off || present.1.is_empty() || looked_at.get(id) == Some(&present) {
                 continue;
             }
@@ -169,7 +164,7 @@ impl Pinning {
                 offered.push(self.bus.offered(id, &self.tenant, &card.instance).await?);
             }
             // Nor is it judged by a policy that is older than it.
-            let policy = self.pinned.policies().of(id);
+            let policy = self.pinned.policies().of(&self.tenant, id);
             if policy == Policy::Off {
                 return Ok(());
             }
@@ -291,7 +286,7 @@ impl Pinning {
         tools: &[String],
         (before, pins): (&Pins, &Pins),
     ) {
-        let policy = self.pinned.policies().of(&wish.server);
+        let policy = self.pinned.policies().of(&self.tenant, &wish.server);
         for name in tools {
             let Some(pin) = pins.tools.get(name) else { continue };
             info!(server.id = %wish.server, tool.name = ?name, by, ?decision, "an operator has decided over a tool");

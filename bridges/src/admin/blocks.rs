@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    extract::{Extension, State},
+    extract::Extension,
     http::{StatusCode, Uri},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -23,11 +23,9 @@ use crate::auth::Admitted;
 /// What a block may take as it is written.
 const MAX_BODY_BYTES: usize = 128 * 1024;
 
-/// The routes, for a router whose state reaches the fleet.
-pub(super) fn routes(fleet: Fleet) -> Router {
-    Router::new()
-        .route("/blocks", get(list).post(block).delete(unblock))
-        .with_state(fleet)
+/// The routes, behind what says whose fleet it is.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/blocks", get(list).post(block).delete(unblock))
 }
 
 /// A block as it is asked for.
@@ -51,7 +49,7 @@ impl From<BlockError> for Refused {
     }
 }
 
-async fn list(State(fleet): State<Fleet>) -> axum::Json<Value> {
+async fn list(Extension(fleet): Extension<Fleet>) -> axum::Json<Value> {
     let front = &fleet.front;
     let blocks = front.blocks().all(front.directory().tenant());
     let told: Vec<_> = blocks.iter().map(told).collect();
@@ -59,7 +57,7 @@ async fn list(State(fleet): State<Fleet>) -> axum::Json<Value> {
 }
 
 async fn block(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     body: Body,
 ) -> Result<Response, Refused> {
@@ -74,7 +72,7 @@ async fn block(
 }
 
 async fn unblock(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     uri: Uri,
 ) -> Result<StatusCode, Refused> {

@@ -9,7 +9,7 @@ mod listing;
 
 use axum::{
     Json, Router,
-    extract::{Extension, Path, Request, State},
+    extract::{Extension, Path, Request},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header},
     middleware::{self, Next},
     response::Response,
@@ -30,8 +30,8 @@ const LARGEST_PAGE: usize = 100;
 /// The version that stands for the newest.
 const LATEST: &str = "latest";
 
-/// The routes, for a router whose state reaches the fleet.
-pub(super) fn routes(fleet: Fleet) -> Router {
+/// The routes, behind what says whose fleet it is.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/v0.1/servers", get(list).options(preflight))
         .route("/v0.1/servers/{name}/versions", get(versions).options(preflight))
@@ -46,7 +46,6 @@ pub(super) fn routes(fleet: Fleet) -> Router {
             get(version).options(preflight),
         )
         .layer(middleware::from_fn(open))
-        .with_state(fleet)
 }
 
 /// Any page may read the catalogue that the origin guard, which stands before this, lets in.
@@ -88,7 +87,7 @@ impl axum::response::IntoResponse for Refused {
 }
 
 async fn list(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(viewer): Extension<Viewer>,
     uri: Uri,
     headers: HeaderMap,
@@ -120,7 +119,7 @@ async fn list(
 }
 
 async fn versions(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(viewer): Extension<Viewer>,
     Path(name): Path<String>,
     uri: Uri,
@@ -144,7 +143,7 @@ async fn versions(
 }
 
 async fn version(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(viewer): Extension<Viewer>,
     Path((name, version)): Path<(String, String)>,
     uri: Uri,

@@ -8,7 +8,6 @@ use bus_schema::{
     ProtocolVersion, ServerCard, ServerId, Token,
     integrity::Tool,
     mcp::Era,
-    principal::DEFAULT_TENANT,
     registry::{Auth, Entry, Gone, Status},
     subject,
 };
@@ -23,7 +22,7 @@ use runtime::{
 };
 use serde_json::{Map, Value, json};
 
-/// Everything that is asked about servers.
+/// Everything that is asked about the servers of a tenant.
 #[derive(Clone)]
 pub struct Fleet {
     pub(crate) front: Front,
@@ -33,8 +32,6 @@ pub struct Fleet {
     pub(crate) private: Private,
     /// How servers are named to clients of the catalogue.
     pub(crate) naming: Naming,
-    /// Who may read the catalogue.
-    pub(crate) browsers: Browsers,
 }
 
 /// Who may read the catalogue on a platform that asks who comes.
@@ -99,7 +96,6 @@ impl Fleet {
             declared,
             private,
             naming: Naming::default(),
-            browsers: Browsers::default(),
         }
     }
 
@@ -109,10 +105,9 @@ impl Fleet {
         Self { naming, ..self }
     }
 
-    /// The same, with a catalogue for others.
-    #[must_use]
-    pub fn browsed_by(self, browsers: Browsers) -> Self {
-        Self { browsers, ..self }
+    /// The tenant whose servers these are.
+    pub(crate) fn tenant(&self) -> &str {
+        self.front.directory().tenant()
     }
 
     /// What is told of all servers, by id.
@@ -137,7 +132,7 @@ impl Fleet {
         let snapshot = self.front.directory().snapshot();
         let mut servers = BTreeMap::new();
         if let Some((registry, _)) = &self.declared {
-            for entry in registry.all(DEFAULT_TENANT) {
+            for entry in registry.all(self.tenant()) {
                 let id = entry.value.declaration.id.clone();
                 let declared = Some((entry.value, entry.revision));
                 servers.insert(id.clone(), self.server_of(&snapshot, &id, declared));
@@ -157,7 +152,7 @@ impl Fleet {
     /// What servers were told of as and are not any more, with their ids.
     pub(super) fn gone(&self) -> Vec<(ServerId, Gone)> {
         let registry = self.declared.as_ref().map(|(registry, _)| registry);
-        let mut gone = registry.map_or_else(Vec::new, |registry| registry.gone(DEFAULT_TENANT));
+        let mut gone = registry.map_or_else(Vec::new, |registry| registry.gone(self.tenant()));
         for (id, (removed, _)) in &self.front.virtuals().table().removed {
             gone.extend(removed.gone.iter().map(|gone| (id.clone(), gone.clone())));
         }
@@ -167,7 +162,7 @@ impl Fleet {
     /// Whether a server of that id is declared, be it there or not.
     pub(crate) fn declares(&self, id: &ServerId) -> bool {
         let registry = self.declared.as_ref().map(|(registry, _)| registry);
-        registry.is_some_and(|registry| registry.get(DEFAULT_TENANT, id).is_some())
+        registry.is_some_and(|registry| registry.get(self.tenant(), id).is_some())
     }
 
     /// A virtual server as one: it is well while all are that it names.
@@ -208,7 +203,7 @@ impl Fleet {
             return Some(self.virtual_server(&self.front.directory().snapshot(), &known));
         }
         let registry = self.declared.as_ref().map(|(registry, _)| registry);
-        let declared = registry.and_then(|registry| registry.get(DEFAULT_TENANT, id));
+        let declared = registry.and_then(|registry| registry.get(self.tenant(), id));
         let declared = declared.map(|entry| (entry.value, entry.revision));
         let snapshot = self.front.directory().snapshot();
         let is_known = declared.is_some() || snapshot.server(id).is_some();
@@ -219,7 +214,7 @@ impl Fleet {
         let replicas = snapshot.replicas(id).to_vec();
         let (status, reason) = status_of(snapshot, id, || {
             let owners = self.declared.as_ref().map(|(_, owners)| owners);
-            owners.map_or_else(Vec::new, |owners| owners.of(DEFAULT_TENANT, id))
+            owners.map_or_else(Vec::new, |owners| owners.of(self.tenant(), id))
         });
         Server {
             id: id.clone(),
@@ -252,7 +247,10 @@ impl Fleet {
         let mut loads = Vec::new();
         let mut tools = None;
         if !server.replicas.is_empty() {
-            let asked = self.front.bus().load(&server.id, server.replicas.len());
+            let asked = self
+                .front
+                .bus()
+                .load(self.tenant(), &server.id, server.replicas.len());
             let listed = self.front.catalogue().list(&server.id, Listed::Tools);
             let (answered, listed) = tokio::join!(asked, listed);
             loads = answered.unwrap_or_default();

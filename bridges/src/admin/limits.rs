@@ -29,6 +29,7 @@ fn of_declaration(declared: &Declaration) -> Limits {
         call_timeout_ms: declared.call_timeout_ms,
         tool_timeouts_ms: BTreeMap::new(),
         breaker: (declared.breaker.failures > 0).then_some(declared.breaker),
+        retry: Some(declared.retry),
     }
 }
 
@@ -41,7 +42,8 @@ mod tests {
         let mut declared = Declaration::new("a".parse().expect("an id"), "https://a.example");
         assert_eq!(in_effect(None, &[], 9), None);
         let usual = json!({
-            "maxInFlight": 64, "callTimeoutMs": 9000, "breaker": { "failures": 5, "withinSecs": 30, "openSecs": 10 }
+            "maxInFlight": 64, "callTimeoutMs": 9000, "breaker": { "failures": 5, "withinSecs": 30, "openSecs": 10 },
+            "retry": { "attempts": 2, "backoffMs": 100 }
         });
         assert_eq!(in_effect(Some(&declared), &[], 9_000), Some(usual));
         declared.call_timeout_ms = Some(100);
@@ -49,7 +51,7 @@ mod tests {
         let told = in_effect(Some(&declared), &[], 9_000).expect("limits");
         assert_eq!(
             told,
-            json!({ "maxInFlight": 64, "callTimeoutMs": 100, "breaker": null })
+            json!({ "maxInFlight": 64, "callTimeoutMs": 100, "breaker": null, "retry": { "attempts": 2, "backoffMs": 100 } })
         );
         let load = Load {
             instance: "i".to_owned(),
@@ -64,6 +66,7 @@ mod tests {
                 call_timeout_ms: None,
                 tool_timeouts_ms: BTreeMap::from([("slow".to_owned(), 5)]),
                 breaker: None,
+                retry: None,
             }),
         };
         assert_eq!(

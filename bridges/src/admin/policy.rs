@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    extract::{Extension, Path, Request, State},
+    extract::{Extension, Path, Request},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -28,15 +28,14 @@ const MAX_BYTES: usize = 512 * 1024;
 /// How many versions are told at once.
 const MAX_VERSIONS: usize = 100;
 
-/// The routes, for a router whose state reaches the fleet.
-pub(super) fn routes(fleet: Fleet) -> Router {
+/// The routes, behind what says whose fleet it is.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/policy", get(show).put(replace))
         .route("/policy/versions", get(versions))
         .route("/policy/versions/{version}", get(show_version))
         .route("/policy/rollback", post(roll_back))
         .route("/policy/explain", post(answer))
-        .with_state(fleet)
 }
 
 /// What is put.
@@ -157,7 +156,7 @@ async fn store(fleet: &Fleet) -> Result<PolicyStore, Refused> {
 }
 
 async fn show(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
     let known = store(&fleet).await?.read(&operator.principal.tenant).await?;
@@ -166,7 +165,7 @@ async fn show(
 }
 
 async fn show_version(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path(version): Path<String>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
@@ -180,7 +179,7 @@ async fn show_version(
 }
 
 async fn versions(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
     let versions = store(&fleet)
@@ -191,7 +190,7 @@ async fn versions(
 }
 
 async fn replace(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     headers: HeaderMap,
     request: Request,
@@ -208,7 +207,7 @@ async fn replace(
 }
 
 async fn roll_back(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     headers: HeaderMap,
     request: Request,
@@ -225,7 +224,7 @@ async fn roll_back(
 }
 
 async fn answer(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {

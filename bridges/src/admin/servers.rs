@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    extract::{Extension, Path, Request, State},
+    extract::{Extension, Path, Request},
     http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse as _, Response},
     routing::{get, post, put},
@@ -27,21 +27,19 @@ use crate::{auth::Admitted, upstream::remote::RemoteOptions};
 /// How many servers a page of the list has unless somebody asks for fewer.
 const PAGE: usize = 1_000;
 
-/// The routes that only tell, for a router whose state reaches the fleet.
-pub(super) fn reader_routes(fleet: Fleet) -> Router {
+/// The routes that only tell, behind what says whose fleet it is.
+pub(super) fn reader_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/servers", get(list))
         .route("/servers/{id}", get(show))
         .route("/status", get(status))
-        .with_state(fleet)
 }
 
 /// The routes that change something.
-pub(super) fn operator_routes(fleet: Fleet) -> Router {
+pub(super) fn operator_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/servers", post(create))
         .route("/servers/{id}", put(replace).delete(remove))
-        .with_state(fleet)
 }
 
 impl From<RegistryError> for Refused {
@@ -62,7 +60,7 @@ impl From<RegistryError> for Refused {
 }
 
 async fn list(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(viewer): Extension<Viewer>,
     uri: Uri,
 ) -> Result<Response, Refused> {
@@ -144,7 +142,7 @@ fn read_status(text: &str) -> Result<Status, Refused> {
 }
 
 async fn show(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(viewer): Extension<Viewer>,
     Path(id): Path<String>,
 ) -> Result<Response, Refused> {
@@ -171,7 +169,7 @@ fn unknown(id: &str) -> Refused {
 }
 
 async fn create(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -180,7 +178,7 @@ async fn create(
 }
 
 async fn replace(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     Path(id): Path<String>,
     request: Request,
@@ -226,7 +224,7 @@ async fn write(
 }
 
 async fn remove(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     Path(id): Path<String>,
     headers: HeaderMap,
@@ -268,7 +266,7 @@ async fn read(body: Body, id: Option<&ServerId>) -> Result<Declaration, Refused>
     read_named(body, MAX_DECLARATION_BYTES, id, "declaration of a server").await
 }
 
-async fn status(State(fleet): State<Fleet>, Extension(viewer): Extension<Viewer>) -> Response {
+async fn status(Extension(fleet): Extension<Fleet>, Extension(viewer): Extension<Viewer>) -> Response {
     let mut servers = fleet.servers();
     servers.retain(|id, _| viewer.sees(&fleet, id));
     let count = |status| servers.values().filter(|server| server.status == status).count();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::{
     Router,
-    extract::{Extension, Path, Request, State},
+    extract::{Extension, Path, Request},
     http::StatusCode,
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -12,7 +12,6 @@ use axum::{
 use bus_schema::{
     Principal, ServerId,
     integrity::{Change, Decide, Decided, Decision, Hidden, Lookalikes, Pin, Pins, Policy, Standing, Tool},
-    principal::DEFAULT_TENANT,
 };
 use runtime::{catalogue::Listed, pins::Pinned, registry::RegistryError};
 use serde::{Deserialize, Serialize};
@@ -110,7 +109,7 @@ impl Fleet {
     /// [`NotKnown`] when that cannot be read.
     pub async fn tools(&self, id: &ServerId) -> Result<Option<ServerTools>, NotKnown> {
         let pinned = self.pinned().await?;
-        let known = pinned.of(DEFAULT_TENANT, id);
+        let known = pinned.of(self.tenant(), id);
         if known.pins().is_none() && self.server(id).is_none() {
             return Ok(None);
         }
@@ -121,7 +120,7 @@ impl Fleet {
             .filter_map(|item| Tool::read(&item.json))
             .map(|tool| (tool.name, tool.digest))
             .collect();
-        let alike = Lookalikes::of(&pinned.all(DEFAULT_TENANT));
+        let alike = Lookalikes::of(&pinned.all(self.tenant()));
         let mut tools = Vec::new();
         for (name, pin) in known.pins().iter().flat_map(|pins| &pins.tools) {
             let diff = match pinned.store() {
@@ -158,7 +157,7 @@ impl Fleet {
     /// [`NotKnown`] when that cannot be read.
     pub async fn pending(&self) -> Result<Vec<ServerId>, NotKnown> {
         let waits = |pins: &Pins| pins.tools.values().any(|pin| pin.pending.is_some());
-        let all = self.pinned().await?.all(DEFAULT_TENANT);
+        let all = self.pinned().await?.all(self.tenant());
         let waiting = all.into_iter().filter(|(_, pins)| waits(pins));
         Ok(waiting.map(|(id, _)| id).collect())
     }
@@ -234,17 +233,16 @@ impl ToolState {
     }
 }
 
-pub(super) fn routes(fleet: Fleet) -> Router {
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/servers/{id}/tools", get(show))
         .route("/servers/{id}/tools/approve", post(approve_all))
         .route("/servers/{id}/tools/reject", post(reject_all))
         .route("/servers/{id}/tools/{tool}/approve", post(approve))
         .route("/servers/{id}/tools/{tool}/reject", post(reject))
-        .with_state(fleet)
 }
 
-async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
+async fn show(Extension(fleet): Extension<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
     let id = read_id(&fleet, &id)?;
     let tools = fleet.tools(&id).await?.ok_or_else(|| {
         let message = format!("no server `{id}` is registered or on the bus");
@@ -254,7 +252,7 @@ async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Resp
 }
 
 async fn approve_all(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path(id): Path<String>,
     Extension(operator): Extension<Admitted>,
     request: Request,
@@ -263,7 +261,7 @@ async fn approve_all(
 }
 
 async fn reject_all(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path(id): Path<String>,
     Extension(operator): Extension<Admitted>,
     request: Request,
@@ -272,7 +270,7 @@ async fn reject_all(
 }
 
 async fn approve(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path((id, tool)): Path<(String, String)>,
     Extension(operator): Extension<Admitted>,
     request: Request,
@@ -281,7 +279,7 @@ async fn approve(
 }
 
 async fn reject(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path((id, tool)): Path<(String, String)>,
     Extension(operator): Extension<Admitted>,
     request: Request,

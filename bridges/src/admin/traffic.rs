@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::{
     Router,
     body::Body,
-    extract::{Extension, Path, State},
+    extract::{Extension, Path},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -22,11 +22,9 @@ use super::{
 };
 use crate::{auth::Admitted, front::RuleError};
 
-/// The routes, for a router whose state reaches the fleet.
-pub(super) fn routes(fleet: Fleet) -> Router {
-    Router::new()
-        .route("/servers/{id}/traffic", get(show).put(set).delete(clear))
-        .with_state(fleet)
+/// The routes, behind what says whose fleet it is.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/servers/{id}/traffic", get(show).put(set).delete(clear))
 }
 
 impl From<RuleError> for Refused {
@@ -40,7 +38,7 @@ impl From<RuleError> for Refused {
     }
 }
 
-async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
+async fn show(Extension(fleet): Extension<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
     let id = read_id(&id)?;
     let kept = fleet.front.directory().rules().read(&id).await;
     let kept = kept.map_err(runtime::store::KeepError::from)?;
@@ -53,7 +51,7 @@ async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Resp
 }
 
 async fn set(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path(id): Path<String>,
     Extension(operator): Extension<Admitted>,
     headers: HeaderMap,
@@ -68,7 +66,7 @@ async fn set(
 }
 
 async fn clear(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path(id): Path<String>,
     Extension(operator): Extension<Admitted>,
     headers: HeaderMap,

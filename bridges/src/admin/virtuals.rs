@@ -3,7 +3,7 @@
 use axum::{
     Router,
     body::Body,
-    extract::{Extension, Path, Request, State},
+    extract::{Extension, Path, Request},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
     routing::get,
@@ -22,12 +22,11 @@ use super::{
 };
 use crate::{auth::Admitted, front::DefineError};
 
-/// The routes, for a router whose state reaches the fleet.
-pub(super) fn routes(fleet: Fleet) -> Router {
+/// The routes, behind what says whose fleet it is.
+pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/virtual-servers", get(list).post(create))
         .route("/virtual-servers/{id}", get(show).put(replace).delete(remove))
-        .with_state(fleet)
 }
 
 impl From<DefineError> for Refused {
@@ -42,13 +41,13 @@ impl From<DefineError> for Refused {
     }
 }
 
-async fn list(State(fleet): State<Fleet>) -> Response {
+async fn list(Extension(fleet): Extension<Fleet>) -> Response {
     let table = fleet.front.virtuals().table();
     let servers: Vec<_> = table.servers.values().map(|known| told(known)).collect();
     axum::Json(json!({ "virtualServers": servers })).into_response()
 }
 
-async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
+async fn show(Extension(fleet): Extension<Fleet>, Path(id): Path<String>) -> Result<Response, Refused> {
     let known = id
         .parse::<ServerId>()
         .ok()
@@ -65,7 +64,7 @@ async fn show(State(fleet): State<Fleet>, Path(id): Path<String>) -> Result<Resp
 }
 
 async fn create(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
     request: Request,
 ) -> Result<Response, Refused> {
@@ -74,7 +73,7 @@ async fn create(
 }
 
 async fn replace(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path(id): Path<String>,
     Extension(operator): Extension<Admitted>,
     request: Request,
@@ -105,7 +104,7 @@ async fn write(
 }
 
 async fn remove(
-    State(fleet): State<Fleet>,
+    Extension(fleet): Extension<Fleet>,
     Path(id): Path<String>,
     Extension(operator): Extension<Admitted>,
     headers: HeaderMap,

@@ -40,6 +40,9 @@ pub const OPERATOR: &str = "operator";
 /// What carries a token in a URL, where it would be logged on its way.
 const QUERY_KEYS: [&str; 4] = ["access_token", "token", "api_key", "apikey"];
 
+/// The refusal of somebody whose tenant is not served here.
+pub(crate) const NOT_HERE: Refusal = Refusal::Forbidden("the servers of this caller's tenant are not here");
+
 /// Somebody who was let in.
 #[derive(Clone, Debug)]
 pub(crate) struct Admitted {
@@ -110,19 +113,11 @@ impl Admitted {
 }
 
 impl Gate {
-    /// The gate of a door that listens at `local` and shows the servers of `tenant`.
+    /// The gate of a door that listens at `local` and leads to these tenants.
     ///
     /// # Errors
     /// [`AuthError`] that names the setting that cannot be used.
-    pub(crate) fn new(auth: &Auth, local: SocketAddr, tenant: &str) -> Result<Self, AuthError> {
-        Self::of_tenants(auth, local, &[tenant.to_owned()])
-    }
-
-    /// The same for several tenants.
-    ///
-    /// # Errors
-    /// [`AuthError`] that names the setting that cannot be used.
-    pub(crate) fn of_tenants(auth: &Auth, local: SocketAddr, tenants: &[String]) -> Result<Self, AuthError> {
+    pub(crate) fn new(auth: &Auth, local: SocketAddr, tenants: &[String]) -> Result<Self, AuthError> {
         let checks = match auth {
             Auth::None => None,
             Auth::Required(options) => Some(Checks::new(options, local, tenants)?),
@@ -267,9 +262,7 @@ impl Checks {
     async fn let_in(&self, endpoint: &str, token: &str) -> Result<Admitted, Refusal> {
         let admitted = self.identify(endpoint, token).await?;
         if !self.tenants.contains(&admitted.principal.tenant) {
-            return Err(Refusal::Forbidden(
-                "the servers of this caller's tenant are not here",
-            ));
+            return Err(NOT_HERE);
         }
         let missing = |scope: &Scope| {
             !admitted
@@ -426,7 +419,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_authentication_everybody_is_the_developer() {
-        let gate = Gate::new(&Auth::None, ([127, 0, 0, 1], 1).into(), "default").expect("a gate");
+        let gate = Gate::new(&Auth::None, ([127, 0, 0, 1], 1).into(), &[]).expect("a gate");
         let uri = Uri::from_static("/mcp?access_token=x");
         let admitted = gate
             .admit("/mcp", &HeaderMap::new(), &uri)
@@ -442,7 +435,7 @@ mod tests {
     #[test]
     fn settings_that_let_nobody_in_or_name_no_audience_are_refused() {
         let gate = |options: AuthOptions, local: SocketAddr| {
-            Gate::new(&Auth::Required(Box::new(options)), local, "default").map(drop)
+            Gate::new(&Auth::Required(Box::new(options)), local, &[]).map(drop)
         };
         let here = ([127, 0, 0, 1], 80).into();
         assert!(matches!(

@@ -19,7 +19,7 @@ mod token;
 pub use api_keys::{NewApiKey, new_api_key};
 pub(crate) use challenge::Refusal;
 pub use gate::OPERATOR;
-pub(crate) use gate::{Admitted, Ended, Gate};
+pub(crate) use gate::{Admitted, Ended, Gate, NOT_HERE};
 pub(crate) use keys::metadata_urls;
 pub use options::{
     ApiKeyOptions, Auth, AuthError, AuthOptions, IntrospectionOptions, IssuerOptions, SigningAlgorithm,

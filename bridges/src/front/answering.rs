@@ -2,7 +2,7 @@
 
 use bus_schema::{RpcError, ServerId, TraceContext, mcp::error, rpc};
 use bytes::Bytes;
-use runtime::{Answer, Call, CallError, limits::Running};
+use runtime::{Answer, Call, CallError, limits::Running, telemetry::Metered};
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -192,7 +192,14 @@ impl Remote {
         };
         let took = self.started.elapsed();
         let metrics = self.front.0.bus.metrics();
-        metrics.asked(server, &self.method, self.door, took, answer.code);
+        let tenant = self.front.directory().tenant();
+        metrics.asked(
+            Metered { tenant, server },
+            &self.method,
+            self.door,
+            took,
+            answer.code,
+        );
     }
 
     /// The answer, once it is noted whose the task is that it tells of.

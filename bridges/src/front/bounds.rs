@@ -74,6 +74,12 @@ impl Stop {
 }
 
 impl Front {
+    /// What holds callers back.
+    #[must_use]
+    pub fn bounds(&self) -> &Bounds {
+        &self.0.bounds
+    }
+
     /// How often callers may have servers work.
     #[must_use]
     pub fn limits(&self) -> &Limits {

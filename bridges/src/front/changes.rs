@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{RpcError, ServerId, card::ListDigests, mcp::resource, principal::DEFAULT_TENANT};
+use bus_schema::{RpcError, ServerId, card::ListDigests, mcp::resource};
 use runtime::{Bus, Directory, directory::Snapshot, policies::Policies, virtuals::Virtuals};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::Notify, time::sleep};
@@ -233,7 +233,7 @@ impl Changes {
     fn digests(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
         let mut digests = self.digests_of_all(snapshot, endpoint)?;
         // Another policy may show something else; whoever sees the same lists anew.
-        if let Some(version) = self.policies.of(DEFAULT_TENANT).version {
+        if let Some(version) = self.policies.of(self.directory.tenant()).version {
             let ListDigests {
                 tools,
                 prompts,

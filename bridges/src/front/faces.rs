@@ -220,6 +220,7 @@ impl Faces {
             prompts: 0,
             resources: 0,
             max_in_flight: 0,
+            at_most_once: false,
             trouble: None,
             offered: String::new(),
         }

@@ -12,7 +12,6 @@ use std::{
 use bus_schema::{
     Principal, ProtocolVersion, Request, RpcError, ServerId,
     mcp::{meta, method},
-    principal::DEFAULT_TENANT,
     rpc::Message,
 };
 use runtime::{Answer, Bus, Call, Directory};
@@ -268,9 +267,10 @@ impl Listening {
             if is_right || replica.again.is_some() || wanted.uris.is_empty() {
                 continue;
             }
-            let call = self
-                .bus
-                .call_instance(listen_request(&self.server, &wanted), instance);
+            let call = self.bus.call_instance(
+                listen_request(self.directory.tenant(), &self.server, &wanted),
+                instance,
+            );
             let task = Task {
                 call,
                 server: self.server.clone(),
@@ -341,7 +341,7 @@ impl Listening {
     }
 }
 
-fn listen_request(server: &ServerId, wanted: &Wanted) -> Request {
+fn listen_request(tenant: &str, server: &ServerId, wanted: &Wanted) -> Request {
     let version = ProtocolVersion::MODERN.as_str();
     let uris: Vec<&String> = wanted.uris.keys().collect();
     let body = json!({
@@ -361,7 +361,7 @@ fn listen_request(server: &ServerId, wanted: &Wanted) -> Request {
         server: server.to_string(),
         method: method::LISTEN.to_owned(),
         name: None,
-        principal: Principal::platform("door", DEFAULT_TENANT),
+        principal: Principal::platform("door", tenant),
         protocol_version: version.to_owned(),
         door: "platform".to_owned(),
         timeout_ms: u64::try_from(LISTEN_FOR.as_millis()).unwrap_or(u64::MAX),

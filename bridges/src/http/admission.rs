@@ -2,6 +2,8 @@
 //!
 //! The order is fixed: the origin first, then what the request shows, then its body. What it shows goes no further than here.
 
+use std::sync::Arc;
+
 use axum::{
     Json, Router,
     extract::{Path, Request, State},
@@ -13,12 +15,13 @@ use axum::{
 use bus_schema::{
     Principal, RpcError, ServerId,
     policy::{Action, Decision},
+    principal::DEFAULT_TENANT,
 };
 
-use super::{Door, answer};
+use super::{Door, Listener, answer};
 use crate::{
     admin::Viewer,
-    auth::{Admitted, endpoint_of},
+    auth::{Admitted, Gate, NOT_HERE, Refusal, endpoint_of},
     front::{Endpoint, blocked},
 };
 
@@ -27,68 +30,99 @@ pub(super) const MCP: &str = "mcp";
 /// What the path of an endpoint of HTTP+SSE ends with.
 pub(super) const SSE: &str = "sse";
 
+impl Listener {
+    fn gate(&self) -> &Gate {
+        &self.0.gate
+    }
+}
+
 /// Stands before every endpoint.
-pub(super) async fn admit(State(door): State<Door>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(State(listener): State<Listener>, request: Request, next: Next) -> Response {
     let Some(endpoint) = endpoint_of(request.uri().path()) else {
         return (StatusCode::NOT_FOUND, why_not(request.uri().path())).into_response();
     };
-    match door.gate.admit(&endpoint, request.headers(), request.uri()).await {
-        Ok(admitted) => go_on(&door, admitted, request, next).await,
-        Err(refusal) => door.gate.refuse(&endpoint, &refusal),
+    let gate = listener.gate();
+    match gate.admit(&endpoint, request.headers(), request.uri()).await {
+        Ok(admitted) => go_on(&listener, admitted, request, next).await,
+        Err(refusal) => gate.refuse(&endpoint, &refusal),
     }
 }
 
 /// Stands before what operators do.
-pub(super) async fn operate(State(door): State<Door>, request: Request, next: Next) -> Response {
-    let decide = decides(&door, &request);
-    let admitted = door.gate.operate(request.headers(), request.uri(), decide);
+pub(super) async fn operate(State(listener): State<Listener>, mut request: Request, next: Next) -> Response {
+    let decide = decides(&listener, &request);
+    let admitted = listener.gate().operate(request.headers(), request.uri(), decide);
     match admitted.await {
-        Ok(admitted) => go_on(&door, admitted, request, next).await,
-        Err(refusal) => door.gate.refuse("", &refusal),
+        Ok(admitted) => {
+            tell_of(&listener, &admitted.principal, &mut request);
+            go_on(&listener, admitted, request, next).await
+        }
+        Err(refusal) => listener.gate().refuse("", &refusal),
+    }
+}
+
+/// Stands before what is told of all tenants together: it is for those who operate the platform itself, in the tenant `default`.
+pub(super) async fn oversee(State(listener): State<Listener>, request: Request, next: Next) -> Response {
+    let decide = decides(&listener, &request);
+    let admitted = listener.gate().operate(request.headers(), request.uri(), decide);
+    let overseer = |admitted: Admitted| match admitted.principal.tenant == DEFAULT_TENANT {
+        true => Ok(admitted),
+        false => Err(Refusal::Forbidden(
+            "this tells of all tenants, and is for operators in the tenant `default`",
+        )),
+    };
+    match admitted.await.and_then(overseer) {
+        Ok(admitted) => go_on(&listener, admitted, request, next).await,
+        Err(refusal) => listener.gate().refuse("", &refusal),
     }
 }
 
 /// Stands before what is told of servers to everybody who may come in: operators see all of it, others what they may use.
-pub(super) async fn look(State(door): State<Door>, mut request: Request, next: Next) -> Response {
+pub(super) async fn look(State(listener): State<Listener>, mut request: Request, next: Next) -> Response {
     // Pages ask so beforehand whether they may, and cannot show anything yet.
     if request.method() == Method::OPTIONS {
+        tell_of(&listener, &Principal::developer(), &mut request);
         return next.run(request).await;
     }
-    match door.gate.admit("", request.headers(), request.uri()).await {
+    let gate = listener.gate();
+    match gate.admit("", request.headers(), request.uri()).await {
         Ok(admitted) => {
-            let operates =
-                !door.gate.asks() || decides(&door, &request)(&admitted.principal) == Decision::Allow;
+            let decide = decides(&listener, &request);
+            let operates = !gate.asks() || decide(&admitted.principal) == Decision::Allow;
             let viewer = if operates {
                 Viewer::Operator
             } else {
                 Viewer::Reader(admitted.principal.clone())
             };
             request.extensions_mut().insert(viewer);
-            go_on(&door, admitted, request, next).await
+            tell_of(&listener, &admitted.principal, &mut request);
+            go_on(&listener, admitted, request, next).await
         }
-        Err(refusal) => door.gate.refuse("", &refusal),
+        Err(refusal) => gate.refuse("", &refusal),
     }
 }
 
-/// Stands before what is told of servers where everybody may read it. Whoever shows something is looked at all the same.
-pub(super) async fn browse(state: State<Door>, mut request: Request, next: Next) -> Response {
+/// Stands before what is told of servers where everybody may read it: those of the tenant `default`. Whoever shows something is looked at all
+/// the same.
+pub(super) async fn browse(state: State<Listener>, mut request: Request, next: Next) -> Response {
     if request.headers().contains_key(header::AUTHORIZATION) {
         return look(state, request, next).await;
     }
-    let viewer = match state.0.gate.asks() {
+    let viewer = match state.gate().asks() {
         true => Viewer::anybody(),
         false => Viewer::Operator,
     };
+    tell_of(&state, &Principal::developer(), &mut request);
     request.extensions_mut().insert(viewer);
     next.run(request).await
 }
 
 /// Decides whether somebody may do what a request does as an operator.
-fn decides(door: &Door, request: &Request) -> impl Fn(&Principal) -> Decision + use<> {
+fn decides(listener: &Listener, request: &Request) -> impl Fn(&Principal) -> Decision + use<> {
     let action = admin_action(request.method(), request.uri().path());
-    let front = door.front.clone();
+    let policies = listener.0.bus.policies();
     move |principal| {
-        let in_force = front.in_force(principal);
+        let in_force = policies.of(&principal.tenant);
         in_force.decide(principal, &Action::admin(&action))
     }
 }
@@ -106,13 +140,24 @@ fn admin_action(method: &Method, path: &str) -> String {
     format!("{about}:{verb}")
 }
 
-/// Lets somebody in, unless they are stopped; what they have shown goes no further.
-async fn go_on(door: &Door, admitted: Admitted, mut request: Request, next: Next) -> Response {
+/// Says whose servers are told of.
+fn tell_of(listener: &Listener, principal: &Principal, request: &mut Request) {
+    if let Some(door) = listener.0.doors.of(&principal.tenant) {
+        request.extensions_mut().insert(door.fleet.clone());
+    }
+}
+
+/// Lets somebody in to their tenant, unless they are stopped; what they have shown goes no further.
+async fn go_on(listener: &Listener, admitted: Admitted, mut request: Request, next: Next) -> Response {
+    let Some(door) = listener.0.doors.of(&admitted.principal.tenant) else {
+        return listener.gate().refuse("", &NOT_HERE);
+    };
     let blocks = door.front.blocks();
     if blocks.stops(&admitted.principal) {
         return answer::error(StatusCode::FORBIDDEN, None, &blocked());
     }
     request.headers_mut().remove(header::AUTHORIZATION);
+    request.extensions_mut().insert(Arc::clone(door));
     request.extensions_mut().insert(Admitted {
         blocks: Some(blocks.clone()),
         ..admitted
@@ -130,22 +175,22 @@ fn why_not(path: &str) -> String {
 }
 
 /// The documents about the resources of this door, which need no token.
-pub(super) fn documents() -> Router<Door> {
+pub(super) fn documents() -> Router<Listener> {
     Router::new()
         .route("/.well-known/oauth-protected-resource", get(of_platform))
         .route("/.well-known/oauth-protected-resource/{*path}", get(of_endpoint))
 }
 
-async fn of_platform(State(door): State<Door>) -> Response {
-    document(&door, "")
+async fn of_platform(State(listener): State<Listener>) -> Response {
+    document(&listener, "")
 }
 
-async fn of_endpoint(State(door): State<Door>, Path(path): Path<String>) -> Response {
-    document(&door, &format!("/{path}"))
+async fn of_endpoint(State(listener): State<Listener>, Path(path): Path<String>) -> Response {
+    document(&listener, &format!("/{path}"))
 }
 
-fn document(door: &Door, path: &str) -> Response {
-    match door.gate.document(path) {
+fn document(listener: &Listener, path: &str) -> Response {
+    match listener.gate().document(path) {
         Some(document) => {
             // Pages of other sites may read it: that is how their clients find out where to ask for a token.
             let open = [(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))];

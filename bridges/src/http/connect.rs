@@ -13,7 +13,7 @@ use axum::{
     routing::get,
 };
 
-use super::Door;
+use super::Listener;
 use crate::upstream::remote::{Answered, Connections, NotConnected, Whose};
 
 /// How long a browser keeps its cookie, in seconds.
@@ -27,7 +27,7 @@ const STYLE: &str = "body{font:1rem/1.5 system-ui,sans-serif;max-width:36rem;mar
 dt{font-weight:600}button{font:inherit;padding:.5rem 1.5rem}";
 
 /// The pages.
-pub(super) fn routes(connections: Connections) -> Router<Door> {
+pub(super) fn routes(connections: Connections) -> Router<Listener> {
     Router::new()
         .route("/connect/client.json", get(document))
         .route("/connect/callback", get(come_back))

@@ -31,6 +31,8 @@ use bus_schema::{
     mcp::{Era, error},
     rpc::Kind,
 };
+use futures::future::join_all;
+use runtime::Bus;
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
@@ -41,6 +43,7 @@ use crate::{
     front::{Endpoint, Front},
     legacy::{Doors, Room, batch},
     request::Incoming,
+    tenants::Tenants,
     upstream::remote::Connections,
     ws,
 };
@@ -55,6 +58,8 @@ pub(crate) const DOOR: &str = "http";
 /// How the door listens. Not `Debug`, as it may hold secrets.
 #[derive(Clone)]
 pub struct HttpOptions {
+    /// The bus that all tenants are on.
+    pub bus: Bus,
     /// Where; port 0 picks a free one.
     pub listen: SocketAddr,
     /// Hosts and origins beside the loopback ones that clients may come with.
@@ -63,8 +68,10 @@ pub struct HttpOptions {
     pub serves: Serves,
     /// What the paths show that name no server: all servers, or a search of their tools.
     pub shared: Endpoint,
-    /// What is told of servers.
-    pub fleet: admin::Fleet,
+    /// What is told of servers, by tenant.
+    pub fleets: Tenants<admin::Fleet>,
+    /// Who may read the catalogue.
+    pub browsers: Browsers,
     /// How many connections it holds; one more is refused with 503.
     pub max_connections: usize,
     /// Who may come in.
@@ -123,12 +130,23 @@ pub enum HttpDoorError {
     Auth(#[from] AuthError),
 }
 
-/// What every request handler reaches.
+/// What stands before all tenants: who comes in, and to which of them.
 #[derive(Clone)]
+pub(crate) struct Listener(Arc<Listening>);
+
+struct Listening {
+    bus: Bus,
+    allowed: Allowed,
+    gate: Arc<Gate>,
+    /// What is behind, by tenant.
+    doors: Tenants<Arc<Door>>,
+}
+
+/// What every request handler reaches: the door to one tenant's servers.
 pub(crate) struct Door {
     pub(crate) front: Front,
     room: Room,
-    allowed: Arc<Allowed>,
+    fleet: admin::Fleet,
     /// What the paths show that name no server.
     pub(crate) shared: Endpoint,
     pub(crate) gate: Arc<Gate>,
@@ -138,10 +156,10 @@ pub(crate) struct Door {
     large_bodies: body::Room,
 }
 
-impl Door {
+impl Listener {
     /// Refuses what comes from a foreign site, with words for the client.
     fn check_origin(&self, headers: &HeaderMap) -> Result<(), String> {
-        self.allowed.check(headers).map_err(|refusal| {
+        self.0.allowed.check(headers).map_err(|refusal| {
             debug!(%refusal, "refused a request by its origin");
             refusal.to_string()
         })
@@ -153,7 +171,7 @@ impl HttpDoor {
     ///
     /// # Errors
     /// [`HttpDoorError`] when it cannot be had.
-    pub async fn bind(doors: &Doors, options: HttpOptions) -> Result<Self, HttpDoorError> {
+    pub async fn bind(doors: &Tenants<Doors>, options: HttpOptions) -> Result<Self, HttpDoorError> {
         let address = options.listen;
         if matches!(options.auth, Auth::None) && !address.ip().is_loopback() {
             return Err(HttpDoorError::Open(address));
@@ -161,7 +179,7 @@ impl HttpDoor {
         // Where clients reach the platform is a name that they come with.
         let own = options.auth.public_origin()?;
         let names: Vec<String> = options.allowed.iter().cloned().chain(own).collect();
-        let allowed = Arc::new(Allowed::new(address.ip().is_loopback(), &names)?);
+        let allowed = Allowed::new(address.ip().is_loopback(), &names)?;
         let listener = TcpListener::bind(address)
             .await
             .map_err(|source| match source.kind() {
@@ -172,27 +190,37 @@ impl HttpDoor {
             .local_addr()
             .map_err(|source| HttpDoorError::Listen { address, source })?;
         let stop = CancellationToken::new();
-        let room = doors.room();
-        let gate = Gate::new(&options.auth, local, room.front.directory().tenant())?;
-        // A WebSocket's session lives as long as its connection, and is stored nowhere.
-        if options.serves != Serves::WebSocket {
-            room.sessions.prepare().await;
-        }
-        let door = Door {
+        let gate = Arc::new(Gate::new(&options.auth, local, &doors.names())?);
+        let (conversations, large_bodies) = (TaskTracker::new(), body::Room::default());
+        let behind = |room: Room, fleet: &admin::Fleet| Door {
             front: room.front.clone(),
             room,
-            allowed,
-            shared: options.shared,
-            gate: Arc::new(gate),
+            fleet: fleet.clone(),
+            shared: options.shared.clone(),
+            gate: Arc::clone(&gate),
             stop: stop.clone(),
-            conversations: TaskTracker::new(),
-            large_bodies: body::Room::default(),
+            conversations: conversations.clone(),
+            large_bodies: large_bodies.clone(),
         };
-        let conversations = door.conversations.clone();
+        let both = doors.each().filter_map(|(tenant, doors)| {
+            let fleet = options.fleets.of(tenant)?;
+            Some((tenant.to_owned(), Arc::new(behind(doors.room(), fleet))))
+        });
+        let doors: Tenants<Arc<Door>> = both.collect();
+        // A WebSocket's session lives as long as its connection, and is stored nowhere.
+        if options.serves != Serves::WebSocket {
+            join_all(doors.each().map(|(_, door)| door.room.sessions.prepare())).await;
+        }
+        let before = Listener(Arc::new(Listening {
+            bus: options.bus,
+            allowed,
+            gate,
+            doors,
+        }));
         Ok(Self {
             listener,
             local,
-            router: routes(door, options.fleet, options.serves, options.connections),
+            router: routes(&before, options.serves, options.browsers, options.connections),
             limits: Limits {
                 connections: options.max_connections,
                 ..Limits::default()
@@ -224,7 +252,12 @@ impl HttpDoor {
 }
 
 /// Every route of the door.
-fn routes(door: Door, fleet: admin::Fleet, serves: Serves, connections: Option<Connections>) -> Router {
+fn routes(
+    listener: &Listener,
+    serves: Serves,
+    browsers: Browsers,
+    connections: Option<Connections>,
+) -> Router {
     let mut router = Router::new();
     if serves != Serves::WebSocket {
         router = router
@@ -241,32 +274,46 @@ fn routes(door: Door, fleet: admin::Fleet, serves: Serves, connections: Option<C
             .route("/ws/search", any(ws::search))
             .route("/servers/{id}/ws", any(ws::one_server));
     }
-    let admin = admin::routes(fleet.front.clone());
     router
-        .route_layer(middleware::from_fn_with_state(door.clone(), admission::admit))
+        .route_layer(middleware::from_fn_with_state(listener.clone(), admission::admit))
         .merge(admission::documents())
         .merge(connections.map(connect::routes).unwrap_or_default())
-        .merge(admin)
-        .merge(of_servers(&door, fleet, serves))
+        .merge(of_platform(listener))
+        .merge(of_servers(listener, serves, browsers))
         .layer(DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(door.clone(), guard))
-        .with_state(door)
+        .layer(middleware::from_fn_with_state(listener.clone(), guard))
+        .with_state(listener.clone())
+}
+
+/// What is told of the process itself.
+fn of_platform(listener: &Listener) -> Router<Listener> {
+    let Listening { bus, gate, doors, .. } = &*listener.0;
+    let meters = admin::meters(bus.clone());
+    let meters = match doors.are_several() && gate.asks() {
+        true => meters.route_layer(middleware::from_fn_with_state(
+            listener.clone(),
+            admission::oversee,
+        )),
+        false => meters,
+    };
+    let each = doors.each();
+    let fronts = each.map(|(tenant, door)| (tenant.to_owned(), door.front.clone()));
+    meters.merge(admin::routes(fronts.collect()))
 }
 
 /// What is told of servers and done with them, each behind the question who may.
-fn of_servers(door: &Door, fleet: admin::Fleet, serves: Serves) -> Router<Door> {
-    let operating = middleware::from_fn_with_state(door.clone(), admission::operate);
-    let looking = middleware::from_fn_with_state(door.clone(), admission::look);
-    let browsing = middleware::from_fn_with_state(door.clone(), admission::browse);
-    let routes = admin::operator_routes(fleet.clone())
+fn of_servers(listener: &Listener, serves: Serves, browsers: Browsers) -> Router<Listener> {
+    let operating = middleware::from_fn_with_state(listener.clone(), admission::operate);
+    let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
+    let browsing = middleware::from_fn_with_state(listener.clone(), admission::browse);
+    let routes = admin::operator_routes()
         .route_layer(operating)
-        .merge(admin::reader_routes(fleet.clone()).route_layer(looking.clone()));
+        .merge(admin::reader_routes().route_layer(looking.clone()));
     // The catalogue sends its clients to the endpoints of Streamable HTTP.
     if serves == Serves::WebSocket {
         return routes;
     }
-    let browsers = fleet.browsers;
-    let catalogue = admin::catalogue(fleet);
+    let catalogue = admin::catalogue();
     routes.merge(match browsers {
         Browsers::Anybody => catalogue.route_layer(browsing),
         Browsers::LetIn => catalogue.route_layer(looking),
@@ -274,7 +321,7 @@ fn of_servers(door: &Door, fleet: admin::Fleet, serves: Serves) -> Router<Door> 
 }
 
 async fn all_servers(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Extension(who): Extension<Admitted>,
     request: Request,
 ) -> Response {
@@ -283,19 +330,23 @@ async fn all_servers(
 }
 
 async fn all_tools(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Extension(who): Extension<Admitted>,
     request: Request,
 ) -> Response {
     handle(door, Endpoint::All, &who, request).await
 }
 
-async fn search(State(door): State<Door>, Extension(who): Extension<Admitted>, request: Request) -> Response {
+async fn search(
+    Extension(door): Extension<Arc<Door>>,
+    Extension(who): Extension<Admitted>,
+    request: Request,
+) -> Response {
     handle(door, Endpoint::Search, &who, request).await
 }
 
 async fn one_server(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Path(id): Path<String>,
     Extension(who): Extension<Admitted>,
     request: Request,
@@ -307,14 +358,14 @@ async fn one_server(
 }
 
 /// Stands before every route, health and metrics included, and before any look at who comes.
-async fn guard(State(door): State<Door>, request: Request, next: Next) -> Response {
-    match door.check_origin(request.headers()) {
+async fn guard(State(listener): State<Listener>, request: Request, next: Next) -> Response {
+    match listener.check_origin(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(refusal) => (StatusCode::FORBIDDEN, refusal).into_response(),
     }
 }
 
-async fn handle(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
+async fn handle(door: Arc<Door>, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
     match *request.method() {
         Method::POST => post(door, endpoint, who, request).await,
         Method::GET => legacy::get(&door, endpoint, who, request.headers()).await,
@@ -333,7 +384,7 @@ fn method_not_allowed() -> Response {
         .into_response()
 }
 
-async fn post(door: Door, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
+async fn post(door: Arc<Door>, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let headers = parts.headers;
     let whole = match body::read(&headers, body, &door.large_bodies).await {

@@ -3,10 +3,12 @@
 //! The stream is a conversation like any other channel's, held by the process that took the GET. What the client POSTs, to whichever
 //! bridge, is handed to that process; the address to POST to names it, and is as good as nothing to anybody but the client's principal.
 
+use std::sync::Arc;
+
 use axum::{
     Extension, Router,
     body::Body,
-    extract::{Path, State},
+    extract::Path,
     http::{HeaderMap, HeaderValue, StatusCode, header as http_header},
     response::{IntoResponse as _, Response},
     routing::{get, post},
@@ -20,7 +22,7 @@ use tracing::debug;
 use uuid::Uuid;
 
 use super::{
-    Door, admission, answer, body,
+    Door, Listener, admission, answer, body,
     events::{self, Source},
 };
 use crate::{
@@ -38,7 +40,7 @@ use crate::{
 const DOOR: &str = "sse";
 
 /// The routes of this transport.
-pub(super) fn routes() -> Router<Door> {
+pub(super) fn routes() -> Router<Listener> {
     Router::new()
         .route("/sse", get(open_all))
         .route("/messages/{channel}", post(take_all))
@@ -46,12 +48,12 @@ pub(super) fn routes() -> Router<Door> {
         .route("/servers/{id}/messages/{channel}", post(take_one))
 }
 
-async fn open_all(State(door): State<Door>, Extension(who): Extension<Admitted>) -> Response {
+async fn open_all(Extension(door): Extension<Arc<Door>>, Extension(who): Extension<Admitted>) -> Response {
     open(&door, door.shared.clone(), who)
 }
 
 async fn open_one(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Path(id): Path<String>,
     Extension(who): Extension<Admitted>,
 ) -> Response {
@@ -62,7 +64,7 @@ async fn open_one(
 }
 
 async fn take_all(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Path(channel): Path<String>,
     Extension(who): Extension<Admitted>,
     headers: HeaderMap,
@@ -72,7 +74,7 @@ async fn take_all(
 }
 
 async fn take_one(
-    State(door): State<Door>,
+    Extension(door): Extension<Arc<Door>>,
     Path((id, channel)): Path<(String, String)>,
     Extension(who): Extension<Admitted>,
     headers: HeaderMap,

@@ -35,13 +35,13 @@ const TELL_LIMIT: Duration = Duration::from_secs(5);
 /// How many words of other doors, and resumed streams, one door works on.
 const MAX_WORDS: u32 = 65_536;
 
-/// What the doors of a process that serve legacy clients need; made once for each process.
+/// What the doors of a process that serve a tenant's legacy clients need; made once for each tenant and process.
 pub struct Doors {
     room: Room,
     host: Host,
 }
 
-/// What the legacy doors of one process share.
+/// What the legacy doors of one process share, for one tenant.
 #[derive(Clone)]
 pub(crate) struct Room(Arc<Shared>);
 
@@ -85,6 +85,7 @@ impl Doors {
     /// [`HostError`] when the bus refuses a subscription.
     pub async fn start(front: Front, most_sessions: u64) -> Result<Self, HostError> {
         let bus = front.bus().clone();
+        let tenant = front.directory().tenant().to_owned();
         let room = Room(Arc::new(Shared {
             sessions: Sessions::new(bus.clone(), most_sessions),
             questions: Questions::new(bus.instance()),
@@ -97,9 +98,10 @@ impl Doors {
             stop: CancellationToken::new(),
             front,
         }));
-        let cancels = bus.cancels_at_doors().await?;
+        let cancels = bus.cancels_at_doors(&tenant).await?;
         room.running.spawn(room.clone().hear(cancels));
         let options = HostOptions {
+            tenant,
             visibility: Visibility::Hidden,
             max_in_flight: MAX_WORDS,
             ..HostOptions::new(ServerId::door())
@@ -125,6 +127,11 @@ impl Room {
     /// The instance of this process.
     pub(crate) fn door(&self) -> &str {
         self.front.bus().instance()
+    }
+
+    /// The tenant whose clients and servers meet here.
+    fn tenant(&self) -> &str {
+        self.front.directory().tenant()
     }
 
     /// Takes a client's response to a question of whichever door.
@@ -171,7 +178,7 @@ impl Room {
             request: request.map(str::to_owned),
         };
         let word = serde_json::to_vec(&word).expect("a word is always JSON");
-        let told = timeout(TELL_LIMIT, self.front.bus().cancel_at_doors(word)).await;
+        let told = timeout(TELL_LIMIT, self.front.bus().cancel_at_doors(self.tenant(), word)).await;
         if !matches!(told, Ok(Ok(()))) {
             debug!("the other doors were not told of a cancellation");
         }

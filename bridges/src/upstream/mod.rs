@@ -45,7 +45,7 @@ use crate::edit;
 
 pub(crate) use environment::own_names;
 pub use error::UpstreamError;
-pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob};
+pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob};
 pub use part::Upstream;
 pub(crate) use process::Group;
 

@@ -10,7 +10,7 @@ use bus_schema::ServerId;
 
 use crate::secrets::Source;
 
-pub use bus_schema::upstream::{BreakerKnob, EraKnob};
+pub use bus_schema::upstream::{BreakerKnob, EraKnob, RetryKnob};
 
 /// A server that is a command line. Not `Debug`, as `env` may hold secrets.
 #[derive(Clone)]
@@ -37,6 +37,8 @@ pub struct ChildOptions {
     pub call_timeout: Option<Duration>,
     /// When calls are stopped because they keep failing.
     pub breaker: BreakerKnob,
+    /// How often calls are made that were lost.
+    pub retry: RetryKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::mcp::Era;
+use bus_schema::{card::name_of, mcp::Era};
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
     Breaker, Bus, Directory, Host, HostOptions,
@@ -33,6 +33,8 @@ const LEAVES_WITHIN: Duration = Duration::from_secs(2);
 
 /// A foreign server, for [`runtime::supervise::keep`] to run.
 pub struct Upstream {
+    /// Its name among the servers of all tenants.
+    name: String,
     bus: Bus,
     host: HostOptions,
     knob: EraKnob,
@@ -55,6 +57,7 @@ impl Upstream {
             tool_timeouts: options.tool_timeouts.clone(),
             call_timeout: options.call_timeout,
             breaker: Breaker::new(options.breaker),
+            retry: Some(options.retry),
             ..HostOptions::new(options.id.clone())
         };
         let (knob, asking) = (options.era, options.asking);
@@ -74,6 +77,7 @@ impl Upstream {
             tool_timeouts: options.tool_timeouts,
             call_timeout: options.call_timeout,
             breaker: Breaker::new(options.breaker),
+            retry: Some(options.retry),
             ..HostOptions::new(options.id)
         };
         Ok(Self::new(
@@ -101,6 +105,7 @@ impl Upstream {
             Arc::clone(&parks),
         );
         Self {
+            name: name_of(&host.tenant, &host.id),
             bus,
             host,
             knob,
@@ -110,6 +115,14 @@ impl Upstream {
             tasks,
             era: Mutex::new(None),
         }
+    }
+
+    /// The same as a server of a tenant.
+    #[must_use]
+    pub fn of_tenant(mut self, tenant: &str) -> Self {
+        tenant.clone_into(&mut self.host.tenant);
+        self.name = name_of(tenant, &self.host.id);
+        self
     }
 
     /// The same, which finds its other replicas here.
@@ -222,7 +235,7 @@ async fn leave(host: Host, carrier: &mut Box<dyn Carrier>) {
 
 impl Part for Upstream {
     fn name(&self) -> &str {
-        self.host.id.as_str()
+        &self.name
     }
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {

@@ -253,9 +253,45 @@ fn a_record_reads_as_it_was_written() {
     let policies = Policies {
         policy: Policy::Quarantine,
         servers: BTreeMap::from([("a".parse().unwrap(), Policy::Off)]),
+        tenants: BTreeMap::from([("acme".to_owned(), PoliciesOfTenant::default())]),
     };
     for record in [Record::Pins(pins), Record::Policies(policies)] {
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&text).unwrap(), record);
+    }
+}
+
+#[test]
+fn a_tenants_own_policies_come_before_the_platforms_and_hold_for_nobody_else() {
+    let (a, b): (ServerId, ServerId) = ("a".parse().unwrap(), "b".parse().unwrap());
+    let only = |server: &ServerId, policy| BTreeMap::from([(server.clone(), policy)]);
+    let policies = Policies {
+        policy: Policy::Warn,
+        servers: only(&a, Policy::Off),
+        tenants: BTreeMap::from([
+            (
+                "acme".to_owned(),
+                PoliciesOfTenant {
+                    policy: Some(Policy::Quarantine),
+                    servers: only(&b, Policy::Warn),
+                },
+            ),
+            (
+                "other".to_owned(),
+                PoliciesOfTenant {
+                    policy: None,
+                    servers: only(&b, Policy::Quarantine),
+                },
+            ),
+        ]),
+    };
+    for (tenant, of_a, of_b) in [
+        ("default", Policy::Off, Policy::Warn),
+        ("acme", Policy::Quarantine, Policy::Warn),
+        ("other", Policy::Warn, Policy::Quarantine),
+        ("unheard-of", Policy::Warn, Policy::Warn),
+    ] {
+        let found = (policies.of(tenant, &a), policies.of(tenant, &b));
+        assert_eq!(found, (of_a, of_b), "{tenant}");
     }
 }

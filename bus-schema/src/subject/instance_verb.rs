@@ -1,4 +1,7 @@
-//! The words to one instance; each is a token of their subjects.
+//! The words to one instance, each a token of their subjects, and how those are read.
+
+use super::{Subject, parse_call};
+use crate::token::Token;
 
 /// What a caller tells one instance about one of its calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,5 +29,32 @@ impl InstanceVerb {
             Self::Call => "call",
             Self::Near => "near",
         }
+    }
+}
+
+/// Reads what stands behind the root of a subject about one instance.
+pub(super) fn parse(rest: &[&str]) -> Option<Subject> {
+    let [tenant, server, instance, about @ ..] = rest else {
+        return None;
+    };
+    let [tenant, server, instance] = [tenant, server, instance].map(|text| Token::parse(text).ok());
+    let (tenant, server, instance) = (tenant?, server?, instance?);
+    match about {
+        [verb] => Some(Subject::Instance {
+            verb: InstanceVerb::ALL
+                .into_iter()
+                .find(|known| known.as_str() == *verb)?,
+            tenant,
+            server,
+            instance,
+        }),
+        ["gone", caller, call] => Some(Subject::Gone {
+            caller: Token::parse(caller).ok()?,
+            call: parse_call(call)?,
+            tenant,
+            server,
+            instance,
+        }),
+        _ => None,
     }
 }

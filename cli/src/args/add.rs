@@ -138,6 +138,12 @@ pub struct LimitFlags {
     /// How long the server is left alone then, in seconds [default: 10]
     #[arg(long, value_name = "SECONDS")]
     pub breaker_open_secs: Option<u32>,
+    /// How often a call is made that was lost, if it reads or is idempotent; 1 is never again [default: 2]
+    #[arg(long, value_name = "N")]
+    pub retry_attempts: Option<u32>,
+    /// How long is waited before the next, in milliseconds; twice as long each time [default: 100]
+    #[arg(long, value_name = "MS")]
+    pub retry_backoff_ms: Option<u32>,
 }
 
 const OAUTH: [&str; 6] = [
@@ -150,7 +156,7 @@ const OAUTH: [&str; 6] = [
 ];
 
 /// What says something of one server, which a file says of all of its.
-const OF_ONE_SERVER: [&str; 27] = [
+const OF_ONE_SERVER: [&str; 29] = [
     "id",
     "url",
     "name",
@@ -178,6 +184,8 @@ const OF_ONE_SERVER: [&str; 27] = [
     "breaker_failures",
     "breaker_within_secs",
     "breaker_open_secs",
+    "retry_attempts",
+    "retry_backoff_ms",
 ];
 
 #[cfg(test)]

@@ -23,9 +23,6 @@ pub struct Policy {
     /// What to do.
     #[command(subcommand)]
     pub command: PolicyCommand,
-    /// Whose policy
-    #[arg(long, global = true, value_name = "TENANT", default_value = "default")]
-    pub tenant: String,
 }
 
 /// What is done with policies.

@@ -34,8 +34,8 @@ pub(crate) async fn run(config: Config, command: Command) -> anyhow::Result<Exit
 }
 
 async fn obey(front: &Front, command: Command, for_secs: Option<u64>) -> anyhow::Result<()> {
-    let (by, blocks) = (Principal::developer(), front.blocks());
     let tenant = front.directory().tenant();
+    let (by, blocks) = (Principal::developer_of(tenant), front.blocks());
     match command {
         Command::Block(args) => {
             let block = blocks

@@ -79,7 +79,7 @@ async fn ask(front: &Front, server: ServerId, tool: &str, arguments: &Value) -> 
     });
     let incoming = Incoming::read(request.to_string().into()).map_err(|refused| refused.error)?;
     let caller = Caller {
-        principal: Principal::developer(),
+        principal: Principal::developer_of(front.directory().tenant()),
         door: "cli",
         endpoint: Endpoint::Server(server),
         protocol_version: ProtocolVersion::MODERN,

@@ -12,14 +12,17 @@ use std::{collections::BTreeMap, process::ExitCode};
 use anyhow::{Context as _, bail};
 use bus_schema::{
     Principal, ServerId,
-    principal::DEFAULT_TENANT,
     registry::{Declaration, Over, Put},
 };
 use runtime::{Bus, registry::Registry};
 use serde_json::{Value, json};
 
 use super::{output, servers::add};
-use crate::{args::Import, config::Config, node::Node};
+use crate::{
+    args::Import,
+    config::{self, Config},
+    node::Node,
+};
 use manifest::{Skipped, Wish};
 
 /// How many characters of a reason stand in the table.
@@ -74,7 +77,7 @@ impl Known {
             .context("nothing can be registered on this bus")?;
         let snapshot = node.front(config).await?.directory().snapshot();
         let mut ids: BTreeMap<_, _> = snapshot.servers().map(|(id, _)| (id.clone(), None)).collect();
-        for entry in registry.all(DEFAULT_TENANT) {
+        for entry in registry.all(&config.tenant) {
             let declaration = entry.value.declaration;
             ids.insert(declaration.id.clone(), Some((declaration, entry.revision)));
         }
@@ -197,7 +200,8 @@ async fn import_one(
         Some((declaration, _)) => declaration.clone(),
         None => Declaration::new(id, ""),
     };
-    let (mut declaration, notes) = match manifest::read(&entry.server, &entry.status, base) {
+    let secrets = config::secrets_of(&config.tenant);
+    let (mut declaration, notes) = match manifest::read(&entry.server, &entry.status, base, &secrets) {
         Wish::Declare(declaration, notes) => (*declaration, notes),
         Wish::Skip(Skipped { reason, lines }) => {
             done.notes.push(reason);
@@ -257,7 +261,7 @@ async fn declare(
         return;
     }
     let put = Put { declaration, over };
-    if let Err(error) = bus.register(&Principal::developer(), &put).await {
+    if let Err(error) = bus.register(&Principal::developer_of(&config.tenant), &put).await {
         done.outcome = Outcome::Refused;
         done.notes = vec![format!("{:#}", anyhow::Error::new(error))];
     }

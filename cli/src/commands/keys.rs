@@ -7,13 +7,13 @@ use serde_json::json;
 use super::output;
 use crate::args::{Keys, KeysCommand, NewKey};
 
-pub(crate) fn run(keys: &Keys) -> anyhow::Result<()> {
+pub(crate) fn run(keys: &Keys, tenant: Option<&str>) -> anyhow::Result<()> {
     match &keys.command {
-        KeysCommand::New(new) => print(new),
+        KeysCommand::New(new) => print(new, tenant),
     }
 }
 
-fn print(new: &NewKey) -> anyhow::Result<()> {
+fn print(new: &NewKey, tenant: Option<&str>) -> anyhow::Result<()> {
     let made = new_api_key();
     let scopes: Vec<&str> = new.scopes.iter().map(Scope::as_str).collect();
     // What JSON writes as a text or a list of texts is TOML as well.
@@ -22,6 +22,9 @@ fn print(new: &NewKey) -> anyhow::Result<()> {
         json!(new.subject),
         json!(made.sha256)
     );
+    if let Some(tenant) = tenant {
+        lines += &format!("tenant = {}\n", json!(tenant));
+    }
     for (key, list) in [("roles", json!(new.roles)), ("scopes", json!(scopes))] {
         if list != json!([]) {
             lines += &format!("{key} = {list}\n");

@@ -36,7 +36,7 @@ pub(crate) async fn run(config: Config, command: args::Policy) -> anyhow::Result
     let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let desk = Desk {
         node: &node,
-        tenant: &command.tenant,
+        tenant: &config.tenant,
     };
     let done = desk.obey(&config, &command.command).await;
     node.stop().await;
@@ -55,16 +55,12 @@ fn alone(config: &Config, command: &args::Policy) -> anyhow::Result<Option<ExitC
             Some(file) => cases::run(
                 &compiled(config, &read_document(file)?)?,
                 &test.cases,
-                &command.tenant,
+                &config.tenant,
             )?,
             None => return Ok(None),
         },
         PolicyCommand::Explain(explain) => match &explain.candidate.policy {
-            Some(file) => question::run(
-                &compiled(config, &read_document(file)?)?,
-                explain,
-                &command.tenant,
-            )?,
+            Some(file) => question::run(&compiled(config, &read_document(file)?)?, explain, &config.tenant)?,
             None => return Ok(None),
         },
         PolicyCommand::Replay(replay) => {

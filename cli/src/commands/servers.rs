@@ -21,14 +21,14 @@ pub(crate) async fn run(config: Config, servers: args::Servers) -> anyhow::Resul
     let done = match servers.what {
         None => list::run(&mut node, &config, servers.ask).await,
         Some(ServersCommand::Add(add)) => add::run(&node, &config, *add).await,
-        Some(ServersCommand::Remove(named)) => show::remove(&node, &named).await,
+        Some(ServersCommand::Remove(named)) => show::remove(&node, &config, &named).await,
         Some(ServersCommand::Import(import)) => {
             let done = import::run(&mut node, &config, *import).await;
             node.stop().await;
             return done;
         }
         Some(ServersCommand::Show(named)) => show::run(&mut node, &config, &named).await,
-        Some(ServersCommand::Watch(ask)) => watch::run(&node, ask).await,
+        Some(ServersCommand::Watch(ask)) => watch::run(&node, &config, ask).await,
     };
     node.stop().await;
     done.map(|()| ExitCode::SUCCESS)

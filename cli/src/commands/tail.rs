@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bus_schema::{principal::DEFAULT_TENANT, subject::CallerClass};
+use bus_schema::subject::CallerClass;
 use runtime::{
     telemetry::Ended,
     watch::{CallEvent, CallWatch},
@@ -18,8 +18,8 @@ use crate::{
 pub(crate) async fn run(config: Config, tail: &args::Tail) -> anyhow::Result<ExitCode> {
     let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let mut watch = match tail.arguments {
-        true => CallWatch::with_arguments(node.bus(), DEFAULT_TENANT).await?,
-        false => CallWatch::start(node.bus(), DEFAULT_TENANT).await?,
+        true => CallWatch::with_arguments(node.bus(), &config.tenant).await?,
+        false => CallWatch::start(node.bus(), &config.tenant).await?,
     };
     let mut stop = Stop::listen()?;
     loop {

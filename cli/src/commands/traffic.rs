@@ -39,7 +39,7 @@ pub(crate) async fn run(config: Config, command: args::Traffic) -> anyhow::Resul
 }
 
 async fn obey(front: &Front, command: TrafficCommand, rule: Option<Traffic>) -> anyhow::Result<()> {
-    let by = Principal::developer();
+    let by = Principal::developer_of(front.directory().tenant());
     match (command, rule) {
         (TrafficCommand::Set(set), Some(rule)) => {
             let over = set.revision.map_or(Over::Anything, Over::Revision);

@@ -3,14 +3,14 @@
 use std::{path::Path, process::ExitCode};
 
 use bridges::{front::Endpoint, http::Serves};
-use bus_schema::{registry::Declaration, subject::CallerClass};
+use bus_schema::{principal::DEFAULT_TENANT, registry::Declaration, subject::CallerClass};
 use runtime::supervise::Status;
 use serde_json::{Value, json};
 
 use super::{bootstrap, output, reload, stopping::Stop};
 use crate::{
     args,
-    config::{Config, DEFAULT_DATA_DIR},
+    config::{Config, DEFAULT_DATA_DIR, ServerLine},
     fleet_file,
     node::{self, Adds, BUILT_IN, NatsChoice, Node, SERVICES},
 };
@@ -57,7 +57,7 @@ async fn serve(node: &mut Node, config: &Config, fleet: Vec<Declaration>, json: 
 
 /// Doors first: a port in use is known before anything slow is started, and a server that starts slowly keeps nobody from the others.
 async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
-    let configured = config.servers.iter().map(|line| line.id.to_string());
+    let configured = config.servers.iter().map(ServerLine::name);
     let names: Vec<String> = BUILT_IN
         .into_iter()
         .map(str::to_owned)
@@ -76,7 +76,7 @@ async fn start(node: &mut Node, config: &Config) -> anyhow::Result<()> {
 
 /// What the banner says.
 async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
-    let front = node.front(config).await?;
+    let fronts = node.fronts(config).await?;
     let base = node
         .http()
         .map(|address| format!("http://{address}"))
@@ -84,17 +84,25 @@ async fn ready(node: &mut Node, config: &Config) -> anyhow::Result<Value> {
     let servers: Vec<Value> = node
         .servers()
         .map(|(id, status)| {
-            let card = id.parse().ok().and_then(|id| front.card(&Endpoint::Server(id)));
+            let (tenant, id) = id.split_once('/').unwrap_or((DEFAULT_TENANT, id));
+            let card = fronts
+                .of(tenant)
+                .zip(id.parse().ok())
+                .and_then(|(front, id)| front.card(&Endpoint::Server(id)));
             let (state, error) = match status {
                 Status::Up => ("up", None),
                 Status::Starting => ("starting", None),
                 Status::Failed(error) => ("failed", Some(error)),
                 Status::Stopped => ("stopped", None),
             };
-            json!({
+            let mut server = json!({
                 "id": id, "status": state, "error": error, "url": format!("{base}/servers/{id}/mcp"),
                 "tools": card.as_ref().map(|card| card.tools),
-            })
+            });
+            if tenant != DEFAULT_TENANT {
+                server["tenant"] = tenant.into();
+            }
+            server
         })
         .collect();
     let joins = match (&config.nats, config.data_dir == Path::new(DEFAULT_DATA_DIR)) {
@@ -145,7 +153,11 @@ fn banner(ready: &Value) {
             let where_or_why = server["error"]
                 .as_str()
                 .map_or_else(|| word("url"), |error| output::short(error, 80));
-            vec![format!("  {}", word("id")), word("status"), tools, where_or_why]
+            let id = match server["tenant"].as_str() {
+                Some(tenant) => format!("{tenant}/{}", word("id")),
+                None => word("id"),
+            };
+            vec![format!("  {id}"), word("status"), tools, where_or_why]
         })
         .collect();
     output::table(&["  SERVER", "STATUS", "TOOLS", "URL"], &rows);

@@ -40,7 +40,7 @@ async fn obey(
     command: VirtualCommand,
     definition: Option<VirtualServer>,
 ) -> anyhow::Result<()> {
-    let by = Principal::developer();
+    let by = Principal::developer_of(front.directory().tenant());
     match (command, definition) {
         (VirtualCommand::Add(add), Some(definition)) => {
             let over = if add.replace {

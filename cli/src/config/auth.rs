@@ -143,6 +143,14 @@ impl AuthSection {
             .map(drop)
     }
 
+    /// The tenants that it names, each with what names it.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = (&'static str, &String)> {
+        let issuers = self.issuers.iter().map(|line| ("an issuer", &line.tenant));
+        let keys = self.api_keys.iter().map(|line| ("an API key", &line.tenant));
+        let all = issuers.chain(keys);
+        all.filter_map(|(what, tenant)| Some((what, tenant.as_ref()?)))
+    }
+
     /// The role of operators.
     pub(super) fn operator_role(&self) -> String {
         self.operator_role

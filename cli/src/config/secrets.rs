@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 use bridges::secrets::{COMMAND_EVERY, Permitted, Program, Secret, Source};
-use bus_schema::registry::{SECRET_PREFIX, SecretRef, is_secret_name};
+use bus_schema::{principal::DEFAULT_TENANT, registry::is_secret_name};
 use serde::Deserialize;
 
 /// Nothing that is asked for more seldom than once a day is rotated.
@@ -51,6 +51,7 @@ struct NamedTable {
     command: Option<Vec<String>>,
     every_secs: Option<u64>,
     hosts: Option<Vec<String>>,
+    tenant: Option<String>,
 }
 
 impl SecretTable {
@@ -113,6 +114,11 @@ impl SecretTable {
 }
 
 impl NamedTable {
+    /// Whose it is.
+    fn tenant(&self) -> &str {
+        self.tenant.as_deref().unwrap_or(DEFAULT_TENANT)
+    }
+
     fn table(&self) -> SecretTable {
         SecretTable {
             env: self.env.clone(),
@@ -139,28 +145,30 @@ impl SecretsSection {
         Ok(())
     }
 
-    /// What a declaration may name: a variable that is meant for that, a secret of the section, or a file in its folder.
-    pub(super) fn find(&self, named: SecretRef<'_>) -> Option<Permitted> {
-        match named {
-            SecretRef::Variable(name) => {
-                let secret = super::variable(name).filter(|_| name.starts_with(SECRET_PREFIX))?;
-                Some(Permitted::anywhere(fixed(name, secret)))
-            }
-            SecretRef::Named(name) => match self.named.get(name) {
-                Some(table) => Some(Permitted {
-                    source: table.table().to_source().ok()?,
-                    hosts: table.hosts.clone(),
-                }),
-                None => {
-                    let path = self.files.as_ref().filter(|_| is_secret_name(name))?.join(name);
-                    path.exists().then(|| Permitted::anywhere(Source::File(path)))
-                }
-            },
+    /// Whose secrets there are.
+    pub(super) fn tenants(&self) -> impl Iterator<Item = &String> {
+        self.named.values().filter_map(|table| table.tenant.as_ref())
+    }
+
+    /// What a declaration of a tenant may name: a secret of the section, or a file in its folder. There each tenant beside `default` has a
+    /// folder of its own.
+    pub(super) fn find(&self, tenant: &str, name: &str) -> Option<Permitted> {
+        if let Some(table) = self.named.get(name).filter(|table| table.tenant() == tenant) {
+            return Some(Permitted {
+                source: table.table().to_source().ok()?,
+                hosts: table.hosts.clone(),
+            });
         }
+        let mut path = self.files.clone().filter(|_| is_secret_name(name))?;
+        if tenant != DEFAULT_TENANT {
+            path.push(tenant);
+        }
+        path.push(name);
+        path.is_file().then(|| Permitted::anywhere(Source::File(path)))
     }
 }
 
-fn fixed(variable: &str, secret: String) -> Source {
+pub(super) fn fixed(variable: &str, secret: String) -> Source {
     Source::Fixed {
         name: format!("the variable {variable}"),
         secret: Secret::new(secret),
@@ -169,6 +177,8 @@ fn fixed(variable: &str, secret: String) -> Source {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::registry::SecretRef;
+
     use super::{
         super::tests::{expect_refusal, load},
         *,
@@ -223,7 +233,7 @@ mod tests {
             folder.path()
         ))
         .expect("loads");
-        let find = |name: &str| config.secrets.find(SecretRef::Named(name));
+        let find = |name: &str| config.secrets.find("default", name);
         let crm = find("crm").expect("named");
         assert!(matches!(&crm.source, Source::Command(program) if program.every == COMMAND_EVERY));
         assert_eq!(crm.hosts.as_deref(), Some(&["crm.example".to_owned()][..]));
@@ -239,6 +249,17 @@ mod tests {
         ] {
             assert!(find(name).is_none(), "{name}");
         }
-        assert!(config.secrets.find(SecretRef::Variable("PATH")).is_none());
+        let variable = SecretRef::Variable("PATH");
+        assert!(config.registered_secret("default", variable).is_none());
+        std::fs::create_dir(folder.path().join("acme")).expect("a folder");
+        std::fs::write(folder.path().join("acme/own"), "s3cret").expect("written");
+        let of_acme = |name: &str| config.secrets.find("acme", name);
+        let own = of_acme("own").expect("its own");
+        assert_eq!(own.source, Source::File(folder.path().join("acme/own")));
+        assert!(
+            of_acme("weather").is_none() && of_acme("crm").is_none(),
+            "those of others"
+        );
+        assert!(find("own").is_none() && find("acme").is_none());
     }
 }

@@ -10,14 +10,14 @@ use anyhow::{Context as _, bail};
 use bridges::{
     secrets::{Secret, Source},
     upstream::{
-        AskingOptions, BreakerKnob, ChildOptions, EraKnob,
+        AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob,
         remote::{
             Bearer, ClientCredentials, Connections, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob,
             UserOptions,
         },
     },
 };
-use bus_schema::ServerId;
+use bus_schema::{ServerId, card::name_of};
 use serde::Deserialize;
 
 use super::secrets::{SecretTable, Setting};
@@ -36,6 +36,9 @@ const MOST_CHILDREN: usize = 1_000;
 pub struct ServerLine {
     /// Its id on the bus.
     pub id: ServerId,
+    /// Whose it is.
+    #[serde(default = "super::tenants::usual")]
+    pub tenant: String,
     /// The program and its arguments.
     pub command: Option<Vec<String>>,
     /// Variables beside the inherited ones (commands only).
@@ -79,6 +82,9 @@ pub struct ServerLine {
     /// When calls to it are stopped because they keep failing.
     #[serde(default)]
     pub breaker: BreakerKnob,
+    /// How often calls are made that were lost.
+    #[serde(default)]
+    pub retry: RetryKnob,
     /// How long a call waits for input that its caller was asked for.
     pub input_ttl_secs: Option<u64>,
     /// How many connections it may have for callers that can be asked for input, beside the one that all others share; for a
@@ -154,6 +160,12 @@ pub enum ServerOptions {
 }
 
 impl ServerLine {
+    /// Its name among the servers of all tenants.
+    #[must_use]
+    pub fn name(&self) -> String {
+        name_of(&self.tenant, &self.id)
+    }
+
     /// The line as the upstream bridge takes it, with the secrets that it names.
     ///
     /// # Errors
@@ -178,6 +190,7 @@ impl ServerLine {
                 tool_timeouts,
                 call_timeout: self.call_timeout(),
                 breaker: self.breaker,
+                retry: self.retry,
                 asking: self.asking(),
             })));
         };
@@ -288,6 +301,7 @@ impl ServerLine {
             tool_timeouts: HashMap::new(),
             call_timeout: self.call_timeout(),
             breaker: self.breaker,
+            retry: self.retry,
             asking: self.asking(),
         })
     }
@@ -339,6 +353,9 @@ impl ServerLine {
         }
         if let Err(why) = self.breaker.check() {
             bail!("the breaker of server `{id}` {why}");
+        }
+        if let Err(why) = self.retry.check() {
+            bail!("the retry of server `{id}` {why}");
         }
         Ok(())
     }
@@ -526,6 +543,10 @@ mod tests {
             (
                 "[[servers]]\nid = \"a\"\ncommand = [\"x\"]\nbreaker = { errors = 3 }",
                 ["line 4", "errors", "`failures`"],
+            ),
+            (
+                "[[servers]]\nid = \"a\"\nurl = \"https://a.example\"\nretry = { attempts = 99 }",
+                ["server `a`", "attempts = 99", "1 to 10"],
             ),
         ] {
             expect_refusal(text, words);

@@ -2,7 +2,6 @@
 
 use anyhow::Context as _;
 use bridges::callout::Callout;
-use bus_schema::principal::DEFAULT_TENANT;
 use runtime::{callout::CalloutOptions, nats_server::Secrets};
 
 use super::Node;
@@ -36,11 +35,9 @@ impl Node {
                 Config::CALLOUT_VARIABLES.join(", ")
             )
         })?;
-        let front = self.front(config).await?;
+        let fronts = self.fronts(config).await?;
         let local = self.http.unwrap_or(config.listen);
-        let mut tenants = vec![DEFAULT_TENANT.to_owned()];
-        tenants.extend(config.tenants.iter().cloned());
-        let callout = Callout::open(front, &config.auth()?, local, &tenants, options).await?;
+        let callout = Callout::open(fronts, &config.auth()?, local, options).await?;
         let stop = self.doors_stop.clone();
         self.doors.push(tokio::spawn(callout.serve(stop)));
         Ok(())

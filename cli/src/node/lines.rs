@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use bus_schema::ServerId;
 use futures::future::join_all;
 use runtime::supervise::{self, Part};
 use tracing::warn;
@@ -26,13 +25,22 @@ impl Node {
         if let Err(error) = Box::pin(self.open_connections(new)).await {
             warn!(error = format!("{error:#}"), "users' credentials cannot be kept");
         }
+        if old.tenants() != new.tenants() {
+            warn!(
+                "the tenants of the file are others; doors and registries serve those that they began with until this process is restarted"
+            );
+        }
         let lines = old.servers.iter().chain(&new.servers);
-        let ids: BTreeSet<_> = lines.map(|line| line.id.clone()).collect();
+        let names: BTreeSet<_> = lines.map(ServerLine::name).collect();
         let (mut changed, mut starting, mut stopping) = (Vec::new(), Vec::new(), Vec::new());
-        for id in ids {
-            let after = line(new, &id);
-            let is_same = line(old, &id) == after && old.timeouts_of(&id) == new.timeouts_of(&id);
-            let kept = self.servers.iter().position(|kept| kept.name() == id.as_str());
+        for name in names {
+            let after = line(new, &name);
+            let timeouts = |config: &Config| {
+                let line = line(config, &name)?;
+                Some(config.timeouts_of(&line.tenant, &line.id))
+            };
+            let is_same = line(old, &name) == after && timeouts(old) == timeouts(new);
+            let kept = self.servers.iter().position(|kept| kept.name() == name);
             let is_ours = kept.is_some() || (after.is_some() && adds == Adds::AllOfTheFile);
             if is_same || !is_ours {
                 continue;
@@ -41,22 +49,29 @@ impl Node {
                 match self.external(new, line) {
                     Ok(part) => starting.push(part),
                     Err(error) => {
-                        warn!(error = format!("{error:#}"), server.id = %id, "the changed line of a server cannot be used; it stays as it was");
+                        warn!(
+                            error = format!("{error:#}"),
+                            server = name,
+                            "the changed line of a server cannot be used; it stays as it was"
+                        );
                         continue;
                     }
                 }
             }
             stopping.extend(kept.map(|at| self.servers.swap_remove(at).stop()));
-            changed.push(id.to_string());
+            changed.push(name);
         }
-        if let Some(front) = self.front.as_ref().filter(|_| old.virtuals != new.virtuals) {
-            front.virtuals().configure(new.virtuals.clone());
+        if old.virtuals != new.virtuals && !self.fronts.is_empty() {
+            for (tenant, front) in &self.fronts {
+                front.virtuals().configure(new.virtuals_of(tenant));
+            }
             changed.push("virtual servers".to_owned());
         }
         if old.integrity != new.integrity && self.services.iter().any(|kept| kept.name() == REGISTRY) {
             changed.extend(self.take_policies(new));
         }
-        if let Some(front) = self.front.as_ref().filter(|_| old.limits != new.limits) {
+        // All tenants' fronts have the same.
+        if let Some(front) = self.fronts.values().next().filter(|_| old.limits != new.limits) {
             front.limits().configure(new.limits.clone());
             changed.push("limits".to_owned());
         }
@@ -87,6 +102,6 @@ impl Node {
     }
 }
 
-fn line<'a>(config: &'a Config, id: &ServerId) -> Option<&'a ServerLine> {
-    config.servers.iter().find(|line| line.id == *id)
+fn line<'a>(config: &'a Config, name: &str) -> Option<&'a ServerLine> {
+    config.servers.iter().find(|line| line.name() == name)
 }

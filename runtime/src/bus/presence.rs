@@ -7,7 +7,7 @@ use std::{
 
 use async_nats::{Message, Subscriber};
 use bus_schema::{
-    ContentType, ServerCard,
+    ContentType, ServerCard, Token,
     subject::{self, EventKind, Subject},
 };
 use futures::StreamExt as _;
@@ -27,7 +27,7 @@ pub(crate) enum Presence {
     Lost(Arc<str>),
 }
 
-/// Which servers an instance has left in order; the end of its connection tells their calls nothing new.
+/// Which servers an instance has left in order, each as its [`place`]; the end of its connection tells their calls nothing new.
 type LeftServers = HashMap<Arc<str>, HashSet<Arc<str>>>;
 
 impl Bus {
@@ -66,13 +66,14 @@ impl Bus {
         let presence = match kind {
             EventKind::Up => {
                 if let Some(servers) = left.get_mut(card.instance.as_str()) {
-                    servers.remove(card.id.as_str());
+                    servers.remove(&*place(&card.tenant, card.id.as_str()));
                 }
                 Presence::Up(card.into())
             }
             EventKind::Down => Presence::Down(card.into()),
             EventKind::Left => {
-                let (server, instance) = (Arc::from(card.id.as_str()), Arc::from(card.instance));
+                let server = Arc::from(place(&card.tenant, card.id.as_str()));
+                let instance = Arc::from(card.instance);
                 self.0.inbox.instance_left(&server, &instance);
                 left.entry(instance).or_default().insert(server);
                 return;
@@ -98,6 +99,11 @@ impl Bus {
         self.0.inbox.instance_lost(&name, &Arc::new(left));
         let _ = self.0.presence.send(Presence::Lost(name));
     }
+}
+
+/// What tells a server from all others of the bus: those of several tenants may have the same id.
+pub(crate) fn place(tenant: &str, server: &str) -> String {
+    format!("{}.{server}", Token::encode(tenant))
 }
 
 #[derive(Deserialize)]

@@ -15,7 +15,12 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{bus::Bus, host::CREDIT_BYTES, inbox::Arrival};
+use crate::{
+    bus::{Bus, place},
+    host::CREDIT_BYTES,
+    inbox::Arrival,
+    telemetry::Metered,
+};
 
 use super::{
     Answer, CallError, Retry,
@@ -152,7 +157,11 @@ impl Call {
             Err(_) => "unanswered",
         };
         let metrics = self.bus.metrics();
-        metrics.called_version(&self.request.server, version, went);
+        let of = Metered {
+            tenant: &self.request.principal.tenant,
+            server: &self.request.server,
+        };
+        metrics.called_version(of, version, went);
     }
 
     /// Waits for the answer; notifications are left out.
@@ -352,12 +361,13 @@ impl Call {
     }
 
     fn instance_lost(&mut self, lost: Arc<str>, left: &HashSet<Arc<str>>) -> Result<(), CallError> {
+        let place = self.place();
         let attempt = self.attempt.as_mut().expect("an arrival belongs to an attempt");
         match attempt.instance.as_deref() {
             Some(instance) if *instance == *lost => self.host_is_lost(lost.to_string()),
             Some(_) => Ok(()),
             // What it took before it left it has told; this call is not among it.
-            None if left.contains(self.request.server.as_str()) => Ok(()),
+            None if left.contains(place.as_str()) => Ok(()),
             None => {
                 attempt.suspect(lost, Why::Lost);
                 Ok(())
@@ -365,10 +375,16 @@ impl Call {
         }
     }
 
+    /// The place of the server that is called.
+    fn place(&self) -> String {
+        place(&self.request.principal.tenant, &self.request.server)
+    }
+
     /// An instance that has left in order has told the callers of what it took; the others' calls it never began.
     fn instance_left(&mut self, server: &str, instance: Arc<str>) {
+        let place = self.place();
         let attempt = self.attempt.as_mut().expect("an arrival belongs to an attempt");
-        if attempt.instance.is_none() && server == self.request.server {
+        if attempt.instance.is_none() && server == place {
             attempt.suspect(instance, Why::NotBegun);
         }
     }

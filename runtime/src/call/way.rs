@@ -78,10 +78,12 @@ impl Way {
 
     /// The subject of a call that goes this way.
     pub(super) fn subject(&self, request: &Request) -> String {
+        let tenant = || Token::encode(&request.principal.tenant);
         let server = || Token::encode(&request.server);
         let word = |instance: &Token, verb| {
             let (server, instance) = (server(), instance.clone());
             Subject::Instance {
+                tenant: tenant(),
                 server,
                 instance,
                 verb,
@@ -91,7 +93,7 @@ impl Way {
         match &self.to {
             To::Group => subject::call(&request.principal.tenant, &request.server, &request.method),
             To::Version(version) => Subject::Version {
-                tenant: Token::encode(&request.principal.tenant),
+                tenant: tenant(),
                 server: server(),
                 version: Token::encode(version),
                 method: MethodPath::encode(&request.method),

@@ -62,6 +62,7 @@ impl Call {
         let attempt = self.attempt.as_ref()?;
         let instance = Token::encode(attempt.instance.as_ref()?);
         let subject = Subject::Instance {
+            tenant: Token::encode(&self.request.principal.tenant),
             server: Token::encode(&self.request.server),
             instance,
             verb,

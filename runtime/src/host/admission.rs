@@ -154,10 +154,10 @@ pub(super) fn admit(
         shared
             .bus
             .metrics()
-            .kept_away(shared.options.id.as_str(), "to another replica");
+            .kept_away(shared.options.metered(), "to another replica");
         return None;
     }
-    shared.bus.metrics().kept_away(shared.options.id.as_str(), "back");
+    shared.bus.metrics().kept_away(shared.options.metered(), "back");
     let server = &shared.options.id;
     let millis = u64::try_from(refused.again_in.as_millis()).unwrap_or(u64::MAX);
     let text = format!(
@@ -185,7 +185,7 @@ fn is_bound(request: &Request) -> bool {
 
 /// Says that there is no room for a call.
 pub(super) fn answer_busy(shared: &Arc<Shared>, request: Request, frames: Frames) {
-    shared.bus.metrics().busy(shared.options.id.as_str());
+    shared.bus.metrics().busy(shared.options.metered());
     let shared = Arc::clone(shared);
     shared.running.clone().spawn(async move {
         debug!(server.id = %shared.options.id, mcp.method.name = %request.method, "answered busy");
@@ -216,6 +216,7 @@ pub(super) fn goes_to_its_version(shared: &Arc<Shared>, message: &Message) -> bo
 /// Hands a call to another replica. It was not begun here, so it may be any call.
 fn pass_on(shared: &Arc<Shared>, message: &Message, peer: &str) {
     let subject = Subject::Instance {
+        tenant: Token::encode(&shared.options.tenant),
         server: Token::encode(shared.options.id.as_str()),
         instance: Token::encode(peer),
         verb: InstanceVerb::Call,

@@ -73,6 +73,7 @@ impl Pulse {
     /// Where the broker's "no responders" for a heartbeat goes: to this host, about this call.
     fn gone(&self) -> String {
         let gone = Subject::Gone {
+            tenant: Token::encode(&self.shared.options.tenant),
             server: Token::encode(self.shared.options.id.as_str()),
             instance: self.shared.bus.instance_token().clone(),
             caller: Token::encode(&self.key.caller),

@@ -312,7 +312,7 @@ impl Shared {
         // A responder publishes wherever the request says: only the inbox of a known class of caller will do.
         if !message.reply.as_deref().is_some_and(subject::is_inbox) {
             warn!(server.id = %self.options.id, reply = ?message.reply, "refused a request whose reply subject is no caller's inbox");
-            self.bus.metrics().refused(self.options.id.as_str());
+            self.bus.metrics().refused(self.options.metered());
             return;
         };
         if via == Via::Group && admission::goes_to_its_version(self, message) {
@@ -417,7 +417,7 @@ impl Shared {
             return;
         }
         let server = self.options.id.as_str();
-        self.bus.metrics().deprecated(server, tool);
+        self.bus.metrics().deprecated(self.options.metered(), tool);
         if let Some(calls) = self.deprecated_calls.count(tool) {
             warn!(
                 server.id = server,

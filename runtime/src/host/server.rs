@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{Request, RpcError, ServerId, rpc};
+use bus_schema::{Request, RpcError, ServerId, rpc, upstream::RetryKnob};
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{broadcast, mpsc, watch};
 
 use super::breaker::Breaker;
-use crate::directory::Directory;
+use crate::{directory::Directory, telemetry::Metered};
 
 /// An MCP server that a host can serve. It speaks the modern era and keeps no state between calls that a replica would miss.
 pub trait McpServer: Send + Sync + 'static {
@@ -80,6 +80,8 @@ pub struct HostOptions {
     pub call_timeout: Option<Duration>,
     /// What stops calls to it when they keep failing.
     pub breaker: Option<Breaker>,
+    /// How often calls are made that were lost, where somebody has said so.
+    pub retry: Option<RetryKnob>,
     /// Where its other replicas are found, to hand them the calls that cannot go to this one.
     pub peers: Option<Directory>,
     /// How long running calls may go on when the host stops.
@@ -110,9 +112,18 @@ impl HostOptions {
             tool_timeouts: HashMap::new(),
             call_timeout: None,
             breaker: None,
+            retry: None,
             peers: None,
             drain_time: Duration::from_secs(30),
             visibility: Visibility::Announced,
+        }
+    }
+
+    /// The server as meters name it.
+    pub(crate) fn metered(&self) -> Metered<'_> {
+        Metered {
+            tenant: &self.tenant,
+            server: self.id.as_str(),
         }
     }
 }

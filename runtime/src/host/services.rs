@@ -65,7 +65,7 @@ fn describe(shared: &Shared, verb: ServiceVerb) -> Vec<u8> {
         &bus_schema::Token::encode(&card.tenant),
         &bus_schema::Token::encode(card.id.as_str()),
     );
-    let totals = shared.bus.metrics().totals(card.id.as_str());
+    let totals = shared.bus.metrics().totals(shared.options.metered());
     let (kind, more) = match verb {
         ServiceVerb::Ping => ("io.nats.micro.v1.ping_response", serde_json::json!({})),
         ServiceVerb::Info => {
@@ -119,6 +119,7 @@ fn limits(options: &HostOptions) -> Limits {
             .map(|(tool, time)| (tool.clone(), millis(*time)))
             .collect(),
         breaker: options.breaker.as_ref().map(Breaker::knob),
+        retry: options.retry,
     }
 }
 

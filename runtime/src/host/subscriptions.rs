@@ -87,10 +87,11 @@ pub(super) async fn subscribe(
     let instance = bus.instance_token();
     let words = [
         // In the group as well, of which it is the only member: so the broker need let nobody listen in on words to others.
-        bus.queue_subscribe(subject::all_instance_words(&server, instance))
+        bus.queue_subscribe(subject::all_instance_words(&tenant, &server, instance))
             .await?,
         // The broker tells of callers that are gone only to those who are in no group.
-        bus.subscribe(subject::all_gone(&server, instance)).await?,
+        bus.subscribe(subject::all_gone(&tenant, &server, instance))
+            .await?,
     ];
     let cancel = Subject::Cancel {
         tenant: tenant.clone(),

@@ -74,10 +74,9 @@ impl Work {
                 return;
             }
         };
-        // Answers go to whoever says that it asks, and to nobody whom it names instead.
-        if !subject::is_inbox_of(&reply, &request.caller, request.call) {
-            warn!(server.id = %shared.options.id, %reply, caller = %request.caller, "refused a request whose reply subject is another caller's inbox");
-            shared.bus.metrics().refused(shared.options.id.as_str());
+        if let Some(why) = forged(shared, &reply, &request) {
+            warn!(server.id = %shared.options.id, %reply, caller = %request.caller, tenant = %request.principal.tenant, "refused a request {why}");
+            shared.bus.metrics().refused(shared.options.metered());
             return;
         }
         let key = CallKey {
@@ -138,6 +137,17 @@ impl Work {
     }
 }
 
+/// Why a request cannot be from a door of ours, if it cannot.
+fn forged(shared: &Shared, reply: &str, request: &Request) -> Option<&'static str> {
+    // Answers go to whoever says that it asks, and to nobody whom it names instead.
+    if !subject::is_inbox_of(reply, &request.caller, request.call) {
+        return Some("whose reply subject is another caller's inbox");
+    }
+    // Whose the server is stands in the subject that the request came by, and doors ask in their callers' tenant only.
+    let is_anothers = request.principal.tenant != shared.options.tenant;
+    is_anothers.then_some("in the name of another tenant's principal")
+}
+
 struct Running {
     shared: Arc<Shared>,
     key: CallKey,
@@ -164,8 +174,8 @@ impl Running {
         admission: Admission,
     ) {
         let metrics = self.shared.bus.metrics().clone();
-        let server = self.shared.options.id.as_str().to_owned();
-        let _in_flight = metrics.in_flight(&server);
+        let shared = Arc::clone(&self.shared);
+        let _in_flight = metrics.in_flight(shared.options.metered());
         let started = Instant::now();
         let deadline = self.limit.deadline();
         let described = self.shared.watched.describe(&request);
@@ -189,7 +199,7 @@ impl Running {
         drop(self.permits);
         let duration = started.elapsed();
         metrics.handled(&CallEnd {
-            server: &server,
+            server: shared.options.metered(),
             described: &described,
             duration,
             ended,
@@ -198,7 +208,7 @@ impl Running {
         if self.shared.watched.now() {
             let event = described.into_event(
                 &self.shared.bus,
-                &server,
+                shared.options.id.as_str(),
                 duration,
                 ended,
                 code,

@@ -10,6 +10,10 @@ use super::Make;
 use crate::supervise::{Part, PartError, RunningPart};
 
 pub(super) struct Placed {
+    /// The server's name among those of all tenants.
+    pub(super) name: String,
+    /// Whose it is.
+    pub(super) tenant: Arc<str>,
     pub(super) entry: Entry,
     /// Grows with each owner that the server gets, over all processes.
     pub(super) epoch: u64,
@@ -24,14 +28,14 @@ impl Placed {
         if let Some(part) = self.made.get() {
             return Ok(Arc::clone(part));
         }
-        let part = (self.make)(&self.entry, self.epoch)?;
+        let part = (self.make)(&self.tenant, &self.entry, self.epoch)?;
         Ok(Arc::clone(self.made.get_or_init(|| part)))
     }
 }
 
 impl Part for Placed {
     fn name(&self) -> &str {
-        self.entry.declaration.id.as_str()
+        &self.name
     }
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {

@@ -111,11 +111,20 @@ impl<T: Live + Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Nam
         let (pictures, picture) = watch::channel(Arc::default());
         let named = Self {
             what,
-            prefix: format!("{}.", Token::encode(tenant)),
+            prefix: prefix(tenant),
             bucket: Arc::default(),
             picture,
         };
         (pictures, named)
+    }
+
+    /// The same for another tenant, from the same picture.
+    #[must_use]
+    pub fn of_another(&self, tenant: &str) -> Self {
+        Self {
+            prefix: prefix(tenant),
+            ..self.clone()
+        }
     }
 
     /// Tells of each change, also of other tenants' records.
@@ -240,6 +249,11 @@ impl<T: Live + Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Nam
     fn key(&self, id: &ServerId) -> String {
         format!("{}{id}", self.prefix)
     }
+}
+
+/// What the keys of a tenant's records begin with.
+fn prefix(tenant: &str) -> String {
+    format!("{}.", Token::encode(tenant))
 }
 
 async fn open<T: Clone + DeserializeOwned + Send + Sync + 'static>(

@@ -20,6 +20,7 @@ use super::Rule;
 use crate::{
     bus::Bus,
     call::{Call, CallError, Retry, To, Way},
+    telemetry::Metered,
 };
 
 /// How many copies one process has on their way.
@@ -37,7 +38,9 @@ pub(super) fn begin(bus: &Bus, rule: &Rule, mut request: Request, call: &mut Cal
     }
     let version: Arc<str> = mirror.version.as_str().into();
     let Ok(permit) = Arc::clone(bus.copies()).try_acquire_owned() else {
-        bus.metrics().mirrored(&request.server, &version, "left_out");
+        let (tenant, server) = (&request.principal.tenant, &request.server);
+        bus.metrics()
+            .mirrored(Metered { tenant, server }, &version, "left_out");
         return;
     };
     MIRROR_DOOR.clone_into(&mut request.door);
@@ -50,7 +53,7 @@ pub(super) fn begin(bus: &Bus, rule: &Rule, mut request: Request, call: &mut Cal
 }
 
 async fn copy(bus: Bus, request: Request, version: Arc<str>, answered: oneshot::Receiver<Bytes>) {
-    let server = request.server.clone();
+    let (tenant, server) = (request.principal.tenant.clone(), request.server.clone());
     let way = Way::only(To::Version(Arc::clone(&version)));
     let copied = bus.call_along(way, request, Retry::Never).last().await;
     let went = match (copied, answered.await) {
@@ -63,7 +66,11 @@ async fn copy(bus: Bus, request: Request, version: Arc<str>, answered: oneshot::
             "unanswered"
         }
     };
-    bus.metrics().mirrored(&server, &version, went);
+    let of = Metered {
+        tenant: &tenant,
+        server: &server,
+    };
+    bus.metrics().mirrored(of, &version, went);
 }
 
 /// Whether two responses say the same, apart from their metadata.

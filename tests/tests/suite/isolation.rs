@@ -2,6 +2,7 @@
 
 mod crowd;
 mod replicas;
+mod retrying;
 
 use std::sync::{
     Arc,
@@ -140,7 +141,8 @@ async fn a_server_at_which_calls_fail_is_named_left_alone_and_used_again_when_it
             told_of(platform, id).await["limits"],
             json!({
                 "maxInFlight": 64, "callTimeoutMs": 1_000,
-                "breaker": { "failures": 3, "withinSecs": 30, "openSecs": 1 }
+                "breaker": { "failures": 3, "withinSecs": 30, "openSecs": 1 },
+                "retry": { "attempts": 2, "backoffMs": 100 }
             })
         );
         // What is refused does not come to it.

@@ -41,6 +41,7 @@ mod slow_readers;
 mod statements;
 mod statuses;
 mod store;
+mod tenants;
 mod tidy;
 mod tool_lists;
 mod traffic;

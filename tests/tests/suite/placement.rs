@@ -7,6 +7,7 @@ use std::{
 
 use bus_schema::{
     ServerId,
+    principal::DEFAULT_TENANT,
     registry::{Declaration, Entry, Removed},
 };
 use futures::{FutureExt as _, future::BoxFuture};
@@ -45,7 +46,7 @@ impl World {
     /// What runs servers of this world in one process.
     fn make(&self, bus: &Bus) -> Make {
         let (world, instance) = (self.clone(), bus.instance().to_owned());
-        Arc::new(move |entry: &Entry, epoch| {
+        Arc::new(move |_: &str, entry: &Entry, epoch| {
             Ok(Arc::new(Run {
                 world: world.clone(),
                 instance: instance.clone(),
@@ -113,7 +114,8 @@ impl Part for Run {
 async fn node(bus: &Bus, world: &World) -> Placement {
     let (registry, owners) = (Registry::open(bus).await, Owners::open(bus).await);
     let (registry, owners) = (registry.expect("opens"), owners.expect("opens"));
-    Placement::start(bus.clone(), registry, owners, world.make(bus))
+    let tenants = [DEFAULT_TENANT.to_owned()];
+    Placement::start(bus.clone(), (registry, owners), &tenants, world.make(bus))
         .await
         .expect("starts")
 }

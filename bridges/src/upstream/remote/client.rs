@@ -14,6 +14,8 @@ use hyper_util::{
 };
 use tokio::sync::Semaphore;
 
+use crate::upstream::RetryKnob;
+
 use super::{
     credentials::{Credentials, Shown},
     dial::Dialer,
@@ -39,6 +41,8 @@ pub(super) struct Client {
     credentials: Credentials,
     /// In KiB, as one permit a byte would be too many for a semaphore.
     pub(super) room: Arc<Semaphore>,
+    /// How often calls are made that were lost.
+    pub(super) retry: RetryKnob,
 }
 
 impl Client {
@@ -55,7 +59,13 @@ impl Client {
             standing,
             credentials,
             room: Arc::new(Semaphore::new(ROOM_KIB)),
+            retry: RetryKnob::default(),
         }
+    }
+
+    /// The same, which makes calls so often.
+    pub(super) fn retrying(self, retry: RetryKnob) -> Self {
+        Self { retry, ..self }
     }
 
     /// What opens connections for other transports.

@@ -114,7 +114,7 @@ impl Server {
             url,
             transport,
             era: options.era,
-            client: Arc::new(client),
+            client: Arc::new(client.retrying(options.retry)),
             page,
         })
     }

@@ -75,6 +75,7 @@ impl RemoteOptions {
             tool_timeouts: HashMap::new(),
             call_timeout: declaration.call_timeout_ms.map(Duration::from_millis),
             breaker: declaration.breaker,
+            retry: declaration.retry,
             asking: AskingOptions::default(),
         })
     }

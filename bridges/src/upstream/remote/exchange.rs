@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header as http};
-use bus_schema::{RpcError, rpc::Message};
+use bus_schema::{RpcError, rpc::Message, upstream::RetryKnob};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use crate::upstream::{
@@ -69,6 +69,42 @@ impl Exchange {
         all.insert(http::CONTENT_TYPE, JSON);
         all.insert(http::ACCEPT, ACCEPTED);
         self.send(Method::POST, &self.uri, &all, body).await
+    }
+
+    /// Whether a call may be made again: it says so, and nobody has said otherwise of its server.
+    pub(super) fn may_repeat(&self, call: &Asking) -> bool {
+        !self.client.retry.is_never() && self.tools.may_repeat(call)
+    }
+
+    /// Posts a call, and again if it may be made again and was lost on its way.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when there is no answer of a kind that is expected.
+    pub(super) async fn post_call(
+        &self,
+        call: &Asking,
+        headers: &HeaderMap,
+        line: &Bytes,
+    ) -> Result<Reply, RemoteError> {
+        let RetryKnob { attempts, backoff_ms } = self.client.retry;
+        let mut pause = Duration::from_millis(backoff_ms.into());
+        let mut made = 1;
+        loop {
+            let reply = self.post(headers, line.clone()).await;
+            let Some(why) = lost(&reply, call.number) else {
+                return reply;
+            };
+            if made >= attempts || !self.tools.may_repeat(call) {
+                return reply;
+            }
+            debug!(server.id = %self.link.server, why, made, "a call was lost and is made again, as it can be");
+            // A connection that was kept for long is often found closed, and the next one is well.
+            if made > 1 || !matches!(reply, Err(RemoteError::Lost(_))) {
+                sleep(pause).await;
+                pause *= 2;
+            }
+            made += 1;
+        }
     }
 
     /// Opens a stream of events.
@@ -247,6 +283,24 @@ pub(super) struct Asking {
     pub(super) method: String,
     /// The tool or prompt that it names.
     pub(super) name: Option<String>,
+}
+
+/// Why a call has not come to its server, or is not known to have; `None` when the server has answered it.
+fn lost(reply: &Result<Reply, RemoteError>, number: u64) -> Option<String> {
+    match reply {
+        Err(error @ (RemoteError::Lost(_) | RemoteError::Connect { .. } | RemoteError::Resolve { .. })) => {
+            Some(error.to_string())
+        }
+        // What stands between says so for a server that is gone, or is just being replaced.
+        Ok(Reply {
+            status,
+            body: Body::Refusal(body),
+            ..
+        }) if matches!(status.as_u16(), 502..=504) && answer_in(body, number).is_none() => {
+            Some(format!("status {status}"))
+        }
+        _ => None,
+    }
 }
 
 /// What an answer with this number says; `None` when the line is none.

@@ -39,13 +39,7 @@ pub(super) struct Modern {
 impl Modern {
     async fn try_call(&self, call: &Asking, line: Bytes) -> Result<(), RemoteError> {
         let headers = self.headers(&line);
-        let mut reply = match self.exchange.post(&headers, line.clone()).await {
-            Err(RemoteError::Lost(why)) if self.exchange.tools.may_repeat(call) => {
-                debug!(server.id = %self.exchange.link.server, why, "a call was lost and is made again, as it only reads");
-                self.exchange.post(&headers, line.clone()).await?
-            }
-            reply => reply?,
-        };
+        let mut reply = self.exchange.post_call(call, &headers, &line).await?;
         if is_mismatch(&reply) && call.method == method::TOOLS_CALL {
             self.list_tools().await;
             let corrected = self.headers(&line);

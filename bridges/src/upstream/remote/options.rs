@@ -12,7 +12,7 @@ use url::{Host, Url};
 
 use crate::{
     secrets::Source,
-    upstream::{AskingOptions, BreakerKnob, EraKnob},
+    upstream::{AskingOptions, BreakerKnob, EraKnob, RetryKnob},
 };
 
 pub use bus_schema::upstream::TransportKnob;
@@ -58,6 +58,8 @@ pub struct RemoteOptions {
     pub call_timeout: Option<Duration>,
     /// When calls are stopped because they keep failing.
     pub breaker: BreakerKnob,
+    /// How often calls are made that were lost.
+    pub retry: RetryKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }
@@ -331,6 +333,7 @@ mod tests {
             tool_timeouts: HashMap::new(),
             call_timeout: None,
             breaker: BreakerKnob::default(),
+            retry: RetryKnob::default(),
             asking: AskingOptions::default(),
         }
     }

@@ -96,17 +96,10 @@ impl Legacy {
 
     async fn try_call(&self, call: &Asking, line: Bytes) -> Result<(), RemoteError> {
         let mut opened = self.current();
-        let may_repeat = self.exchange.tools.may_repeat(call);
-        let mut reply = match self.exchange.post(&opened.headers(), line.clone()).await {
-            Err(RemoteError::Lost(why)) if may_repeat => {
-                debug!(server.id = %self.exchange.link.server, why, "a call was lost and is made again, as it only reads");
-                self.exchange.post(&opened.headers(), line.clone()).await?
-            }
-            reply => reply?,
-        };
+        let mut reply = self.exchange.post_call(call, &opened.headers(), &line).await?;
         if has_ended(&opened, &reply, Some(call.number)) {
             opened = self.renew(&opened).await?;
-            if !may_repeat {
+            if !self.exchange.may_repeat(call) {
                 return Err(RemoteError::SessionEnded);
             }
             reply = self.exchange.post(&opened.headers(), line).await?;

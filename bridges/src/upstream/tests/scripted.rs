@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::{
     outbox::Step,
     upstream::{
-        AskingOptions, BreakerKnob, ChildOptions, EraKnob, UpstreamError,
+        AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob, UpstreamError,
         call::Call,
         child::Child,
         connection::{Opening, Session},
@@ -56,6 +56,7 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
         tool_timeouts: Default::default(),
         call_timeout: None,
         breaker: BreakerKnob::default(),
+        retry: RetryKnob::default(),
         asking: AskingOptions::default(),
     }
 }

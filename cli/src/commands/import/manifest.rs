@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bus_schema::{
     ServerId,
-    registry::{Auth, Declaration, SECRET_PREFIX, SecretRef},
+    registry::{Auth, Declaration, SecretRef},
     upstream::TransportKnob,
 };
 use serde_json::{Map, Value};
@@ -34,8 +34,8 @@ pub(super) struct Skipped {
     pub(super) lines: Option<String>,
 }
 
-/// Reads a server.json over what is declared already: what it does not say stays as it is.
-pub(super) fn read(server: &Map<String, Value>, status: &str, base: Declaration) -> Wish {
+/// Reads a server.json over what is declared already: what it does not say stays as it is. `secrets` is what the variables of secrets begin with.
+pub(super) fn read(server: &Map<String, Value>, status: &str, base: Declaration, secrets: &str) -> Wish {
     let mut declaration = base;
     let text = |key: &str| {
         let text = server.get(key).and_then(Value::as_str).map(str::trim);
@@ -55,7 +55,7 @@ pub(super) fn read(server: &Map<String, Value>, status: &str, base: Declaration)
     }
     let mut first_reason = None;
     for (transport, remote) in remotes(server) {
-        match with_remote(&declaration, transport, remote) {
+        match with_remote(&declaration, (transport, remote), secrets) {
             Ok((mut declared, more)) => {
                 notes.extend(more);
                 notes.extend(without_bad_version(&mut declared));
@@ -105,8 +105,8 @@ fn remotes(server: &Map<String, Value>) -> Vec<(TransportKnob, &Value)> {
 
 fn with_remote(
     declaration: &Declaration,
-    transport: TransportKnob,
-    remote: &Value,
+    (transport, remote): (TransportKnob, &Value),
+    secrets: &str,
 ) -> Result<(Declaration, Vec<String>), String> {
     let mut declared = declaration.clone();
     let mut notes = Vec::new();
@@ -133,7 +133,7 @@ fn with_remote(
             Header::Bearer(about) => {
                 if declared.auth == Auth::None {
                     declared.auth = Auth::Bearer {
-                        token_env: Some(secret_of(&declared.id)),
+                        token_env: Some(secret_of(&declared.id, secrets)),
                         token_name: None,
                     };
                 }
@@ -158,9 +158,9 @@ fn with_remote(
 }
 
 /// The variable that holds the token of a server.
-fn secret_of(id: &ServerId) -> String {
+fn secret_of(id: &ServerId, secrets: &str) -> String {
     let name = id.as_str().to_ascii_uppercase().replace('-', "_");
-    format!("{SECRET_PREFIX}{name}")
+    format!("{secrets}{name}")
 }
 
 enum Header {
@@ -311,6 +311,7 @@ fn told(text: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bus_schema::registry::SECRET_PREFIX;
     use serde_json::json;
 
     use super::*;
@@ -320,7 +321,7 @@ mod tests {
             panic!("an object")
         };
         let base = Declaration::new("weather".parse().unwrap(), "");
-        read(&server, "active", base)
+        read(&server, "active", base, SECRET_PREFIX)
     }
 
     fn remote(remote: &Value) -> Wish {
@@ -439,7 +440,7 @@ mod tests {
         let Value::Object(server) = server else {
             panic!("an object")
         };
-        let (declared, _) = declared(read(&server, "deprecated", base.clone()));
+        let (declared, _) = declared(read(&server, "deprecated", base.clone(), SECRET_PREFIX));
         assert_eq!((&declared.owner, &declared.auth), (&base.owner, &base.auth));
         assert_eq!(declared.tags, ["deprecated"]);
         assert_eq!(declared.url, "https://a.example/mcp");

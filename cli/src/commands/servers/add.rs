@@ -5,7 +5,7 @@ use bridges::{admin::Private, upstream::remote::RemoteOptions};
 use bus_schema::{
     Principal,
     registry::{Auth, Declaration, Over, Put, Was},
-    upstream::BreakerKnob,
+    upstream::{BreakerKnob, RetryKnob},
 };
 use runtime::Bus;
 use serde_json::{Value, json};
@@ -58,7 +58,10 @@ pub(in crate::commands) async fn register(
     let id = declaration.id.clone();
     judge(config, &declaration).with_context(|| format!("server `{id}` cannot be registered"))?;
     let written = bus
-        .register(&Principal::developer(), &Put { declaration, over })
+        .register(
+            &Principal::developer_of(&config.tenant),
+            &Put { declaration, over },
+        )
         .await;
     let written = written.with_context(|| format!("server `{id}` was not registered"))?;
     for place in written.entry.declaration.hidden() {
@@ -121,6 +124,7 @@ fn declared(add: &AddServer) -> anyhow::Result<Declaration> {
         max_in_flight: limits.max_in_flight.unwrap_or(usual.max_in_flight),
         call_timeout_ms: limits.call_timeout_ms,
         breaker: breaker(limits),
+        retry: retry(limits),
         ..usual
     })
 }
@@ -151,5 +155,13 @@ fn breaker(limits: &LimitFlags) -> BreakerKnob {
         failures: limits.breaker_failures.unwrap_or(usual.failures),
         within_secs: limits.breaker_within_secs.unwrap_or(usual.within_secs),
         open_secs: limits.breaker_open_secs.unwrap_or(usual.open_secs),
+    }
+}
+
+fn retry(limits: &LimitFlags) -> RetryKnob {
+    let usual = RetryKnob::default();
+    RetryKnob {
+        attempts: limits.retry_attempts.unwrap_or(usual.attempts),
+        backoff_ms: limits.retry_backoff_ms.unwrap_or(usual.backoff_ms),
     }
 }

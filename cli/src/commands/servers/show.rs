@@ -19,12 +19,15 @@ pub(super) async fn run(node: &mut Node, config: &Config, named: &NamedServer) -
     Ok(())
 }
 
-pub(super) async fn remove(node: &Node, named: &NamedServer) -> anyhow::Result<()> {
+pub(super) async fn remove(node: &Node, config: &Config, named: &NamedServer) -> anyhow::Result<()> {
     let remove = Remove {
         id: named.id.parse()?,
         revision: None,
     };
-    let removed = node.bus().unregister(&Principal::developer(), &remove).await?;
+    let removed = node
+        .bus()
+        .unregister(&Principal::developer_of(&config.tenant), &remove)
+        .await?;
     if named.ask.json {
         return output::json(&removed);
     }

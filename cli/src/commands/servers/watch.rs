@@ -1,17 +1,18 @@
 //! `trunkline servers watch`: servers that become healthy, degraded or down.
 
-use bus_schema::{principal::DEFAULT_TENANT, registry::StatusEvent};
+use bus_schema::registry::StatusEvent;
 use runtime::events::Events;
 
 use crate::{
     args::Ask,
     commands::{output, stopping::Stop},
+    config::Config,
     node::Node,
 };
 
-pub(super) async fn run(node: &Node, ask: Ask) -> anyhow::Result<()> {
+pub(super) async fn run(node: &Node, config: &Config, ask: Ask) -> anyhow::Result<()> {
     let mut stop = Stop::listen()?;
-    let mut events = Events::<StatusEvent>::start(node.bus(), DEFAULT_TENANT).await?;
+    let mut events = Events::<StatusEvent>::start(node.bus(), &config.tenant).await?;
     loop {
         let event = tokio::select! {
             event = events.next() => event,

@@ -113,7 +113,7 @@ pub(super) async fn run(
     let decided = node
         .fleet(config)
         .await?
-        .decide(&Principal::developer(), decision, &wish)
+        .decide(&Principal::developer_of(&config.tenant), decision, &wish)
         .await?;
     if typed.ask.json {
         return output::json(&decided);

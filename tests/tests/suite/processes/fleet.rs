@@ -113,13 +113,14 @@ async fn whatever_a_declaration_says_can_be_said_by_flags_and_is_shown() {
         },
         "headers": { "X-One": "1" }, "allowPrivate": true, "healthUrl": "https://all.example.com/health",
         "owner": "team-a", "maxInFlight": 3, "replicas": 2, "callTimeoutMs": 500,
-        "breaker": { "failures": 2, "withinSecs": 7, "openSecs": 4 }
+        "breaker": { "failures": 2, "withinSecs": 7, "openSecs": 4 }, "retry": { "attempts": 5, "backoffMs": 30 }
     });
     let flags = "servers add all https://all.example.com/mcp --name com.example/all --title All --description Everything. \
         --transport http --era modern --server-version 1.2.0 --tag a --tag b --owner team-a --replicas 2 --max-in-flight 3 \
         --oauth-token-endpoint https://id.example.com/token --oauth-client-id me --oauth-client-secret-env TRUNKLINE_SECRET_ALL \
         --oauth-scope read --oauth-scope write --allow-private --health-url https://all.example.com/health \
-        --call-timeout-ms 500 --breaker-failures 2 --breaker-within-secs 7 --breaker-open-secs 4";
+        --call-timeout-ms 500 --breaker-failures 2 --breaker-within-secs 7 --breaker-open-secs 4 \
+        --retry-attempts 5 --retry-backoff-ms 30";
     let mut words: Vec<_> = flags.split_whitespace().collect();
     words.extend(["--header", "X-One: 1"]);
     let (code, _, err) = run(&up, &words).await;
@@ -130,7 +131,7 @@ async fn whatever_a_declaration_says_can_be_said_by_flags_and_is_shown() {
     assert_eq!(told["declaration"], declared);
     assert_eq!(
         told["limits"],
-        json!({ "maxInFlight": 3, "callTimeoutMs": 500, "breaker": declared["breaker"] })
+        json!({ "maxInFlight": 3, "callTimeoutMs": 500, "breaker": declared["breaker"], "retry": declared["retry"] })
     );
     // A file that says the same is no second registration.
     let file = up.folder().join("all.json");
@@ -146,6 +147,7 @@ async fn whatever_a_declaration_says_can_be_said_by_flags_and_is_shown() {
         (["--call-timeout-ms", "0"], "1 to 86400000"),
         (["--breaker-open-secs", "0"], "use 1 to 3600"),
         (["--breaker-failures", "many"], "--breaker-failures"),
+        (["--retry-attempts", "11"], "use 1 to 10"),
         (["--oauth-client-id", "me"], "--oauth-client-secret-name"),
         (["--bearer-env", "HOME"], "TRUNKLINE_SECRET_"),
     ] {

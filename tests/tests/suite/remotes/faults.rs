@@ -300,7 +300,11 @@ async fn one_bad_moment_does_not_take_a_server_off_the_bus() {
         async move { answer }
     })
     .await;
-    let platform = platform_that_knows(&local("there", &server.url(), ""), &["there"]).await;
+    let platform = platform_that_knows(
+        &local("there", &server.url(), "retry = { attempts = 1 }"),
+        &["there"],
+    )
+    .await;
     let client = platform.client("there");
     let before = server.asked(method::DISCOVER).len();
     bad.store(true, Ordering::SeqCst);

@@ -308,7 +308,7 @@ async fn answers_are_read_by_who_asked_only() {
     let internal = [
         "mcp.rpc.default.whoami.tools.call",
         "mcp.ver.default.whoami.1.tools.call",
-        "mcp.inst.whoami.x.call",
+        "mcp.inst.default.whoami.x.call",
         "_R_.x",
         "$JS.API.STREAM.DELETE.KV_sessions",
         "$KV.sessions.x",

@@ -12,10 +12,10 @@ async fn a_plain_client_reaches_public_subjects_and_its_inbox_only() {
     for subject in [
         "mcp.rpc.default.x.tools.call",
         "mcp.ver.default.x.1_2E0.tools.call",
-        "mcp.inst.x.y.cancel",
+        "mcp.inst.default.x.y.cancel",
         "mcp.cancel.default.x",
         "mcp.evt.default.x.replica.down",
-        "mcp.gw.cancel",
+        "mcp.gw.default.cancel",
         "mcp.watch.default",
         "mcp.pub.other.x.tools.call.y",
         "_INBOX_node.x.call.1",
