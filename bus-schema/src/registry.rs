@@ -2,6 +2,7 @@
 //!
 //! A declaration says what somebody wants; who serves it at this moment is presence, and stands in cards and health reports.
 
+mod auth;
 mod removed;
 mod status;
 
@@ -15,6 +16,7 @@ use crate::{
     upstream::{BreakerKnob, EraKnob, RetryKnob, TransportKnob},
 };
 
+pub use auth::{Auth, SECRET_PREFIX, SecretRef, is_secret_name};
 pub use removed::{GONE_FOR_DAYS, Gone, MOST_GONE, Record, Removed, with_gone};
 pub use status::{Status, StatusEvent, Told};
 
@@ -24,8 +26,6 @@ pub const MOST_REPLICAS: u32 = 16;
 pub const MOST_IN_FLIGHT: u32 = 10_000;
 /// How many bytes a declaration may have as JSON.
 pub const MAX_DECLARATION_BYTES: usize = 64 * 1024;
-/// What the variables of secrets begin with that a declaration may name. Any other is not the registry's to send anywhere.
-pub const SECRET_PREFIX: &str = "TRUNKLINE_SECRET_";
 
 /// The longest that a call may be allowed, in milliseconds: a day.
 pub const LONGEST_CALL_MS: u64 = 24 * 60 * 60 * 1_000;
@@ -96,37 +96,6 @@ pub struct Declaration {
     /// How often calls to it are made that were lost.
     #[serde(default, skip_serializing_if = "RetryKnob::is_usual")]
     pub retry: RetryKnob,
-}
-
-/// How the platform is let in by a declared server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(
-    tag = "type",
-    rename_all = "lowercase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
-pub enum Auth {
-    /// It asks for nothing.
-    #[default]
-    None,
-    /// By a token.
-    Bearer {
-        /// The variable that holds it.
-        token_env: String,
-    },
-    /// By a token that is got for client credentials (RFC 6749, section 4.4).
-    Oauth2 {
-        /// Where tokens are got.
-        token_endpoint: String,
-        /// Who the platform is there.
-        client_id: String,
-        /// The variable that holds the client's secret.
-        client_secret_env: String,
-        /// What is asked for.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        scopes: Vec<String>,
-    },
 }
 
 /// A declaration as the registry keeps it.
@@ -341,27 +310,6 @@ impl Declaration {
     }
 }
 
-impl Auth {
-    fn check(&self) -> Result<(), BadDeclaration> {
-        match self {
-            Self::None => Ok(()),
-            Self::Bearer { token_env } => check_secret("auth.tokenEnv", token_env),
-            Self::Oauth2 {
-                token_endpoint,
-                client_id,
-                client_secret_env,
-                ..
-            } => {
-                check_url("auth.tokenEndpoint", token_endpoint, &["https", "http"])?;
-                if client_id.is_empty() {
-                    return Err(bad("auth.clientId", "is empty; write the client's id"));
-                }
-                check_secret("auth.clientSecretEnv", client_secret_env)
-            }
-        }
-    }
-}
-
 fn bad(field: &'static str, why: impl Into<String>) -> BadDeclaration {
     BadDeclaration {
         field,
@@ -423,18 +371,6 @@ fn check_tags(tags: &[String]) -> Result<(), BadDeclaration> {
     Ok(())
 }
 
-fn check_secret(field: &'static str, name: &str) -> Result<(), BadDeclaration> {
-    match name.strip_prefix(SECRET_PREFIX) {
-        Some(rest) if !rest.is_empty() => Ok(()),
-        _ => Err(bad(
-            field,
-            format!(
-                "is `{name}`; only variables that begin with {SECRET_PREFIX} may be named, as others are no secrets of servers"
-            ),
-        )),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -486,15 +422,25 @@ mod tests {
             ("breaker", json!({ "openSecs": 0 }), "use 1 to 3600"),
             ("retry", json!({ "attempts": 0 }), "use 1 to 10"),
             ("auth.tokenEnv", json!("PATH"), "TRUNKLINE_SECRET_"),
+            (
+                "auth.tokenName",
+                json!("../etc/passwd"),
+                "a letter or digit first",
+            ),
             ("auth.tokenEndpoint", json!("nowhere"), "https://host/path"),
+            ("auth.issuer", json!("https://id.example"), "keep one"),
+            ("auth.clientSecretEnv", json!(null), "is missing"),
         ] {
             let mut text = json!({ "id": "a", "url": "https://a.example/mcp" });
             match member {
                 "auth.tokenEnv" => text["auth"] = json!({ "type": "bearer", "tokenEnv": value }),
-                "auth.tokenEndpoint" => {
+                "auth.tokenName" => text["auth"] = json!({ "type": "bearer", "tokenName": value }),
+                "auth.tokenEndpoint" | "auth.issuer" | "auth.clientSecretEnv" => {
                     text["auth"] = json!({
-                        "type": "oauth2", "tokenEndpoint": value, "clientId": "c", "clientSecretEnv": "TRUNKLINE_SECRET_C"
+                        "type": "oauth2", "tokenEndpoint": "https://id.example/token", "clientId": "c",
+                        "clientSecretEnv": "TRUNKLINE_SECRET_C"
                     });
+                    text["auth"][member.trim_start_matches("auth.")] = value;
                 }
                 _ => text[member] = value,
             }

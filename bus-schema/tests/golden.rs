@@ -211,11 +211,7 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     lines.push(subject::every_name(&tenant, &server, "resources/read"));
     lines.push(subject::private_inboxes("ann"));
     lines.push(subject::hooks_of(&tenant));
-    let hook = Subject::Hook {
-        tenant: tenant.clone(),
-        name: t("payments"),
-    };
-    lines.push(hook.to_string());
+    lines.push(hook(&tenant).to_string());
     lines.push(subject::all_replica_events());
     lines.push(subject::all_public_calls());
     lines.push(subject::ask_all_services());
@@ -235,6 +231,13 @@ fn subjects_have_the_spelling_of_their_golden_file() {
     lines.extend(Kind::ALL.map(|kind| subject::audit_of("acme", kind)));
     lines.push(subject::all_audit());
     check_bytes("subjects.txt", (lines.join("\n") + "\n").as_bytes());
+}
+
+fn hook(tenant: &Token) -> Subject {
+    Subject::Hook {
+        tenant: tenant.clone(),
+        name: Token::encode("payments"),
+    }
 }
 
 /// One of each kind of subject.

@@ -2,9 +2,11 @@
 
 mod audit;
 mod auth;
+mod credentials;
 mod http;
 mod limits;
 mod place;
+mod secrets;
 mod servers;
 mod tenants;
 
@@ -24,7 +26,7 @@ use bridges::{
     http::MAX_CONNECTIONS,
     legacy::MAX_SESSIONS_PER_PRINCIPAL,
     tls::TlsOptions,
-    upstream::remote::HEALTH_EVERY,
+    upstream::remote::{ConnectOptions, HEALTH_EVERY},
 };
 use bus_schema::{
     ServerId,
@@ -45,9 +47,11 @@ use crate::args::Common;
 
 use audit::AuditSection;
 use auth::{AuthSection, PolicySection};
+use credentials::{Callers, CredentialsSection};
 use http::HttpSection;
 use place::PlaceTable;
-pub use servers::{ServerLine, ServerOptions};
+use secrets::SecretsSection;
+pub use servers::{Credentials, ServerLine, ServerOptions};
 pub use tenants::{VirtualLine, secrets_of};
 
 const DEFAULT_FILE: &str = "trunkline.toml";
@@ -118,6 +122,10 @@ pub struct Config {
     pub audit: AuditOptions,
     auth: AuthSection,
     policy: PolicySection,
+    secrets: SecretsSection,
+    credentials: CredentialsSection,
+    /// Where clients reach the platform, if the file says so.
+    public_url: Option<String>,
     /// The flags that it was read with, for reading it again.
     flags: Common,
     /// What the file said, if there was one.
@@ -167,6 +175,10 @@ struct File {
     auth: AuthSection,
     #[serde(default)]
     policy: PolicySection,
+    #[serde(default)]
+    secrets: SecretsSection,
+    #[serde(default)]
+    credentials: CredentialsSection,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -203,6 +215,10 @@ enum Mode {
 }
 
 impl RegistryTable {
+    fn health_every(&self) -> Duration {
+        self.health_every_secs.map_or(HEALTH_EVERY, Duration::from_secs)
+    }
+
     fn browsers(&self) -> Browsers {
         match self.public_catalogue {
             true => Browsers::Anybody,
@@ -266,10 +282,7 @@ impl Config {
             products_tenant: file.products.tenant.unwrap_or_else(tenants::usual),
             products_database: file.products.database_url,
             registry_private: file.registry.allow_private,
-            health_every: file
-                .registry
-                .health_every_secs
-                .map_or(HEALTH_EVERY, Duration::from_secs),
+            health_every: file.registry.health_every(),
             integrity: file.integrity,
             naming: Naming::new(file.registry.namespace.as_deref(), file.public_url.as_deref())?,
             browsers: file.registry.browsers(),
@@ -283,6 +296,9 @@ impl Config {
             audit: file.audit.options()?,
             auth: file.auth,
             policy: file.policy,
+            secrets: file.secrets,
+            credentials: file.credentials,
+            public_url: file.public_url,
             flags: common.clone(),
             text,
         };
@@ -346,6 +362,19 @@ impl Config {
         Ok(Some(CalloutOptions { url, password, keys }))
     }
 
+    /// What is needed to keep credentials of users, if that is configured.
+    ///
+    /// # Errors
+    /// When a variable that is named is not there.
+    pub fn connections(&self) -> anyhow::Result<Option<ConnectOptions>> {
+        let public = self.public_url.as_deref().or(self.auth.public_url());
+        let usual = public.map_or_else(
+            || format!("http://127.0.0.1:{}", self.listen.port()),
+            str::to_owned,
+        );
+        self.credentials.options(&usual)
+    }
+
     /// The longest that calls of a server's tools may take, by tool.
     #[must_use]
     pub fn timeouts_of(&self, tenant: &str, server: &ServerId) -> HashMap<String, Duration> {
@@ -405,6 +434,13 @@ impl Config {
                 "there is [[auth.certificates]], and nobody is asked for a certificate; name the authorities of your clients by client_ca under [http.tls]"
             );
         }
+        self.secrets.check()?;
+        let callers = if self.is_authenticated() {
+            Callers::Known
+        } else {
+            Callers::One
+        };
+        self.credentials.check(callers)?;
         self.policy()?;
         Guardrails::compile(&self.guardrails).map_err(|bad| anyhow::anyhow!("guardrails.{bad}"))?;
         if self.threads == Some(0) {

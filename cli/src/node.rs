@@ -1,6 +1,7 @@
 //! One process of the platform: starts its parts by role, and stops them so that nothing begun is lost.
 
 mod callout;
+mod connecting;
 mod lines;
 mod open_door;
 mod own_nats;
@@ -22,7 +23,7 @@ use bridges::{
     legacy::Doors,
     nats::{Identity, NatsDoor},
     tenants::Tenants,
-    upstream::Upstream,
+    upstream::{Upstream, remote::Connections},
 };
 use bus_schema::{ServerId, card::name_of, integrity::Policies, subject::CallerClass};
 use futures::{FutureExt as _, future::BoxFuture, future::join_all};
@@ -75,6 +76,8 @@ pub struct Node {
     policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
+    /// The accounts that users connect; opened on first use.
+    connections: Option<Connections>,
     /// How the auth callout reaches NATS, where its secrets are known.
     callout: Option<CalloutOptions>,
     nats: Option<OwnNats>,
@@ -113,8 +116,7 @@ impl Node {
         };
         let own = secrets.as_ref().map(|secrets| secrets.password(class).to_owned());
         let given = Config::nats_password(class.as_str()).filter(|_| server.is_none());
-        let password = given.or(own);
-        let credentials = password.map(|password| (class.as_str().to_owned(), password));
+        let credentials = own_user(class, given.or(own));
         let options = BusOptions {
             url,
             credentials,
@@ -150,6 +152,7 @@ impl Node {
             services: Vec::new(),
             policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
+            connections: None,
             callout,
             nats,
         })
@@ -219,6 +222,7 @@ impl Node {
         // External servers find their other replicas by these.
         let tenants: Vec<_> = external.map(|line| line.tenant.clone()).collect();
         self.open_fronts(config, &tenants).await?;
+        Box::pin(self.open_connections(config)).await?;
         let parts = names
             .iter()
             .map(|name| self.part(config, name))
@@ -293,9 +297,12 @@ impl Node {
         let bus = self.bus.clone();
         let timeouts = config.timeouts_of(&line.tenant, &line.id);
         let upstream = match line.to_options(timeouts, config.health_every)? {
-            ServerOptions::Child(options) => Upstream::child(bus, options),
-            ServerOptions::Remote(options) => Upstream::remote(bus, options)
-                .with_context(|| format!("server `{}` cannot be used", line.id))?,
+            ServerOptions::Child(options) => Upstream::child(bus, *options),
+            ServerOptions::Remote(mut options) => {
+                options.users = connecting::users(line, self.connections.as_ref())?;
+                Upstream::remote(bus, *options)
+                    .with_context(|| format!("server `{}` cannot be used", line.id))?
+            }
         };
         let upstream = upstream.of_tenant(&line.tenant);
         Ok(Arc::new(match self.fronts.get(&line.tenant) {
@@ -321,6 +328,7 @@ impl Node {
             max_connections: config.max_connections,
             auth: config.auth()?,
             tls: config.tls.clone(),
+            connections: Box::pin(self.open_connections(config)).await?,
         };
         open_door::warn(config, &options)?;
         let doors = match self.legacy.take() {
@@ -386,6 +394,11 @@ impl Node {
             nats.kept.stop().await;
         }
     }
+}
+
+/// What the broker knows a process by that has a password.
+fn own_user(class: CallerClass, password: Option<String>) -> Option<(String, String)> {
+    Some((class.as_str().to_owned(), password?))
 }
 
 struct ProductsPart {

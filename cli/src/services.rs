@@ -107,7 +107,7 @@ impl UpstreamsPart {
                 epoch: Some(epoch),
                 health_every: config.health_every,
                 tool_timeouts: config.timeouts_of(tenant, &declaration.id),
-                ..RemoteOptions::declared(declaration, |name| config.registered_secret(tenant, name))?
+                ..RemoteOptions::declared(declaration, |named| config.registered_secret(tenant, named))?
             };
             let upstream = Upstream::remote(bus.clone(), options)?.of_tenant(tenant);
             Ok(Arc::new(match directories.of(tenant) {

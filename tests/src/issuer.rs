@@ -12,7 +12,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::State,
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -84,6 +84,7 @@ impl Issuer {
             .route("/keys", get(keys))
             .route("/introspect", post(introspect))
             .route("/token", post(token))
+            .route("/authorize", get(authorize))
             .with_state(Arc::clone(&shared));
         let url = format!("http://{}/realm", remote::serve(router).await);
         lock(&shared.url).clone_from(&url);
@@ -286,10 +287,45 @@ async fn metadata(State(shared): State<Arc<Shared>>) -> Response {
     .into_response()
 }
 
+/// The page where users log in. Who does stands in the query, as a browser would know from its session there.
+async fn authorize(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
+    let asked = read(uri.query().unwrap_or_default());
+    let said = |key: &str| asked.get(key).cloned().unwrap_or_default();
+    if said("client_id") != CLIENT.0 || said("scope") != "openid" || said("code_challenge_method") != "S256" {
+        return StatusCode::BAD_REQUEST.into_response();
+    }
+    let code = format!("code-{}", shared.made.fetch_add(1, Ordering::SeqCst));
+    let mut back = reqwest::Url::parse(&said("redirect_uri")).expect("a URL");
+    back.query_pairs_mut()
+        .append_pair("state", &said("state"))
+        .append_pair("code", &code);
+    lock(&shared.opaque).insert(code, json!(asked));
+    (StatusCode::SEE_OTHER, [("location", back.to_string())]).into_response()
+}
+
+/// Tells a client who has logged in.
+fn id_token(shared: &Shared, form: &HashMap<String, String>) -> Option<Value> {
+    let page = lock(&shared.opaque).remove(form.get("code")?)?;
+    let verifier = ring::digest::digest(&ring::digest::SHA256, form.get("code_verifier")?.as_bytes());
+    let right = page["code_challenge"] == URL_SAFE_NO_PAD.encode(verifier)
+        && page["redirect_uri"] == *form.get("redirect_uri")?;
+    let claims = json!({
+        "iss": *lock(&shared.url), "sub": page["login"], "aud": CLIENT.0, "nonce": page["nonce"], "exp": now() + USUAL_LIFE
+    });
+    let token = shared.sign(&json!({ "typ": "JWT" }), &claims);
+    right.then(|| json!({ "access_token": "none", "token_type": "Bearer", "id_token": token }))
+}
+
 /// Gives a client a token for the resource and with the scopes that it asks for.
 async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, form: String) -> Response {
     let (form, is_client) = (read(&form), is_client(&headers));
     let said = |key: &str| form.get(key).cloned().unwrap_or_default();
+    if is_client && said("grant_type") == "authorization_code" {
+        return match id_token(&shared, &form) {
+            Some(answer) => Json(answer).into_response(),
+            None => (StatusCode::BAD_REQUEST, Json(json!({ "error": "invalid_grant" }))).into_response(),
+        };
+    }
     if !is_client || said("grant_type") != "client_credentials" || said("resource").is_empty() {
         let error = json!({ "error": "invalid_request" });
         return (StatusCode::BAD_REQUEST, Json(error)).into_response();

@@ -1,5 +1,6 @@
 //! What the tests share: a NATS on a free port, a platform in process, servers to call, and clients to call them with.
 
+pub mod accounts;
 pub mod actor;
 pub mod asking;
 pub mod bad_tokens;

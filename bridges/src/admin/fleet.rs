@@ -397,6 +397,18 @@ fn shown(auth: &Auth) -> Value {
     match auth {
         Auth::None => json!({ "type": "none" }),
         Auth::Bearer { .. } => json!({ "type": "bearer" }),
-        Auth::Oauth2 { token_endpoint, .. } => json!({ "type": "oauth2", "tokenEndpoint": token_endpoint }),
+        Auth::Oauth2 {
+            token_endpoint,
+            issuer,
+            ..
+        } => {
+            let mut shown = json!({ "type": "oauth2" });
+            for (key, url) in [("tokenEndpoint", token_endpoint), ("issuer", issuer)] {
+                if let Some(url) = url {
+                    shown[key] = json!(url);
+                }
+            }
+            shown
+        }
     }
 }

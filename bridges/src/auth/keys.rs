@@ -280,7 +280,7 @@ fn read(document: &[u8]) -> Option<Vec<Arc<Key>>> {
 }
 
 /// Where an issuer's metadata may be, in the order in which they are looked for.
-fn metadata_urls(issuer: &str) -> Vec<String> {
+pub(crate) fn metadata_urls(issuer: &str) -> Vec<String> {
     let Ok(url) = Url::parse(issuer) else {
         return Vec::new();
     };

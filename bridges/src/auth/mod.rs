@@ -22,6 +22,7 @@ pub use certificates::{CertificateName, CertificateOptions};
 pub(crate) use challenge::Refusal;
 pub use gate::OPERATOR;
 pub(crate) use gate::{Admitted, Ended, Gate, NOT_HERE, Shown};
+pub(crate) use keys::metadata_urls;
 pub use options::{
     ApiKeyOptions, Auth, AuthError, AuthOptions, IntrospectionOptions, IssuerOptions, Scheme,
     SigningAlgorithm,

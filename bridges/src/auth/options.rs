@@ -7,7 +7,7 @@ use jsonwebtoken::Algorithm;
 use url::Url;
 
 use super::CertificateOptions;
-use crate::upstream::remote::{RemoteError, Secret};
+use crate::{secrets::Secret, upstream::remote::RemoteError};
 
 /// Who may come in.
 #[derive(Clone, Default)]

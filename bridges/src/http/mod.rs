@@ -6,6 +6,7 @@
 mod admission;
 mod answer;
 mod body;
+mod connect;
 mod connection;
 mod events;
 mod legacy;
@@ -47,6 +48,7 @@ use crate::{
     request::Incoming,
     tenants::Tenants,
     tls::{Tls, TlsError, TlsOptions},
+    upstream::remote::Connections,
     ws,
 };
 
@@ -80,6 +82,8 @@ pub struct HttpOptions {
     pub auth: Auth,
     /// How it speaks TLS; without, it is spoken to as it is.
     pub tls: Option<TlsOptions>,
+    /// The accounts that users connect here; without it there are no pages for that.
+    pub connections: Option<Connections>,
 }
 
 /// Which protocols one listener speaks; health and metrics stand beside them always.
@@ -237,7 +241,7 @@ impl HttpDoor {
             tls,
             audit,
             local,
-            router: routes(&before, options.serves, options.browsers),
+            router: routes(&before, options.serves, options.browsers, options.connections),
             limits: Limits {
                 connections: options.max_connections,
                 ..Limits::default()
@@ -275,7 +279,12 @@ impl HttpDoor {
 }
 
 /// Every route of the door.
-fn routes(listener: &Listener, serves: Serves, browsers: Browsers) -> Router {
+fn routes(
+    listener: &Listener,
+    serves: Serves,
+    browsers: Browsers,
+    connections: Option<Connections>,
+) -> Router {
     let mut router = Router::new();
     if serves != Serves::WebSocket {
         router = router
@@ -295,6 +304,7 @@ fn routes(listener: &Listener, serves: Serves, browsers: Browsers) -> Router {
     router
         .route_layer(middleware::from_fn_with_state(listener.clone(), admission::admit))
         .merge(admission::documents())
+        .merge(connections.map(connect::routes).unwrap_or_default())
         .merge(of_platform(listener))
         .merge(of_servers(listener, serves, browsers))
         .layer(DefaultBodyLimit::disable())

@@ -1,6 +1,12 @@
 //! One run of a child: its process, the conversation with it, and the tasks that carry that.
 
-use std::{process::ExitStatus, sync::Arc, time::Duration};
+use std::{
+    future::pending,
+    mem,
+    process::ExitStatus,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bus_schema::{RpcError, ServerId};
 use futures::{FutureExt as _, future::BoxFuture};
@@ -12,7 +18,10 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 
-use crate::lines::{Line, Lines, excerpt};
+use crate::{
+    lines::{Line, Lines, excerpt},
+    secrets::{Held, Secret},
+};
 
 use super::{
     capabilities::Declared,
@@ -156,16 +165,70 @@ impl Carrier for Child {
     }
 }
 
+/// How often it is looked whether the secrets of a running child are still what it was started with.
+const SECRETS_EVERY: Duration = Duration::from_secs(2);
+
 /// Starts a child for each connection.
 pub(super) struct ChildConnector {
-    pub(super) options: ChildOptions,
-    pub(super) limits: Limits,
+    options: ChildOptions,
+    limits: Limits,
+    secrets: Vec<(String, Held)>,
+    /// What the child that all share was started with. Held only to read or set it.
+    given: Mutex<Vec<Arc<Secret>>>,
+}
+
+impl ChildConnector {
+    pub(super) fn new(mut options: ChildOptions, limits: Limits) -> Self {
+        let sources = mem::take(&mut options.secret_env).into_iter();
+        Self {
+            options,
+            limits,
+            secrets: sources.map(|(name, source)| (name, Held::new(source))).collect(),
+            given: Mutex::default(),
+        }
+    }
+
+    async fn read(&self) -> Result<Vec<Arc<Secret>>, UpstreamError> {
+        let mut read = Vec::with_capacity(self.secrets.len());
+        for (name, held) in &self.secrets {
+            let secret = held.get().await.map_err(|source| UpstreamError::NoVariable {
+                name: name.clone(),
+                source,
+            })?;
+            read.push(secret.secret);
+        }
+        Ok(read)
+    }
+
+    fn given(&self) -> MutexGuard<'_, Vec<Arc<Secret>>> {
+        self.given.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until there are other secrets than those that the shared child has. What cannot be read has not changed.
+    async fn wait_for_others(&self) {
+        let mut looks = pace(SECRETS_EVERY);
+        loop {
+            looks.tick().await;
+            if self.read().await.is_ok_and(|read| read != *self.given()) {
+                return;
+            }
+        }
+    }
 }
 
 impl Connector for ChildConnector {
     fn connect(&self, opening: Opening) -> BoxFuture<'_, Result<Connection, UpstreamError>> {
         async move {
-            let (child, session) = connect(&self.options, &opening, self.limits).await?;
+            let read = self.read().await?;
+            let mut options = self.options.clone();
+            let names = self.secrets.iter().map(|(name, _)| name.clone());
+            options
+                .env
+                .extend(names.zip(read.iter().map(|secret| secret.expose().to_owned())));
+            if opening.declared.is_plain() {
+                *self.given() = read;
+            }
+            let (child, session) = connect(&options, &opening, self.limits).await?;
             let link = Arc::clone(child.link());
             Ok(Connection::new(link, session, Box::new(child)))
         }
@@ -174,6 +237,13 @@ impl Connector for ChildConnector {
 
     fn association(&self) -> Association {
         Association::None
+    }
+
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        match self.secrets.is_empty() {
+            true => pending().boxed(),
+            false => self.wait_for_others().boxed(),
+        }
     }
 
     fn another(&self) -> Another {

@@ -2,13 +2,23 @@
 //!
 //! A child process is one way to have a conversation. What runs the calls knows only what stands here.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{
+    future::{pending, ready},
+    sync::Arc,
+    time::Duration,
+};
 
 use bus_schema::mcp::{Era, ProtocolVersion};
 use futures::{FutureExt as _, future::BoxFuture};
 use serde_json::Value;
 
-use super::{capabilities::Declared, error::UpstreamError, link::Link, options::EraKnob};
+use super::{
+    capabilities::Declared,
+    error::UpstreamError,
+    link::Link,
+    options::EraKnob,
+    remote::{Users, Whose},
+};
 
 /// An open conversation.
 pub(super) struct Connection {
@@ -69,6 +79,8 @@ pub(super) struct Opening {
     pub(super) version: ProtocolVersion,
     /// What a legacy handshake says that the client can be asked for.
     pub(super) declared: Declared,
+    /// With whose credential, if not with the platform's.
+    pub(super) user: Option<Whose>,
 }
 
 impl Opening {
@@ -78,6 +90,7 @@ impl Opening {
             era,
             version: ProtocolVersion::NEWEST_LEGACY,
             declared: Declared::default(),
+            user: None,
         }
     }
 
@@ -87,6 +100,20 @@ impl Opening {
             era: EraKnob::Legacy,
             version,
             declared,
+            user: None,
+        }
+    }
+
+    /// The same with a credential of its user, with a server of either era.
+    pub(super) fn for_user(self, user: Whose) -> Self {
+        let era = match self.version.era() {
+            Era::Legacy => EraKnob::Legacy,
+            Era::Modern => EraKnob::Modern,
+        };
+        Self {
+            era,
+            user: Some(user),
+            ..self
         }
     }
 }
@@ -99,9 +126,19 @@ pub(super) trait Connector: Send + Sync + 'static {
     /// Whether the transport tells which call a message of the server belongs to.
     fn association(&self) -> Association;
 
+    /// The users who connect with credentials of their own, where they do.
+    fn users(&self) -> Option<Arc<Users>> {
+        None
+    }
+
     /// What another conversation reaches.
     fn another(&self) -> Another {
         Another::Conversation
+    }
+
+    /// Ends when the server has to be started again, as it was given secrets that have changed since.
+    fn outdated(&self) -> BoxFuture<'_, ()> {
+        pending().boxed()
     }
 
     /// How often it is to be asked whether the server is well, where something beside the conversation says so.

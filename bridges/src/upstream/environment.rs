@@ -8,7 +8,7 @@ use std::{env, ffi::OsString};
 const OWN_PREFIX: &[u8] = b"TRUNKLINE_";
 
 /// The names of the variables that stay here.
-pub(super) fn own_names() -> impl Iterator<Item = OsString> {
+pub(crate) fn own_names() -> impl Iterator<Item = OsString> {
     env::vars_os()
         .map(|(name, _)| name)
         .filter(|name| name.as_encoded_bytes().starts_with(OWN_PREFIX))

@@ -65,6 +65,18 @@ pub enum UpstreamError {
     /// It does not take what is written to it.
     #[error("it does not read its input")]
     Unread,
+    /// What it is to be started with is not to be had.
+    #[error("it cannot be started with the variable `{name}`")]
+    NoVariable {
+        /// Which variable.
+        name: String,
+        /// Why not.
+        #[source]
+        source: crate::secrets::SecretError,
+    },
+    /// It was started with secrets that are others by now.
+    #[error("its secrets have changed")]
+    Outdated,
     /// It is at a URL, and cannot be used there.
     #[error(transparent)]
     Remote(#[from] super::remote::RemoteError),

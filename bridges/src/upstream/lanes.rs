@@ -4,12 +4,14 @@
 //! that can be asked have conversations of their own, keyed by who they are and what they declare. Where the transport does not tell
 //! which call a question of the server belongs to, such a conversation has one call at a time that may be asked.
 
+mod wanted;
+
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bus_schema::{Principal, RpcError, ServerId};
+use bus_schema::{RpcError, ServerId};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep, timeout},
@@ -17,8 +19,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    capabilities::Declared,
-    connection::{Association, Connector, Opening, Session},
+    connection::{Association, Connector, Opening},
     error::UpstreamError,
     hearing::Hearing,
     lane,
@@ -27,80 +28,10 @@ use super::{
     park::Parks,
 };
 
+pub(super) use wanted::{Key, Manner, Owner, Wanted};
+
 /// How long a call waits for a place before calls of its caller that wait for input give way.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// Who asks, as far as nobody else may see or answer what is asked back.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Owner {
-    tenant: String,
-    issuer: String,
-    subject: String,
-}
-
-impl Owner {
-    pub(super) fn of(principal: &Principal) -> Self {
-        let [tenant, issuer, subject] = principal.identity().pieces().map(str::to_owned);
-        Self {
-            tenant,
-            issuer,
-            subject,
-        }
-    }
-}
-
-/// Whose lane.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Key {
-    /// `None` for callers that can be asked nothing and declare extensions only; they share.
-    owner: Option<Owner>,
-    fingerprint: String,
-}
-
-/// How a call uses its lane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manner {
-    /// Beside any others.
-    Along,
-    /// As the only one that may be asked.
-    Alone,
-}
-
-/// A caller that needs a lane.
-pub(super) struct Wanted {
-    pub(super) key: Key,
-    pub(super) opening: Opening,
-    pub(super) manner: Manner,
-    /// How long the call can wait for its turn.
-    pub(super) limit: Duration,
-}
-
-impl Wanted {
-    /// What a caller needs. `Manner` counts only where the transport tells nothing.
-    pub(super) fn new(
-        principal: &Principal,
-        declared: &Declared,
-        shared: &Session,
-        manner: Manner,
-        limit: Duration,
-    ) -> Self {
-        let owner = declared.can_be_asked().then(|| Owner::of(principal));
-        Self {
-            key: Key {
-                owner,
-                fingerprint: declared.fingerprint(),
-            },
-            opening: Opening::lane(shared.version, declared.clone()),
-            manner,
-            limit,
-        }
-    }
-
-    /// Whether the shared conversation would do as well, if with less.
-    fn may_share(&self) -> bool {
-        self.key.owner.is_none()
-    }
-}
 
 /// All lanes of one server.
 pub(super) struct Lanes {
@@ -388,6 +319,17 @@ impl Lanes {
         };
         lane.state = LaneState::Leaving;
         true
+    }
+
+    /// Lets no call begin on the lanes that there are; each ends after its last.
+    pub(super) fn retire(&self) {
+        for lane in &mut self.table().lanes {
+            lane.state = LaneState::Leaving;
+            if lane.turns == 0 {
+                lane.end.cancel();
+            }
+        }
+        self.changed.notify_waiters();
     }
 
     /// Ends all lanes in order.

@@ -39,12 +39,15 @@ mod seal;
 mod server;
 mod subscriptions;
 mod tasks;
+mod users;
 
 use crate::edit;
 
+pub(crate) use environment::own_names;
 pub use error::UpstreamError;
 pub use options::{AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob};
 pub use part::Upstream;
+pub(crate) use process::Group;
 
 #[cfg(test)]
 mod tests;

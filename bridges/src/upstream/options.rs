@@ -8,6 +8,8 @@ use std::{
 
 use bus_schema::ServerId;
 
+use crate::secrets::Source;
+
 pub use bus_schema::upstream::{BreakerKnob, EraKnob, RetryKnob};
 
 /// A server that is a command line. Not `Debug`, as `env` may hold secrets.
@@ -19,6 +21,8 @@ pub struct ChildOptions {
     pub command: Vec<String>,
     /// What is added to the environment that the platform itself runs in.
     pub env: BTreeMap<String, String>,
+    /// What is added beside, and secret. A child whose secrets have changed is started again.
+    pub secret_env: BTreeMap<String, Source>,
     /// Where it runs; the platform's own folder if absent.
     pub cwd: Option<PathBuf>,
     /// The era that it speaks.

@@ -61,10 +61,7 @@ impl Upstream {
             ..HostOptions::new(options.id.clone())
         };
         let (knob, asking) = (options.era, options.asking);
-        let connector = ChildConnector {
-            options,
-            limits: Limits::default(),
-        };
+        let connector = ChildConnector::new(options, Limits::default());
         Self::new(bus, host, knob, asking, Arc::new(connector))
     }
 
@@ -203,6 +200,14 @@ async fn run(
         () = stop.cancelled() => {}
         never = server.accompany() => match never {},
         never = polling::watch(&*connector, host.health()) => match never {},
+        () = connector.outdated() => {
+            info!(server.id = %server.id(), "its secrets have changed; it finishes its calls and is started again");
+            leave(host, &mut carrier).await;
+            // Calls there that wait for input go on with what they began with.
+            server.lanes.retire();
+            carrier.shut_down().await;
+            return Err(UpstreamError::Outdated.into());
+        }
         error = carrier.ended() => {
             // It goes on answering those who are slow to listen, off the bus already.
             let mut leaving = host.stop().boxed();
@@ -214,18 +219,23 @@ async fn run(
             return Err(error.into());
         }
     }
-    let mut leaving = host.stop().boxed();
-    tokio::select! {
-        () = &mut leaving => {}
-        // Whoever still waits for an answer has an error now, and the host can leave.
-        _ = carrier.ended() => leaving.await,
-    }
+    leave(host, &mut carrier).await;
     // Nobody comes back to them.
     server.parks.clear();
     server.tasks.clear();
     server.lanes.close().await;
     carrier.shut_down().await;
     Ok(())
+}
+
+/// Takes a server off the bus that still runs.
+async fn leave(host: Host, carrier: &mut Box<dyn Carrier>) {
+    let mut leaving = host.stop().boxed();
+    tokio::select! {
+        () = &mut leaving => {}
+        // Whoever still waits for an answer has an error now, and the host can leave.
+        _ = carrier.ended() => leaving.await,
+    }
 }
 
 impl Part for Upstream {

@@ -39,7 +39,7 @@ pub(super) struct Pipes {
 }
 
 /// A process group that is killed when this is dropped; `None` once it is.
-struct Group(Option<Pid>);
+pub(crate) struct Group(pub(crate) Option<Pid>);
 
 impl Group {
     fn signal(&self, signal: Signal) {

@@ -24,6 +24,7 @@ use super::{
     park::{self, Found, Parked, Ticket},
     request::{Asked, Reading},
     server::{Begun, NotBegun, UpstreamServer},
+    users::Turned,
 };
 
 /// How long further questions of the server are waited for, so that those that come together are asked together.
@@ -98,7 +99,7 @@ impl UpstreamServer {
         }
     }
 
-    fn ask_for_pages(&self, id: &str, ticket: &Ticket, requests: Vec<String>) -> Outcome {
+    pub(super) fn ask_for_pages(&self, id: &str, ticket: &Ticket, requests: Vec<String>) -> Outcome {
         let pages = park::pages(&requests);
         self.ask(id, ticket, Parked::Again(requests), &pages)
     }
@@ -126,6 +127,10 @@ impl UpstreamServer {
             Found::Again(ticket) => {
                 let first = reading.first_round();
                 let reading = Reading::of(&first)?;
+                let unconnected = self.unless_connected(&asked, request, Some(&ticket), Turned::Back);
+                if let Some(begun) = unconnected.await? {
+                    return Ok(begun);
+                }
                 self.call(&reading, asked, request, Some(ticket))
                     .await
                     .map(|call| Begun::Call(Box::new(call)))

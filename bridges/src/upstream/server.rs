@@ -31,10 +31,12 @@ use super::{
     link::Link,
     park::{self, Parks, Ticket},
     pending::Origin,
+    remote::{Users, Whose},
     request::{Asked, Reading},
     seal::Binding,
     subscriptions::Subscriptions,
     tasks::Tasks,
+    users::Turned,
 };
 
 /// An upstream server that is ready for calls.
@@ -45,6 +47,8 @@ pub(super) struct UpstreamServer {
     pub(super) parks: Arc<Parks>,
     pub(super) tasks: Arc<Tasks>,
     pub(super) subscriptions: Subscriptions,
+    /// Those who come with credentials of their own, if they do.
+    pub(super) users: Option<Arc<Users>>,
     /// Cancelled when running calls must not go on.
     pub(super) over: CancellationToken,
 }
@@ -82,6 +86,7 @@ impl UpstreamServer {
     ) -> Self {
         Self {
             subscriptions: Subscriptions::new(Arc::clone(&link), &session),
+            users: lanes.connector.users(),
             link,
             session,
             lanes,
@@ -152,10 +157,14 @@ impl UpstreamServer {
         }
         reading.check(self.era(), &asked.declared)?;
         if self.era() == Era::Modern {
-            // The state is the server's own, unless it can only be meant for another.
+            // The state is the server's own, unless it can only be ours, or meant for another.
             let state = reading.request_state().and_then(meta::as_text);
-            if state.is_some_and(|state| RoutedState::parse(&state).is_some()) {
-                return Err(park::gone(self.id()).into());
+            let is_ours = state.is_some_and(|state| RoutedState::parse(&state).is_some());
+            match (self.user_of(reading.method(), &request.principal), is_ours) {
+                (Some(_), true) => return self.resume(reading, asked, request).await,
+                (Some(_), false) => return self.first(reading, asked, request).await,
+                (None, true) => return Err(park::gone(self.id()).into()),
+                (None, false) => {}
             }
             let trace = request.trace.as_ref();
             return self
@@ -180,15 +189,19 @@ impl UpstreamServer {
         self.first(reading, asked, request).await
     }
 
-    /// Begins a call of a legacy server that nobody has begun before.
+    /// Begins a call that nobody has begun before.
     async fn first(&self, reading: &Reading<'_>, asked: Asked, request: &Request) -> Result<Begun, NotBegun> {
         let ticket = self.ticket(reading, &asked.declared, request);
+        let unconnected = self.unless_connected(&asked, request, ticket.as_ref(), Turned::First);
+        if let Some(begun) = unconnected.await? {
+            return Ok(begun);
+        }
         self.call(reading, asked, request, ticket)
             .await
             .map(|call| Begun::Call(Box::new(call)))
     }
 
-    /// Makes a call of a legacy server, on the conversation that its caller needs.
+    /// Makes a call, on the conversation that its caller needs.
     pub(super) async fn call(
         &self,
         reading: &Reading<'_>,
@@ -201,13 +214,14 @@ impl UpstreamServer {
         } else {
             Manner::Along
         };
-        let turn = self.turn(&asked.declared, manner, request).await?;
+        let user = self.user_of(reading.method(), &request.principal);
+        let turn = self.turn(&asked.declared, manner, request, user).await?;
         let link = turn.as_ref().map_or(&self.link, |turn| &turn.link);
         let as_task = self.as_task(link, reading, &mut asked).await;
         let trace = request.trace.as_ref();
         let begun = match &as_task {
-            Some(body) => link.begin(&Reading::of(body)?, asked, Era::Legacy, trace).await,
-            None => link.begin(reading, asked, Era::Legacy, trace).await,
+            Some(body) => link.begin(&Reading::of(body)?, asked, self.era(), trace).await,
+            None => link.begin(reading, asked, self.era(), trace).await,
         };
         let mut call = begun.map_err(NotBegun::untaken)?;
         call.turn = turn;
@@ -246,21 +260,19 @@ impl UpstreamServer {
         declared: &Declared,
         manner: Manner,
         request: &Request,
+        user: Option<Whose>,
     ) -> Result<Option<Turn>, RpcError> {
-        if self.era() == Era::Modern || declared.is_plain() {
+        if user.is_none() && (self.era() == Era::Modern || declared.is_plain()) {
             return Ok(None);
         }
         // A little less than the caller has, so that it hears what it has waited for.
         let limit = Duration::from_millis(request.timeout_ms) * 9 / 10;
-        self.lanes
-            .turn(Wanted::new(
-                &request.principal,
-                declared,
-                &self.session,
-                manner,
-                limit,
-            ))
-            .await
+        let wanted = Wanted::new(&request.principal, declared, &self.session, manner, limit);
+        let wanted = match user {
+            Some(user) => wanted.with_credential(&request.principal, user),
+            None => wanted,
+        };
+        self.lanes.turn(wanted).await
     }
 
     /// Asks the server something that every one can answer; an error is an answer.
@@ -284,9 +296,10 @@ impl UpstreamServer {
 
     /// Hands on a notification. What the protocol itself defines is about the caller's own session, and stays.
     async fn tell(&self, reading: &Reading<'_>, request: &Request) -> Result<Begun, RpcError> {
-        if !method::NOTIFICATIONS.contains(&reading.method()) {
+        // A user's own connection hears of that user's calls only.
+        if self.users.is_none() && !method::NOTIFICATIONS.contains(&reading.method()) {
             let turn = self
-                .turn(&reading.asked().declared, Manner::Along, request)
+                .turn(&reading.asked().declared, Manner::Along, request, None)
                 .await?;
             let link = turn.as_ref().map_or(&self.link, |turn| &turn.link);
             link.send(reading.line(self.era(), 0, request.trace.as_ref()))

@@ -50,6 +50,9 @@ pub struct AddServer {
     /// The variable of the platform's processes that holds its token; it begins with `TRUNKLINE_SECRET_`
     #[arg(long, value_name = "VARIABLE", conflicts_with_all = OAUTH)]
     pub bearer_env: Option<String>,
+    /// The secret that is its token, by its name under [secrets] of the platform's processes
+    #[arg(long, value_name = "NAME", conflicts_with_all = OAUTH, conflicts_with = "bearer_env")]
+    pub bearer_name: Option<String>,
     /// How the platform gets tokens for it.
     #[command(flatten)]
     pub oauth: OauthFlags,
@@ -83,20 +86,37 @@ pub struct AddServer {
 #[derive(Clone, Debug, Default, Args)]
 pub struct OauthFlags {
     /// Where the platform gets tokens for it, by client credentials
-    #[arg(long = "oauth-token-endpoint", value_name = "URL", requires_all = ["client_id", "client_secret_env"])]
+    #[arg(long = "oauth-token-endpoint", value_name = "URL", requires = "client_id")]
     pub token_endpoint: Option<String>,
+    /// The issuer whose metadata say where; with neither, the server names its issuer
+    #[arg(
+        long = "oauth-issuer",
+        value_name = "URL",
+        requires = "client_id",
+        conflicts_with = "token_endpoint"
+    )]
+    pub issuer: Option<String>,
     /// Who the platform is there
-    #[arg(long = "oauth-client-id", value_name = "ID", requires = "token_endpoint")]
+    #[arg(long = "oauth-client-id", value_name = "ID", requires = "client_secret")]
     pub client_id: Option<String>,
     /// The variable of the platform's processes that holds the client's secret; it begins with `TRUNKLINE_SECRET_`
     #[arg(
         long = "oauth-client-secret-env",
         value_name = "VARIABLE",
-        requires = "token_endpoint"
+        requires = "client_id",
+        group = "client_secret"
     )]
     pub client_secret_env: Option<String>,
+    /// The secret itself, by its name under [secrets] of the platform's processes
+    #[arg(
+        long = "oauth-client-secret-name",
+        value_name = "NAME",
+        requires = "client_id",
+        group = "client_secret"
+    )]
+    pub client_secret_name: Option<String>,
     /// A scope that is asked for; may be given several times
-    #[arg(long = "oauth-scope", value_name = "SCOPE", requires = "token_endpoint")]
+    #[arg(long = "oauth-scope", value_name = "SCOPE", requires = "client_id")]
     pub scopes: Vec<String>,
 }
 
@@ -126,10 +146,17 @@ pub struct LimitFlags {
     pub retry_backoff_ms: Option<u32>,
 }
 
-const OAUTH: [&str; 4] = ["token_endpoint", "client_id", "client_secret_env", "scopes"];
+const OAUTH: [&str; 6] = [
+    "token_endpoint",
+    "issuer",
+    "client_id",
+    "client_secret_env",
+    "client_secret_name",
+    "scopes",
+];
 
 /// What says something of one server, which a file says of all of its.
-const OF_ONE_SERVER: [&str; 26] = [
+const OF_ONE_SERVER: [&str; 29] = [
     "id",
     "url",
     "name",
@@ -140,9 +167,12 @@ const OF_ONE_SERVER: [&str; 26] = [
     "transport",
     "era",
     "bearer_env",
+    "bearer_name",
     "token_endpoint",
+    "issuer",
     "client_id",
     "client_secret_env",
+    "client_secret_name",
     "scopes",
     "headers",
     "allow_private",

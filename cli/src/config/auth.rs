@@ -8,7 +8,7 @@ use bridges::{
         ApiKeyOptions, Auth, AuthOptions, CertificateName, CertificateOptions, IntrospectionOptions,
         IssuerOptions, Scheme,
     },
-    upstream::remote::Secret,
+    secrets::Secret,
 };
 use bus_schema::{
     policy::{Document, Opens, Otherwise, Policy, Role, Rule, Scope},
@@ -153,6 +153,11 @@ impl PolicySection {
 }
 
 impl AuthSection {
+    /// Where clients reach the platform, if it says so.
+    pub(super) fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref()
+    }
+
     /// Finds what cannot work, without asking for secrets.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         self.options(|line| Ok(line.client_secret_env.clone().unwrap_or_default()))

@@ -7,16 +7,26 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use bridges::upstream::{
-    AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob,
-    remote::{Bearer, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob},
+use bridges::{
+    secrets::{Secret, Source},
+    upstream::{
+        AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob,
+        remote::{
+            Bearer, ClientCredentials, Connections, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob,
+            UserOptions,
+        },
+    },
 };
 use bus_schema::{ServerId, card::name_of};
 use serde::Deserialize;
 
+use super::secrets::{SecretTable, Setting};
+
 const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
 /// Nobody is asked for input for longer than a day.
 const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
+/// How many users may be connected to a server at once, unless its line says otherwise. One that is idle gives way.
+const CONNECTIONS_OF_USERS: usize = 250;
 /// More processes of one server than this are a mistake of the one who wrote it.
 const MOST_CHILDREN: usize = 1_000;
 
@@ -32,7 +42,7 @@ pub struct ServerLine {
     /// The program and its arguments.
     pub command: Option<Vec<String>>,
     /// Variables beside the inherited ones (commands only).
-    pub env: Option<BTreeMap<String, String>>,
+    pub env: Option<BTreeMap<String, Setting>>,
     /// The folder it runs in (commands only).
     pub cwd: Option<PathBuf>,
     /// Where it is.
@@ -40,7 +50,14 @@ pub struct ServerLine {
     /// How messages travel (URLs only, as all that follows up to the era).
     pub transport: Option<TransportKnob>,
     /// Headers of every request to it.
-    pub headers: Option<BTreeMap<String, String>>,
+    pub headers: Option<BTreeMap<String, Setting>>,
+    /// Where the token comes from that is shown to it.
+    pub bearer: Option<SecretTable>,
+    /// Whose credentials it takes.
+    #[serde(default)]
+    pub credentials: Credentials,
+    /// Who the platform is at its issuer, for tokens that are got there.
+    pub oauth: Option<OauthTable>,
     /// The variable that holds the token which is shown to it.
     pub bearer_env: Option<String>,
     /// The file that holds the token.
@@ -81,13 +98,65 @@ fn default_max_in_flight() -> u32 {
     DEFAULT_MAX_IN_FLIGHT
 }
 
+/// Client credentials (RFC 6749, section 4.4) that the platform gets tokens for.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OauthTable {
+    token_endpoint: Option<String>,
+    issuer: Option<String>,
+    client_id: Option<String>,
+    client_secret: Option<SecretTable>,
+    #[serde(default)]
+    scopes: Vec<String>,
+}
+
+/// Whose credentials a server takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Credentials {
+    /// Those of the platform, whoever asks.
+    #[default]
+    Platform,
+    /// Those of the user who asks.
+    User,
+}
+
+impl OauthTable {
+    fn at(&self) -> anyhow::Result<IssuedAt> {
+        Ok(match (&self.token_endpoint, &self.issuer) {
+            (Some(_), Some(_)) => bail!("both token_endpoint and issuer; keep one"),
+            (Some(url), None) => IssuedAt::Endpoint(url.clone()),
+            (None, Some(issuer)) => IssuedAt::Issuer(issuer.clone()),
+            (None, None) => IssuedAt::Told,
+        })
+    }
+
+    /// The client that the platform is for itself.
+    fn credentials(
+        &self,
+        read: impl Fn(&str, &SecretTable) -> anyhow::Result<Source>,
+    ) -> anyhow::Result<ClientCredentials> {
+        let (Some(client_id), Some(secret)) = (&self.client_id, &self.client_secret) else {
+            bail!(
+                "not both of client_id and client_secret, which the platform needs to get tokens for itself"
+            );
+        };
+        Ok(ClientCredentials {
+            at: self.at()?,
+            client_id: client_id.clone(),
+            client_secret: read("oauth.client_secret", secret)?,
+            scopes: self.scopes.clone(),
+        })
+    }
+}
+
 /// An external server as the upstream bridge takes it.
 #[derive(Clone)]
 pub enum ServerOptions {
     /// A command that is run.
-    Child(ChildOptions),
+    Child(Box<ChildOptions>),
     /// A URL that is connected to.
-    Remote(RemoteOptions),
+    Remote(Box<RemoteOptions>),
 }
 
 impl ServerLine {
@@ -106,11 +175,14 @@ impl ServerLine {
         tool_timeouts: HashMap<String, Duration>,
         health_every: Duration,
     ) -> anyhow::Result<ServerOptions> {
+        let read = |what: &str, table: &SecretTable| self.read(what, table, SecretTable::to_source);
         let Some(url) = &self.url else {
-            return Ok(ServerOptions::Child(ChildOptions {
+            let (env, secret_env) = apart("env", self.env.as_ref(), read)?;
+            return Ok(ServerOptions::Child(Box::new(ChildOptions {
                 id: self.id.clone(),
                 command: self.command.clone().unwrap_or_default(),
-                env: self.env.clone().unwrap_or_default(),
+                env,
+                secret_env,
                 cwd: self.cwd.clone(),
                 era: self.era,
                 tags: self.tags.clone(),
@@ -120,28 +192,105 @@ impl ServerLine {
                 breaker: self.breaker,
                 retry: self.retry,
                 asking: self.asking(),
-            }));
+            })));
         };
-        let bearer = match (&self.bearer_env, &self.bearer_file) {
-            (Some(name), _) => Bearer::Token(Secret::new(self.read_secret(name)?)),
-            (None, Some(path)) => Bearer::File(path.clone()),
-            (None, None) => Bearer::None,
-        };
-        Ok(ServerOptions::Remote(RemoteOptions {
+        Ok(ServerOptions::Remote(Box::new(RemoteOptions {
             tool_timeouts,
             health_every,
-            ..self.remote(url, bearer)
+            ..self.remote(url, read)?
+        })))
+    }
+
+    /// The token that is shown to it, however that is written.
+    fn bearer(&self, read: impl Fn(&str, &SecretTable) -> anyhow::Result<Source>) -> anyhow::Result<Bearer> {
+        let id = &self.id;
+        let tables = [
+            ("bearer", self.bearer.clone()),
+            ("bearer_env", self.bearer_env.as_deref().map(SecretTable::env)),
+            ("bearer_file", self.bearer_file.clone().map(SecretTable::file)),
+        ];
+        let said: Vec<_> = tables
+            .into_iter()
+            .filter_map(|(key, table)| Some((key, table?)))
+            .collect();
+        // Of users it says how they connect.
+        let own = self
+            .oauth
+            .as_ref()
+            .filter(|_| self.credentials == Credentials::Platform);
+        match (said.as_slice(), own) {
+            ([], None) => Ok(Bearer::None),
+            ([], Some(oauth)) => {
+                let credentials = oauth.credentials(read);
+                Ok(Bearer::Client(
+                    credentials.with_context(|| format!("server `{id}` has in oauth"))?,
+                ))
+            }
+            ([(key, table)], None) => Ok(Bearer::From(read(key, table)?)),
+            ([(one, _), (other, _), ..], _) => bail!("server `{id}` has both {one} and {other}; keep one"),
+            ([(one, _)], Some(_)) => bail!("server `{id}` has both {one} and oauth; keep one"),
+        }
+    }
+
+    /// How users connect to it, if they do.
+    ///
+    /// # Errors
+    /// When what it says of that cannot be meant, or a secret that it names is not there.
+    pub fn users(&self, connections: &Connections) -> anyhow::Result<Option<UserOptions>> {
+        if self.credentials == Credentials::Platform {
+            return Ok(None);
+        }
+        let read = |table: &SecretTable| self.read("oauth.client_secret", table, SecretTable::to_source);
+        let oauth = self.oauth.as_ref();
+        let secret = oauth
+            .and_then(|oauth| oauth.client_secret.as_ref())
+            .map(read)
+            .transpose()?;
+        let id = oauth.and_then(|oauth| oauth.client_id.clone());
+        Ok(Some(UserOptions {
+            connections: connections.clone(),
+            at: oauth.map_or(Ok(IssuedAt::Told), OauthTable::at)?,
+            client: id.map(|id| (id, secret)),
+            scopes: oauth.map(|oauth| oauth.scopes.clone()).unwrap_or_default(),
         }))
     }
 
-    fn remote(&self, url: &str, bearer: Bearer) -> RemoteOptions {
-        RemoteOptions {
+    /// Finds what cannot be meant of how users connect to it.
+    fn check_users(&self) -> anyhow::Result<()> {
+        let (Credentials::User, Some(oauth)) = (self.credentials, &self.oauth) else {
+            return Ok(());
+        };
+        let id = &self.id;
+        if oauth.token_endpoint.is_some() {
+            bail!(
+                "server `{id}` has credentials = \"user\" and in oauth token_endpoint, which is for tokens of the platform; write issuer"
+            );
+        }
+        match (&oauth.client_id, &oauth.client_secret) {
+            (None, Some(_)) => {
+                bail!("server `{id}` has in oauth a client_secret and no client_id; write both, or none")
+            }
+            (_, Some(secret)) => self.judge("oauth.client_secret", secret).map(drop),
+            _ => Ok(()),
+        }
+    }
+
+    fn remote(
+        &self,
+        url: &str,
+        read: impl Fn(&str, &SecretTable) -> anyhow::Result<Source>,
+    ) -> anyhow::Result<RemoteOptions> {
+        let (headers, secret_headers) = apart("headers", self.headers.as_ref(), &read)?;
+        let bearer = self.bearer(read)?;
+        Ok(RemoteOptions {
             id: self.id.clone(),
             url: url.to_owned(),
             transport: self.transport.unwrap_or_default(),
             era: self.era,
-            headers: self.headers.clone().unwrap_or_default(),
+            headers,
+            secret_headers,
             bearer,
+            users: None,
             health_url: self.health_url.clone(),
             health_every: HEALTH_EVERY,
             epoch: None,
@@ -154,23 +303,38 @@ impl ServerLine {
             breaker: self.breaker,
             retry: self.retry,
             asking: self.asking(),
-        }
+        })
     }
 
-    fn read_secret(&self, name: &str) -> anyhow::Result<String> {
-        super::variable(name).with_context(|| {
-            format!(
-                "server `{}` has bearer_env = \"{name}\", but the environment has no such variable, or an empty one",
-                self.id
-            )
+    /// Does something with a secret of the line; what is wrong is told with where it stands.
+    fn read<T>(
+        &self,
+        what: &str,
+        table: &SecretTable,
+        with: impl Fn(&SecretTable) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        with(table).with_context(|| format!("`{what}` of server `{}`", self.id))
+    }
+
+    /// A secret of the line that nobody has to have yet.
+    fn judge(&self, what: &str, table: &SecretTable) -> anyhow::Result<Source> {
+        self.read(what, table, SecretTable::check)?;
+        // Which it is makes no difference here, and commands that do not serve need none.
+        Ok(Source::Fixed {
+            name: String::new(),
+            secret: Secret::new("any"),
         })
     }
 
     pub(super) fn asking(&self) -> AskingOptions {
         let usual = AskingOptions::default();
+        let connections = match self.credentials {
+            Credentials::Platform => usual.max_children,
+            Credentials::User => CONNECTIONS_OF_USERS,
+        };
         AskingOptions {
             input_ttl: self.input_ttl_secs.map_or(usual.input_ttl, Duration::from_secs),
-            max_children: self.max_children.unwrap_or(usual.max_children),
+            max_children: self.max_children.unwrap_or(connections),
             idle: self.idle_secs.map_or(usual.idle, Duration::from_secs),
         }
     }
@@ -239,30 +403,25 @@ impl ServerLine {
                     &[
                         ("transport", self.transport.is_some()),
                         ("headers", self.headers.is_some()),
+                        ("bearer", self.bearer.is_some()),
+                        ("oauth", self.oauth.is_some()),
+                        ("credentials", self.credentials == Credentials::User),
                         ("bearer_env", self.bearer_env.is_some()),
                         ("bearer_file", self.bearer_file.is_some()),
                         ("health_url", self.health_url.is_some()),
                         ("ca_file", self.ca_file.is_some()),
                         ("allow_private", self.allow_private.is_some()),
                     ],
-                )
+                )?;
+                apart("env", self.env.as_ref(), |what, table| self.judge(what, table)).map(drop)
             }
             (None, Some(url)) => {
                 self.refuse(
                     "a url",
                     &[("env", self.env.is_some()), ("cwd", self.cwd.is_some())],
                 )?;
-                if self.bearer_env.is_some() && self.bearer_file.is_some() {
-                    bail!("server `{id}` has both bearer_env and bearer_file; keep one");
-                }
-                // Which token it is makes no difference here, and commands that do not serve need none.
-                let any = self.bearer_env.is_some() || self.bearer_file.is_some();
-                let bearer = if any {
-                    Bearer::Token(Secret::new("any"))
-                } else {
-                    Bearer::None
-                };
-                self.remote(url, bearer)
+                self.check_users()?;
+                self.remote(url, |what, table| self.judge(what, table))?
                     .check()
                     .with_context(|| format!("server `{id}` cannot be used"))
             }
@@ -279,6 +438,28 @@ impl ServerLine {
             None => Ok(()),
         }
     }
+}
+
+type Apart = (BTreeMap<String, String>, BTreeMap<String, Source>);
+
+/// What is written out, and what is secret.
+fn apart(
+    key: &str,
+    settings: Option<&BTreeMap<String, Setting>>,
+    read: impl Fn(&str, &SecretTable) -> anyhow::Result<Source>,
+) -> anyhow::Result<Apart> {
+    let mut all = Apart::default();
+    for (name, setting) in settings.into_iter().flatten() {
+        match setting {
+            Setting::Plain(text) => {
+                all.0.insert(name.clone(), text.clone());
+            }
+            Setting::Secret(table) => {
+                all.1.insert(name.clone(), read(&format!("{key}.{name}"), table)?);
+            }
+        }
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -399,8 +580,8 @@ mod tests {
         let error = config.servers[0]
             .to_options(HashMap::new(), HEALTH_EVERY)
             .err()
-            .expect("no secret")
-            .to_string();
+            .map(|error| format!("{error:#}"))
+            .expect("no secret");
         assert!(
             error.contains("`there`") && error.contains("TRUNKLINE_TEST_NO_SUCH_VARIABLE"),
             "{error}"
@@ -412,6 +593,6 @@ mod tests {
         };
         assert_eq!(remote.transport, TransportKnob::Sse);
         assert_eq!(remote.headers["X-Team"], "a");
-        assert!(matches!(remote.bearer, Bearer::Token(_)));
+        assert!(matches!(remote.bearer, Bearer::From(Source::Fixed { .. })));
     }
 }

@@ -3,8 +3,12 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context as _, bail};
+use bridges::secrets::Permitted;
 use bus_schema::{
-    ServerId, principal::DEFAULT_TENANT, registry::SECRET_PREFIX, virtual_server::VirtualServer,
+    ServerId,
+    principal::DEFAULT_TENANT,
+    registry::{SECRET_PREFIX, SecretRef},
+    virtual_server::VirtualServer,
 };
 use serde::Deserialize;
 
@@ -56,11 +60,18 @@ impl Config {
         own.map(VirtualLine::definition).collect()
     }
 
-    /// A variable that a declaration of a tenant names. Those of one tenant are no other's: they begin with the tenant's name in capitals and
-    /// two `_`; those of `default` begin with the name of no tenant.
+    /// A secret that a declaration of a tenant names. Those of one tenant are no other's: variables begin with the tenant's name in capitals and
+    /// two `_`, and those of `default` begin with the name of no tenant; what is configured says whose it is.
     #[must_use]
-    pub fn registered_secret(&self, tenant: &str, name: &str) -> Option<String> {
-        variable(name).filter(|_| self.is_secret_of(tenant, name))
+    pub fn registered_secret(&self, tenant: &str, named: SecretRef<'_>) -> Option<Permitted> {
+        match named {
+            SecretRef::Variable(name) if !self.is_secret_of(tenant, name) => None,
+            SecretRef::Variable(name) => {
+                let secret = variable(name)?;
+                Some(Permitted::anywhere(super::secrets::fixed(name, secret)))
+            }
+            SecretRef::Named(name) => self.secrets.find(tenant, name),
+        }
     }
 
     fn is_secret_of(&self, tenant: &str, name: &str) -> bool {
@@ -99,6 +110,9 @@ impl Config {
             known(&line.tenant, &format!("[[virtual]] server `{}`", line.id))?;
         }
         known(&self.products_tenant, "[products]")?;
+        for tenant in self.secrets.tenants() {
+            known(tenant, "[secrets.named]")?;
+        }
         for (what, tenant) in self.auth.tenants() {
             known(tenant, what)?;
         }

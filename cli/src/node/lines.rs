@@ -22,6 +22,9 @@ impl Node {
     /// Starts, stops and restarts the servers whose lines are not what they were, and gives their ids. A server whose new line
     /// cannot be used stays as it is.
     pub async fn reload(&mut self, old: &Config, new: &Config, adds: Adds) -> Vec<String> {
+        if let Err(error) = Box::pin(self.open_connections(new)).await {
+            warn!(error = format!("{error:#}"), "users' credentials cannot be kept");
+        }
         if old.tenants() != new.tenants() {
             warn!(
                 "the tenants of the file are others; doors and registries serve those that they began with until this process is restarted"

@@ -37,6 +37,7 @@ mod registry;
 mod remotes;
 mod rest;
 mod second_wall;
+mod secrets;
 mod services;
 mod sessions;
 mod slow_readers;

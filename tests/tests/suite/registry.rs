@@ -6,7 +6,10 @@ use std::sync::{
 };
 
 use actors::registry::{RegistryServer, RunningRegistry};
-use bridges::upstream::{Upstream, remote::RemoteOptions};
+use bridges::{
+    secrets::{Permitted, Secret, Source},
+    upstream::{Upstream, remote::RemoteOptions},
+};
 use bus_schema::{
     Principal, ServerId, header,
     mcp::method,
@@ -402,12 +405,19 @@ async fn a_token_is_got_from_the_issuer_and_once_more_when_it_is_refused() {
     let mut declaration = Declaration::new("guarded".parse().expect("an id"), guarded.url());
     declaration.allow_private = true;
     declaration.auth = Auth::Oauth2 {
-        token_endpoint: format!("http://{}/token", guarded.addr),
+        token_endpoint: Some(format!("http://{}/token", guarded.addr)),
+        issuer: None,
         client_id: "me:too".to_owned(),
-        client_secret_env: "TRUNKLINE_SECRET_X".to_owned(),
+        client_secret_env: Some("TRUNKLINE_SECRET_X".to_owned()),
+        client_secret_name: None,
         scopes: vec!["read".to_owned(), "write".to_owned()],
     };
-    let options = RemoteOptions::declared(&declaration, |_| Some("s3cret".to_owned())).expect("usable");
+    let secret = Source::Fixed {
+        name: "a test".to_owned(),
+        secret: Secret::new("s3cret"),
+    };
+    let options =
+        RemoteOptions::declared(&declaration, |_| Some(Permitted::anywhere(secret.clone()))).expect("usable");
     let upstream = Upstream::remote(bus.clone(), options).expect("usable");
     let kept = runtime::supervise::keep(Arc::new(upstream), bus.metrics().clone())
         .await

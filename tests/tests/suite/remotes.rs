@@ -26,7 +26,7 @@ fn status(platform: &Platform, server: &str) -> Status {
 }
 
 /// Waits until a server has failed, and gives the reason.
-async fn failure(platform: &Platform, server: &str) -> String {
+pub(crate) async fn failure(platform: &Platform, server: &str) -> String {
     let mut found = String::new();
     eventually("the server fails", async || match status(platform, server) {
         Status::Failed(why) => {

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use crate::upstream::RetryKnob;
 
 use super::{
-    credentials::Credentials,
+    credentials::{Credentials, Shown},
     dial::Dialer,
     error::{RemoteError, chain},
     options::shown,
@@ -86,35 +86,23 @@ impl Client {
         body: Bytes,
     ) -> Result<Response<Incoming>, RemoteError> {
         let shown = self.credentials.get().await?;
-        let mut answer = self
-            .once(&method, uri, headers, body.clone(), shown.as_deref())
-            .await?;
+        let mut answer = self.once(&method, uri, headers, body.clone(), &shown).await?;
         if answer.status() == StatusCode::UNAUTHORIZED
-            && let Some(other) = self.credentials.renewed(shown.as_deref()).await?
+            && let Some(other) = self.credentials.renewed(&shown).await?
         {
-            answer = self.once(&method, uri, headers, body, Some(&*other)).await?;
+            answer = self.once(&method, uri, headers, body, &other).await?;
         }
         judge(answer)
     }
 
-    /// The headers of every request, for transports that write their own.
-    ///
-    /// # Errors
-    /// [`RemoteError`] when the credentials cannot be read.
-    pub(super) async fn own_headers(&self) -> Result<HeaderMap, RemoteError> {
-        let mut headers = self.standing.clone();
-        if let Some(token) = self.credentials.get().await? {
-            headers.insert(http::AUTHORIZATION, (*token).clone());
-        }
-        Ok(headers)
+    /// The headers of every request but for those that are secret, for transports that write their own.
+    pub(super) fn standing(&self) -> &HeaderMap {
+        &self.standing
     }
 
-    /// Whether there is another token by now than the one that was refused.
-    ///
-    /// # Errors
-    /// [`RemoteError`] when the credentials cannot be read.
-    pub(super) async fn has_other_token(&self, refused: Option<&HeaderValue>) -> Result<bool, RemoteError> {
-        Ok(self.credentials.renewed(refused).await?.is_some())
+    /// What is shown of the platform to be let in.
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     async fn once(
@@ -123,7 +111,7 @@ impl Client {
         uri: &Uri,
         headers: &HeaderMap,
         body: Bytes,
-        token: Option<&HeaderValue>,
+        shown: &Shown,
     ) -> Result<Response<Incoming>, RemoteError> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method.clone();
@@ -131,8 +119,8 @@ impl Client {
         let all = request.headers_mut();
         all.clone_from(&self.standing);
         all.extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-        if let Some(token) = token {
-            all.insert(http::AUTHORIZATION, token.clone());
+        for (name, value) in &shown.headers {
+            all.insert(name, value.clone());
         }
         self.http.request(request).await.map_err(|error| cause(&error))
     }

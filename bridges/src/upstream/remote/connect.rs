@@ -10,13 +10,8 @@ use std::{
     time::Duration,
 };
 
-use axum::http::StatusCode;
-use bus_schema::{
-    ServerId,
-    mcp::{Era, ProtocolVersion, method},
-};
+use bus_schema::{ServerId, mcp::Era};
 use futures::{FutureExt as _, future::BoxFuture};
-use serde_json::json;
 use tokio::{sync::mpsc, time::timeout};
 use tracing::debug;
 use url::Url;
@@ -24,7 +19,7 @@ use url::Url;
 use crate::upstream::{
     connection::{Association, Connection, Connector, Opening, Session},
     error::UpstreamError,
-    handshake::{Opened, converse, is_modern, named_in, own_meta, read_discovered},
+    handshake::{Opened, converse},
     link::{Link, Outgoing},
     options::{EraKnob, Limits},
 };
@@ -38,18 +33,17 @@ use super::{
     exchange::Exchange,
     guard::Reach,
     http_sse::HttpSse,
-    modern::{self, Modern},
-    options::{Bearer, RemoteOptions, TransportKnob, to_uri},
+    modern::Modern,
+    options::{RemoteOptions, TransportKnob, to_uri},
     page::Page,
+    probe::{self, NotModern},
     pump::pump,
     session::{self, Legacy, NotOpened},
     tls,
-    token::Issuer,
+    users::{UserToken, Users, Whose},
     ws::Socket,
 };
 
-/// How long a server may take over the modern question; one that wakes up for it is slow.
-const PROBE_LIMIT: Duration = Duration::from_secs(15);
 /// How long everything up to the first call may take.
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
@@ -61,6 +55,10 @@ pub(in crate::upstream) struct Server {
     era: EraKnob,
     client: Arc<Client>,
     page: Option<Page>,
+    /// For connections of single users.
+    users: Option<Arc<Users>>,
+    dialer: Dialer,
+    options: RemoteOptions,
 }
 
 /// What a server was found to speak.
@@ -98,29 +96,35 @@ impl Server {
             Reach::of(options.allow_private),
             tls::connector(options.ca_file.as_deref())?,
         );
-        let issuer = match (&options.bearer, options.issuer()?) {
-            (Bearer::Client(credentials), Some(issuer)) => {
-                Some(Issuer::new(credentials, to_uri(&issuer)?, &url, dialer.clone())?)
-            }
-            _ => None,
-        };
         let page = match options.health_page()? {
             Some(page) => Some(Page::new(to_uri(&page)?, options.health_every, dialer.clone())),
             None => None,
         };
-        let client = Client::new(
-            dialer,
-            options.standing_headers()?,
-            Credentials::new(&options.bearer, issuer)?,
-        );
+        options.check()?;
+        let credentials = Credentials::new(options, &dialer)?;
+        let client = Client::new(dialer.clone(), options.standing_headers()?, credentials);
+        let reach = Reach::of(options.allow_private);
+        let users = options.users.as_ref();
+        let users = users.map(|users| Users::new(users, &url, dialer.clone(), reach));
         Ok(Self {
             id: options.id.clone(),
+            users,
+            dialer,
+            options: options.clone(),
             url,
             transport,
             era: options.era,
             client: Arc::new(client.retrying(options.retry)),
             page,
         })
+    }
+
+    /// A client that shows what a user has given, and shares nothing with those of others.
+    fn client_of(&self, whose: &Whose, users: &Arc<Users>) -> Result<Arc<Client>, RemoteError> {
+        let token = UserToken::new(Arc::clone(users), whose.clone());
+        let credentials = Credentials::of_user(&self.options, token)?;
+        let standing = self.options.standing_headers()?;
+        Ok(Arc::new(Client::new(self.dialer.clone(), standing, credentials)))
     }
 
     /// Opens a connection.
@@ -133,8 +137,13 @@ impl Server {
         opening: &Opening,
         limits: Limits,
     ) -> Result<(Remote, Session), UpstreamError> {
+        let client = match (&opening.user, &self.users) {
+            (Some(whose), Some(users)) => self.client_of(whose, users)?,
+            _ => Arc::clone(&self.client),
+        };
         let attempt = Attempt {
             server: self,
+            client,
             opening,
             limits,
         };
@@ -183,8 +192,10 @@ impl Connector for RemoteConnector {
         async move {
             let known = *self.found();
             let connected = self.server.connect(known, &opening, self.limits).await;
-            // A server that cannot be connected to may have become another one.
-            *self.found() = connected.as_ref().ok().map(|(remote, _)| remote.found());
+            // A server that cannot be connected to may have become another one; that a user is not let in says nothing of it.
+            if opening.user.is_none() {
+                *self.found() = connected.as_ref().ok().map(|(remote, _)| remote.found());
+            }
             let (remote, session) = connected?;
             let link = Arc::clone(remote.link());
             Ok(Connection::new(link, session, Box::new(remote)))
@@ -203,6 +214,10 @@ impl Connector for RemoteConnector {
         }
     }
 
+    fn users(&self) -> Option<Arc<Users>> {
+        self.server.users.clone()
+    }
+
     fn association(&self) -> Association {
         match *self.found() {
             Some(found) if found.has_streams() => Association::Streams,
@@ -214,6 +229,7 @@ impl Connector for RemoteConnector {
 /// One attempt to connect.
 struct Attempt<'a> {
     server: &'a Server,
+    client: Arc<Client>,
     opening: &'a Opening,
     limits: Limits,
 }
@@ -239,9 +255,9 @@ impl Attempt<'_> {
 
     async fn http(&self, known: Found) -> Connected {
         let (link, queue) = self.link();
-        let exchange = Exchange::new(link, Arc::clone(&self.server.client), to_uri(&self.server.url)?);
+        let exchange = Exchange::new(link, Arc::clone(&self.client), to_uri(&self.server.url)?);
         if known.era != EraKnob::Legacy {
-            match discover(&exchange).await {
+            match probe::discover(&exchange).await {
                 Ok(opened) => return Ok(modern(exchange, queue, opened)),
                 Err(NotModern::Legacy(why)) if known.era == EraKnob::Auto => {
                     debug!(server.id = %self.server.id, why, "the server is not modern");
@@ -269,7 +285,7 @@ impl Attempt<'_> {
 
     async fn http_sse(&self) -> Connected {
         let (link, queue) = self.link();
-        let client = Arc::clone(&self.server.client);
+        let client = Arc::clone(&self.client);
         let (sse, events) = HttpSse::open(Arc::clone(&link), client, &self.server.url).await?;
         let sse = Arc::new(sse);
         let health = Arc::clone(&sse.exchange.health);
@@ -299,7 +315,7 @@ impl Attempt<'_> {
 
     async fn web_socket_in(&self, era: EraKnob) -> Connected {
         let (link, queue) = self.link();
-        let socket = Socket::open(&self.server.client, &to_uri(&self.server.url)?).await?;
+        let socket = Socket::open(&self.client, &to_uri(&self.server.url)?).await?;
         let health = Arc::default();
         let found = Found {
             transport: TransportKnob::Ws,
@@ -377,76 +393,12 @@ fn legacy(
     (remote, session)
 }
 
-/// Why a server is not spoken with in the modern way.
-enum NotModern {
-    /// What it answered says that it does not know that way.
-    Legacy(String),
-    /// What happened says nothing about it, or says that it is modern and cannot be spoken with.
-    Failed(UpstreamError),
-}
-
-async fn discover(exchange: &Exchange) -> Result<Opened, NotModern> {
-    let mut version = ProtocolVersion::MODERN;
-    // Asked again at most once, with a version that the server has named.
-    for attempt in 1..=2 {
-        let params = json!({ "_meta": own_meta(version) });
-        let told = modern::ask(exchange, version, method::DISCOVER, &params, PROBE_LIMIT).await;
-        let refusal = match told.map(|told| told.result) {
-            Ok(Ok(result)) => {
-                return read_discovered(&result).map_err(|error| NotModern::Legacy(error.to_string()));
-            }
-            Ok(Err(refusal)) if is_modern(&refusal) => refusal,
-            Ok(Err(refusal)) => return Err(NotModern::Legacy(refusal.to_string())),
-            Err(error) if says_legacy(&error) => return Err(NotModern::Legacy(error.to_string())),
-            Err(error) => return Err(NotModern::Failed(error.into())),
-        };
-        match named_in(&refusal, Era::Modern) {
-            Some(named) if attempt == 1 => version = named,
-            // It knows the modern way, and is set to older versions.
-            None if named_in(&refusal, Era::Legacy).is_some() => {
-                return Err(NotModern::Legacy(refusal.to_string()));
-            }
-            _ => {
-                return Err(NotModern::Failed(UpstreamError::Refused {
-                    method: method::DISCOVER,
-                    source: refusal,
-                }));
-            }
-        }
-    }
-    Err(NotModern::Failed(UpstreamError::NotModern(version.to_string())))
-}
-
-/// Whether this is how a server fails that does not know the modern way.
-fn says_legacy(error: &RemoteError) -> bool {
-    match error {
-        RemoteError::Status { status, .. } => is_choice(*status),
-        RemoteError::ContentType(_)
-        | RemoteError::Unusable(_)
-        | RemoteError::Unanswered
-        | RemoteError::Late(_) => true,
-        _ => false,
-    }
-}
-
-/// A refusal of the request itself, as against one of whoever sends it, or too often.
-fn is_choice(status: StatusCode) -> bool {
-    status.is_client_error()
-        && !matches!(
-            status,
-            StatusCode::UNAUTHORIZED
-                | StatusCode::FORBIDDEN
-                | StatusCode::REQUEST_TIMEOUT
-                | StatusCode::TOO_MANY_REQUESTS
-        )
-}
-
 impl NotOpened {
     /// Whether the server may still speak the first transport.
     fn leaves_a_choice(&self) -> bool {
         match self {
             Self::Remote(RemoteError::Status { status, .. }) | Self::Other { status, .. } => {
-                is_choice(*status)
+                probe::is_choice(*status)
             }
             Self::Remote(_) => false,
         }

@@ -1,136 +1,207 @@
 //! What this platform shows a remote server to be let in. It comes from the operator, never from a client, and is never logged.
 
-use std::path::{Path, PathBuf};
+use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
-use axum::http::HeaderValue;
-use std::sync::Arc;
-use tokio::{io::AsyncReadExt as _, sync::Mutex, time::Instant};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header as http};
+use tokio::{sync::Mutex, time::Instant};
 
 use super::{
+    dial::Dialer,
     error::RemoteError,
-    options::{Bearer, Secret},
-    token::Issuer,
+    guard::Reach,
+    oauth::Platform,
+    options::{Bearer, RemoteOptions},
+    users::UserToken,
 };
+use crate::secrets::{Held, Read, Secret};
 
-/// A longer file holds something else.
-const MAX_FILE_BYTES: u64 = 64 * 1024;
+/// When something is asked again that does not change.
+const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// A bearer token, as the header that carries it.
+/// The headers that let the platform in.
 pub(super) struct Credentials {
-    source: Source,
-    current: ArcSwapOption<HeaderValue>,
+    parts: Vec<Part>,
+    current: ArcSwapOption<Shown>,
+    /// Held while they are read, so that they are read once for all who wait.
+    turn: Mutex<()>,
 }
 
-/// Where the token comes from.
-enum Source {
-    /// From nowhere, or from what the operator wrote.
-    Fixed,
-    File(PathBuf),
-    /// With until when the present one is used. Held while a new one is got, so that only one is.
-    Issuer(Box<Issuer>, Mutex<Option<Instant>>),
+/// A header, and where what is in it comes from.
+struct Part {
+    header: HeaderName,
+    origin: Origin,
+}
+
+enum Origin {
+    /// The header as it is to be sent.
+    Whole(Held),
+    /// A token.
+    Token(Held),
+    /// A token that is got from an issuer.
+    Issued(Box<Platform>),
+    /// A token that a user has given.
+    User(Box<UserToken>),
+}
+
+/// What is shown.
+pub(super) struct Shown {
+    pub(super) headers: HeaderMap,
+    until: Instant,
 }
 
 impl Credentials {
-    /// What the operator gave. A file is read, and an issuer asked, on first use.
-    ///
-    /// # Errors
-    /// [`RemoteError::BadBearer`] when a header cannot carry it.
-    pub(super) fn new(bearer: &Bearer, issuer: Option<Issuer>) -> Result<Self, RemoteError> {
-        let (source, current) = match (bearer, issuer) {
-            (_, Some(issuer)) => (Source::Issuer(Box::new(issuer), Mutex::default()), None),
-            (Bearer::Token(token), None) => (Source::Fixed, Some(Arc::new(value(token, "bearer_env")?))),
-            (Bearer::File(path), None) => (Source::File(path.clone()), None),
-            (Bearer::None | Bearer::Client(_), None) => (Source::Fixed, None),
-        };
-        Ok(Self {
-            source,
-            current: ArcSwapOption::new(current),
-        })
+    /// Nothing.
+    pub(super) fn none() -> Self {
+        Self::of(Vec::new())
     }
 
-    /// The header to send, if any.
+    /// What the operator has configured for a server. Nothing is read, and no issuer asked, before its first use.
     ///
     /// # Errors
-    /// [`RemoteError`] when there is no token to be had.
-    pub(super) async fn get(&self) -> Result<Option<Arc<HeaderValue>>, RemoteError> {
-        match (&self.source, self.current.load_full()) {
-            (Source::File(path), None) => self.read(path).await.map(Some),
-            (Source::Issuer(issuer, until), current) => {
-                let mut until = until.lock().await;
-                match current.filter(|_| until.is_some_and(|until| Instant::now() < until)) {
-                    Some(current) => Ok(Some(current)),
-                    None => self.issue(issuer, &mut until).await.map(Some),
-                }
+    /// [`RemoteError`] that names the setting that cannot be used.
+    pub(super) fn new(options: &RemoteOptions, dialer: &Dialer) -> Result<Self, RemoteError> {
+        let mut parts = secret_headers(options)?;
+        let token = match &options.bearer {
+            Bearer::None => None,
+            Bearer::From(source) => Some(Origin::Token(Held::new(source.clone()))),
+            Bearer::Client(credentials) => {
+                let reach = Reach::of(options.allow_private);
+                let platform = Platform::new(credentials, &options.url()?, dialer.clone(), reach);
+                Some(Origin::Issued(Box::new(platform)))
             }
-            (Source::Fixed | Source::File(_), current) => Ok(current),
+        };
+        parts.extend(token.map(|origin| Part {
+            header: http::AUTHORIZATION,
+            origin,
+        }));
+        Ok(Self::of(parts))
+    }
+
+    /// What a user has given for a server, beside the headers that the operator has configured.
+    ///
+    /// # Errors
+    /// [`RemoteError`] that names the setting that cannot be used.
+    pub(super) fn of_user(options: &RemoteOptions, token: UserToken) -> Result<Self, RemoteError> {
+        let mut parts = secret_headers(options)?;
+        parts.push(Part {
+            header: http::AUTHORIZATION,
+            origin: Origin::User(Box::new(token)),
+        });
+        Ok(Self::of(parts))
+    }
+
+    fn of(parts: Vec<Part>) -> Self {
+        Self {
+            parts,
+            current: ArcSwapOption::empty(),
+            turn: Mutex::default(),
         }
     }
 
-    /// Another header than the one that was refused, if there is one by now.
+    /// The headers to send.
     ///
     /// # Errors
-    /// [`RemoteError`] when there is no token to be had.
-    pub(super) async fn renewed(
-        &self,
-        refused: Option<&HeaderValue>,
-    ) -> Result<Option<Arc<HeaderValue>>, RemoteError> {
-        let other = match &self.source {
-            Source::Fixed => return Ok(None),
-            Source::File(path) => self.read(path).await?,
-            Source::Issuer(issuer, until) => {
-                let mut until = until.lock().await;
-                // Whoever was refused at the same time has got a new one already.
-                match self
-                    .current
-                    .load_full()
-                    .filter(|current| Some(&**current) != refused)
-                {
-                    Some(current) => current,
-                    None => self.issue(issuer, &mut until).await?,
-                }
-            }
+    /// [`RemoteError`] when a secret or a token is not to be had.
+    pub(super) async fn get(&self) -> Result<Arc<Shown>, RemoteError> {
+        let fresh = || {
+            self.current
+                .load_full()
+                .filter(|shown| Instant::now() < shown.until)
         };
-        Ok((Some(&*other) != refused).then_some(other))
+        if let Some(shown) = fresh() {
+            return Ok(shown);
+        }
+        let _turn = self.turn.lock().await;
+        match fresh() {
+            Some(shown) => Ok(shown),
+            None => self.read(Asked::Usually).await,
+        }
     }
 
-    async fn issue(
-        &self,
-        issuer: &Issuer,
-        until: &mut Option<Instant>,
-    ) -> Result<Arc<HeaderValue>, RemoteError> {
-        let issued = issuer.issue().await?;
-        let token = Arc::new(value(&issued.token, "the answer of its issuer")?);
-        self.current.store(Some(Arc::clone(&token)));
-        *until = Some(issued.until);
-        Ok(token)
+    /// Other headers than those that were refused, if there are some by now.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when a secret or a token is not to be had.
+    pub(super) async fn renewed(&self, refused: &Shown) -> Result<Option<Arc<Shown>>, RemoteError> {
+        if self.parts.is_empty() {
+            return Ok(None);
+        }
+        let _turn = self.turn.lock().await;
+        let others = |shown: &Arc<Shown>| shown.headers != refused.headers;
+        // Whoever was refused at the same time has got new ones already.
+        if let Some(shown) = self.current.load_full().filter(others) {
+            return Ok(Some(shown));
+        }
+        Ok(Some(self.read(Asked::AfterRefusal).await?).filter(others))
     }
 
-    async fn read(&self, path: &Path) -> Result<Arc<HeaderValue>, RemoteError> {
-        let failed = |source| RemoteError::BearerFile {
-            path: path.to_owned(),
-            source,
+    async fn read(&self, asked: Asked) -> Result<Arc<Shown>, RemoteError> {
+        let mut shown = Shown {
+            headers: HeaderMap::with_capacity(self.parts.len()),
+            until: Instant::now() + NEVER,
         };
-        let file = tokio::fs::File::open(path).await.map_err(failed)?;
-        let mut text = String::new();
-        file.take(MAX_FILE_BYTES)
-            .read_to_string(&mut text)
-            .await
-            .map_err(failed)?;
-        let token = Secret::new(text.trim());
-        let read = Arc::new(value(&token, &path.display().to_string())?);
-        self.current.store(Some(Arc::clone(&read)));
-        Ok(read)
+        for part in &self.parts {
+            let read = part.origin.read(asked).await?;
+            let value = value(&part.origin, &read.secret)?;
+            shown.headers.insert(part.header.clone(), value);
+            shown.until = shown.until.min(read.until);
+        }
+        let shown = Arc::new(shown);
+        self.current.store(Some(Arc::clone(&shown)));
+        Ok(shown)
     }
 }
 
-fn value(token: &Secret, source: &str) -> Result<HeaderValue, RemoteError> {
-    let token = token.expose();
-    let usable = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-    let header = HeaderValue::from_str(&format!("Bearer {token}")).ok();
-    let mut header = header
-        .filter(|_| usable)
-        .ok_or_else(|| RemoteError::BadBearer(source.to_owned()))?;
+fn secret_headers(options: &RemoteOptions) -> Result<Vec<Part>, RemoteError> {
+    let names = options.secret_header_names()?.into_iter();
+    let sources = options.secret_headers.values().cloned();
+    let parts = names.zip(sources).map(|(header, source)| Part {
+        header,
+        origin: Origin::Whole(Held::new(source)),
+    });
+    Ok(parts.collect())
+}
+
+/// Why secrets are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Usually,
+    AfterRefusal,
+}
+
+impl Origin {
+    async fn read(&self, asked: Asked) -> Result<Read, RemoteError> {
+        Ok(match (self, asked) {
+            (Self::Whole(held) | Self::Token(held), Asked::Usually) => held.get().await?,
+            (Self::Whole(held) | Self::Token(held), Asked::AfterRefusal) => held.again().await?,
+            (Self::Issued(platform), Asked::Usually) => platform.get().await?,
+            (Self::Issued(platform), Asked::AfterRefusal) => platform.again().await?,
+            (Self::User(token), Asked::Usually) => token.get().await?,
+            (Self::User(token), Asked::AfterRefusal) => token.again().await?,
+        })
+    }
+
+    /// What it is called in messages.
+    fn name(&self) -> String {
+        match self {
+            Self::Whole(held) | Self::Token(held) => held.source().to_string(),
+            Self::Issued(_) | Self::User(_) => "the answer of its issuer".to_owned(),
+        }
+    }
+}
+
+fn value(origin: &Origin, secret: &Secret) -> Result<HeaderValue, RemoteError> {
+    let text = secret.expose();
+    let header = match origin {
+        Origin::Whole(_) => HeaderValue::from_str(text).ok(),
+        Origin::Token(_) | Origin::Issued(_) | Origin::User(_) => {
+            let usable = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+            let header = HeaderValue::from_str(&format!("Bearer {text}")).ok();
+            header.filter(|_| usable)
+        }
+    };
+    let mut header = header.ok_or_else(|| RemoteError::BadSecret(origin.name()))?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -138,30 +209,44 @@ fn value(token: &Secret, source: &str) -> Result<HeaderValue, RemoteError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::secrets::Source;
+
+    fn bearer(path: &std::path::Path) -> Credentials {
+        Credentials::of(vec![Part {
+            header: http::AUTHORIZATION,
+            origin: Origin::Token(Held::new(Source::File(path.to_owned()))),
+        }])
+    }
 
     #[tokio::test]
-    async fn a_token_is_read_again_only_when_it_was_refused() {
+    async fn a_token_that_was_refused_is_read_again_and_shown_if_it_is_another() {
         let path = std::env::temp_dir().join(format!("trunkline-bearer-{}", std::process::id()));
         std::fs::write(&path, "one\n").unwrap();
-        let credentials = Credentials::new(&Bearer::File(path.clone()), None).unwrap();
-        let one = credentials.get().await.unwrap().unwrap();
-        assert_eq!(*one, "Bearer one");
-        assert!(one.is_sensitive());
-        assert!(credentials.renewed(Some(&one)).await.unwrap().is_none());
-        std::fs::write(&path, "two").unwrap();
-        assert_eq!(*credentials.get().await.unwrap().unwrap(), "Bearer one");
-        assert_eq!(
-            *credentials.renewed(Some(&one)).await.unwrap().unwrap(),
-            "Bearer two"
-        );
-        assert_eq!(*credentials.get().await.unwrap().unwrap(), "Bearer two");
+        let credentials = bearer(&path);
+        let one = credentials.get().await.unwrap();
+        assert_eq!(one.headers[http::AUTHORIZATION], "Bearer one");
+        assert!(one.headers[http::AUTHORIZATION].is_sensitive());
+        assert!(credentials.renewed(&one).await.unwrap().is_none());
+        std::fs::write(&path, "other").unwrap();
+        let two = credentials.renewed(&one).await.unwrap().unwrap();
+        assert_eq!(two.headers[http::AUTHORIZATION], "Bearer other");
+        let again = credentials.get().await.unwrap();
+        assert_eq!(again.headers[http::AUTHORIZATION], "Bearer other");
         std::fs::write(&path, "two words").unwrap();
-        let error = credentials.renewed(None).await.err().unwrap().to_string();
+        let error = credentials.renewed(&two).await.err().unwrap().to_string();
         assert!(
             error.contains("trunkline-bearer") && !error.contains("words"),
             "{error}"
         );
         std::fs::remove_file(&path).unwrap();
-        assert!(credentials.renewed(None).await.is_err());
+        assert!(credentials.renewed(&two).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn who_shows_nothing_has_nothing_else_to_show() {
+        let nothing = Credentials::none();
+        let shown = nothing.get().await.unwrap();
+        assert!(shown.headers.is_empty());
+        assert!(nothing.renewed(&shown).await.unwrap().is_none());
     }
 }

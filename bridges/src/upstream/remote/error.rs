@@ -10,6 +10,7 @@ use bus_schema::{RpcError, ServerId};
 use runtime::Verdict;
 
 use super::guard::Kind;
+use crate::secrets::SecretError;
 
 /// Says why a remote server cannot be used, or why one message to it was not answered.
 #[derive(Debug, thiserror::Error)]
@@ -39,24 +40,34 @@ pub enum RemoteError {
         /// What is wrong with it.
         why: &'static str,
     },
-    /// The bearer token cannot be had.
-    #[error("cannot read the bearer token in {}", path.display())]
-    BearerFile {
-        /// Where it should be.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// There is something else than a token.
-    #[error("{0} holds no bearer token: one line of visible ASCII is expected")]
-    BadBearer(String),
+    /// A secret that is shown to it cannot be had.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    /// There is something else than can be shown.
+    #[error("{0} holds nothing that a header can carry: one line of visible ASCII is expected")]
+    BadSecret(String),
     /// A variable that its declaration names is not there.
     #[error("the environment of this process has no variable {0}, which its declaration names")]
+    NoVariable(String),
+    /// A secret that its declaration names is not configured in this process.
+    #[error(
+        "this process has no secret `{0}`, which its declaration names; it is configured under [secrets], or is a file in its folder"
+    )]
     NoSecret(String),
+    /// A secret that its declaration names may not be shown there.
+    #[error("the secret `{name}` may not be sent to `{host}`; its line under [secrets] says where it may")]
+    ElsewhereSecret {
+        /// The secret's name.
+        name: String,
+        /// Where it would be sent.
+        host: String,
+    },
     /// The issuer of tokens for it gives none.
     #[error("cannot get a token for it from its issuer: {0}")]
     NoToken(String),
+    /// The user in whose name it is asked has no credential for it, or none that counts.
+    #[error("its user has no credential for it that counts")]
+    NotConnected,
     /// The certificates that a server is to be checked against cannot be had.
     #[error("cannot use the certificates in {}: {why}", path.display())]
     BadCa {
@@ -112,7 +123,7 @@ pub enum RemoteError {
     #[error("it did not answer within {} s", .0.as_secs())]
     Late(Duration),
     /// It does not take the platform's credentials.
-    #[error("it refuses this platform's credentials (HTTP {0}); check the server's bearer token or headers")]
+    #[error("it refuses this platform's credentials (HTTP {0}); check the secrets that are shown to it")]
     Denied(StatusCode),
     /// It is somewhere else.
     #[error(
@@ -192,8 +203,14 @@ impl RemoteError {
             Self::Denied(status) => format!("refuses this platform's credentials (HTTP {})", status.as_u16()),
             Self::Redirected(_) => "redirects elsewhere, which is not followed".to_owned(),
             Self::Status { status, .. } => format!("answered HTTP {} and no message", status.as_u16()),
-            Self::BearerFile { .. } | Self::BadBearer(_) => {
-                "cannot be asked, as this platform's credentials for it are missing".to_owned()
+            Self::Secret(_) | Self::BadSecret(_) => {
+                "cannot be asked, as this platform's credentials for it are missing; the call was not begun".to_owned()
+            }
+            Self::NotConnected => {
+                "does not take your credential any more; the call was not begun, and the next one asks you to connect again".to_owned()
+            }
+            Self::NoToken(_) => {
+                "cannot be asked, as this platform gets no token for it from its issuer; the call was not begun".to_owned()
             }
             other => {
                 let text = other.to_string();
@@ -225,6 +242,8 @@ impl RemoteError {
         match self {
             // What was asked for is too much, or nobody could have known better.
             Self::TooLong(_) | Self::SessionEnded => Verdict::Answered,
+            // It is about one user, and not about the server.
+            Self::NotConnected => Verdict::Unasked,
             Self::TooMuch => Verdict::Unasked,
             // A status of that kind is about the one request.
             Self::Status { status, .. } if status.is_client_error() => Verdict::Answered,

@@ -11,8 +11,10 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::{sync::Semaphore, time::timeout};
 use url::form_urlencoded;
 
+use crate::secrets::Secret;
+
 use super::{
-    Bearer, RemoteError, Secret,
+    RemoteError,
     client::Client,
     credentials::Credentials,
     dial::Dialer,
@@ -72,9 +74,8 @@ impl Fetcher {
     ) -> Result<Self, RemoteError> {
         let reach = Reach::of(allow_private);
         let dialer = Dialer::new(reach, tls::connector(ca_file)?);
-        let credentials = Credentials::new(&Bearer::None, None)?;
         Ok(Self {
-            client: Client::new(dialer, HeaderMap::new(), credentials),
+            client: Client::new(dialer, HeaderMap::new(), Credentials::none()),
             reach,
             expected,
             turns: Semaphore::new(MAX_UNDER_WAY),

@@ -3,7 +3,7 @@
 //! `connect` finds out how a server is spoken with, `connection` is one conversation, and
 //! under it lie the ways that messages take: `modern` and `session` (Streamable HTTP of each era), `http_sse` (the first transport)
 //! and `ws`, moved by `pump`. `exchange`, `reply` and `sse` are HTTP with bounds, `client` and `dial` open connections, and `guard`
-//! judges where to. Numbers, translation and the calls themselves belong to the folder above, as for child processes.
+//! judges where to. `credentials` is what the platform shows, `oauth` gets tokens, and `users` has those of single users. Numbers, translation and the calls themselves belong to the folder above, as for child processes.
 
 mod client;
 mod connect;
@@ -19,18 +19,23 @@ mod guard;
 mod health;
 mod http_sse;
 mod modern;
+mod oauth;
 mod options;
 mod page;
+mod probe;
 mod pump;
 mod reply;
 mod session;
 mod sse;
 mod tls;
-mod token;
 mod tools;
+mod users;
 mod ws;
 
 pub(super) use connect::RemoteConnector;
 pub use documents::{Addresses, Documents};
 pub use error::{ForbiddenKind, RemoteError};
-pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, RemoteOptions, Secret, TransportKnob};
+pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob};
+pub(super) use users::Users;
+pub(crate) use users::{Answered, NotConnected, Whose};
+pub use users::{ConnectError, ConnectOptions, Connections, LoginOptions, UserOptions};

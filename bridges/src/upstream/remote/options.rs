@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fmt,
     path::PathBuf,
     time::Duration,
 };
@@ -11,11 +10,14 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
 use bus_schema::{ServerId, header};
 use url::{Host, Url};
 
-use crate::upstream::{AskingOptions, BreakerKnob, EraKnob, RetryKnob};
+use crate::{
+    secrets::Source,
+    upstream::{AskingOptions, BreakerKnob, EraKnob, RetryKnob},
+};
 
 pub use bus_schema::upstream::TransportKnob;
 
-use super::{dial, error::RemoteError, guard::Reach};
+use super::{dial, error::RemoteError, guard::Reach, users::UserOptions};
 
 /// A server at a URL. Not `Debug`, as headers may hold secrets.
 #[derive(Clone)]
@@ -30,8 +32,12 @@ pub struct RemoteOptions {
     pub era: EraKnob,
     /// Headers of every request to it.
     pub headers: BTreeMap<String, String>,
+    /// Further headers, with what is secret.
+    pub secret_headers: BTreeMap<String, Source>,
     /// What this platform shows it to be let in.
     pub bearer: Bearer,
+    /// How users connect to it with credentials of their own. Then what the platform shows is for its lists only.
+    pub users: Option<UserOptions>,
     /// A page that answers with a status of success while the server is well.
     pub health_url: Option<String>,
     /// How often that is asked.
@@ -67,10 +73,8 @@ pub enum Bearer {
     /// None.
     #[default]
     None,
-    /// This one.
-    Token(Secret),
-    /// The one in a file, which is read again when the server refuses it.
-    File(PathBuf),
+    /// The one that comes from here.
+    From(Source),
     /// One that is got from an issuer, and again before it ends.
     Client(ClientCredentials),
 }
@@ -79,35 +83,24 @@ pub enum Bearer {
 #[derive(Clone)]
 pub struct ClientCredentials {
     /// Where tokens are got.
-    pub token_endpoint: String,
+    pub at: IssuedAt,
     /// The client's id.
     pub client_id: String,
-    /// Its secret.
-    pub client_secret: Secret,
+    /// Where its secret comes from.
+    pub client_secret: Source,
     /// What is asked for.
     pub scopes: Vec<String>,
 }
 
-/// A text that no log shows.
-#[derive(Clone)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Keeps a text.
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(crate) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a secret")
-    }
+/// Where tokens for a server are got.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum IssuedAt {
+    /// At this token endpoint.
+    Endpoint(String),
+    /// At the token endpoint of which this issuer's metadata tell.
+    Issuer(String),
+    /// At the issuer that the server names (RFC 9728).
+    Told,
 }
 
 /// Headers that belong to the protocol or the connection.
@@ -143,8 +136,8 @@ impl RemoteOptions {
         self.transport_of(&url)?;
         self.standing_headers()?;
         self.health_page()?;
-        self.issuer()?;
-        Ok(())
+        self.secret_header_names()?;
+        self.check_issuer()
     }
 
     /// Where its health page is.
@@ -152,12 +145,20 @@ impl RemoteOptions {
         self.health_url.as_deref().map(|url| self.page(url)).transpose()
     }
 
-    /// Where tokens for it are got.
-    pub(super) fn issuer(&self) -> Result<Option<Url>, RemoteError> {
-        match &self.bearer {
-            Bearer::Client(credentials) => self.page(&credentials.token_endpoint).map(Some),
-            Bearer::None | Bearer::Token(_) | Bearer::File(_) => Ok(None),
+    /// Finds what cannot be used of where tokens for it are got.
+    fn check_issuer(&self) -> Result<(), RemoteError> {
+        let own = match &self.bearer {
+            Bearer::Client(credentials) => Some(&credentials.at),
+            Bearer::None | Bearer::From(_) => None,
+        };
+        let of_users = self.users.as_ref().map(|users| &users.at);
+        for at in own.into_iter().chain(of_users) {
+            match at {
+                IssuedAt::Endpoint(url) | IssuedAt::Issuer(url) => self.page(url).map(drop)?,
+                IssuedAt::Told => {}
+            }
         }
+        Ok(())
     }
 
     /// A URL that is asked by plain HTTP, under the same rules as the server's.
@@ -200,27 +201,15 @@ impl RemoteOptions {
         judged(text, Reach::of(self.allow_private))
     }
 
-    /// The headers that every request has.
+    /// The headers that every request has, beside those that are secret.
     pub(super) fn standing_headers(&self) -> Result<HeaderMap, RemoteError> {
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
-            let bad = |why| RemoteError::BadHeader {
+            let parsed = self.header_name(name)?;
+            let mut value = HeaderValue::from_str(value).map_err(|_| RemoteError::BadHeader {
                 name: name.clone(),
-                why,
-            };
-            let parsed =
-                HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("that is no name of a header"))?;
-            let own = OWN_HEADERS.contains(&parsed)
-                || OWN_MCP_HEADERS.contains(&parsed.as_str())
-                || parsed.as_str().starts_with(header::PARAM_PREFIX);
-            if own {
-                return Err(bad("the transport sets it by itself"));
-            }
-            if parsed == http::AUTHORIZATION && !matches!(self.bearer, Bearer::None) {
-                return Err(bad("bearer_env or bearer_file sets it already"));
-            }
-            let mut value =
-                HeaderValue::from_str(value).map_err(|_| bad("its value is not visible ASCII"))?;
+                why: "its value is not visible ASCII",
+            })?;
             value.set_sensitive(true);
             headers.insert(parsed, value);
         }
@@ -228,6 +217,33 @@ impl RemoteOptions {
             headers.insert(header::EPOCH, epoch.into());
         }
         Ok(headers)
+    }
+
+    /// The names of headers that are secret, as HTTP has them.
+    pub(super) fn secret_header_names(&self) -> Result<Vec<HeaderName>, RemoteError> {
+        self.secret_headers
+            .keys()
+            .map(|name| self.header_name(name))
+            .collect()
+    }
+
+    fn header_name(&self, name: &str) -> Result<HeaderName, RemoteError> {
+        let bad = |why| RemoteError::BadHeader {
+            name: name.to_owned(),
+            why,
+        };
+        let parsed =
+            HeaderName::from_bytes(name.as_bytes()).map_err(|_| bad("that is no name of a header"))?;
+        let own = OWN_HEADERS.contains(&parsed)
+            || OWN_MCP_HEADERS.contains(&parsed.as_str())
+            || parsed.as_str().starts_with(header::PARAM_PREFIX);
+        if own {
+            return Err(bad("the transport sets it by itself"));
+        }
+        if parsed == http::AUTHORIZATION && !matches!(self.bearer, Bearer::None) {
+            return Err(bad("bearer or oauth sets it already"));
+        }
+        Ok(parsed)
     }
 }
 
@@ -252,9 +268,7 @@ pub(super) fn judged(text: &str, reach: Reach) -> Result<Url, RemoteError> {
         _ => return Err(bad("its scheme is none of https, wss, http and ws")),
     }
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(bad(
-            "it holds credentials; give them with bearer_env, bearer_file or headers",
-        ));
+        return Err(bad("it holds credentials; give them with bearer or headers"));
     }
     if url.fragment().is_some() {
         return Err(bad("a server never sees what follows the #; leave it out"));
@@ -306,7 +320,9 @@ mod tests {
             transport: TransportKnob::Auto,
             era: EraKnob::Auto,
             headers: BTreeMap::new(),
+            secret_headers: BTreeMap::new(),
             bearer: Bearer::None,
+            users: None,
             health_url: None,
             health_every: HEALTH_EVERY,
             epoch: None,
@@ -329,7 +345,7 @@ mod tests {
             ("ftp://example.com", "none of https"),
             ("http://example.com/mcp", "allow_private = true"),
             ("ws://example.com/mcp", "allow_private = true"),
-            ("https://me:secret@example.com/mcp", "bearer_env"),
+            ("https://me:secret@example.com/mcp", "with bearer"),
             ("https://example.com/mcp#x", "leave it out"),
             ("https://10.0.0.1/mcp", "allow_private = true"),
             ("https://0x7f.1/mcp", "a loopback address"),
@@ -402,7 +418,7 @@ mod tests {
         }
         let mut twice = options("https://a.example");
         twice.headers.insert("authorization".to_owned(), "x".to_owned());
-        twice.bearer = Bearer::Token(Secret::new("t"));
+        twice.bearer = Bearer::From(Source::File("t".into()));
         assert!(twice.check().is_err());
     }
 }

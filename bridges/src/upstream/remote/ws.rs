@@ -40,6 +40,7 @@ use crate::{
 
 use super::{
     client::Client,
+    credentials::Shown,
     dial::Stream,
     error::{RemoteError, chain},
     health::Health,
@@ -81,9 +82,9 @@ impl Socket {
             };
             match failed {
                 NotUpgraded::NoSubprotocol if offered.is_some() => offered = None,
-                NotUpgraded::Denied(status, token) => {
-                    let others = status == StatusCode::UNAUTHORIZED && !renewed;
-                    if !others || !client.has_other_token(token.as_ref()).await? {
+                NotUpgraded::Denied(status, shown) => {
+                    let may_be_other = status == StatusCode::UNAUTHORIZED && !renewed;
+                    if !may_be_other || client.credentials().renewed(&shown).await?.is_none() {
                         return Err(RemoteError::Denied(status));
                     }
                     renewed = true;
@@ -199,8 +200,8 @@ fn take_text(link: &Link, text: &[u8]) {
 enum NotUpgraded {
     /// It knows no sub-protocol.
     NoSubprotocol,
-    /// With the token that was shown, if any.
-    Denied(StatusCode, Option<HeaderValue>),
+    /// With what was shown.
+    Denied(StatusCode, Arc<Shown>),
     Remote(RemoteError),
 }
 
@@ -209,13 +210,13 @@ async fn upgrade(
     uri: &Uri,
     offered: Option<&HeaderValue>,
 ) -> Result<WebSocketStream<Stream>, NotUpgraded> {
-    let headers = client.own_headers().await.map_err(NotUpgraded::Remote)?;
-    let token = headers.get(http::AUTHORIZATION).cloned();
+    let shown = client.credentials().get().await.map_err(NotUpgraded::Remote)?;
     let mut request = uri
         .clone()
         .into_client_request()
         .map_err(|error| NotUpgraded::Remote(explain(error)))?;
-    request.headers_mut().extend(headers);
+    request.headers_mut().extend(client.standing().clone());
+    request.headers_mut().extend(shown.headers.clone());
     if let Some(offered) = offered {
         request
             .headers_mut()
@@ -231,7 +232,7 @@ async fn upgrade(
             SubProtocolError::NoSubProtocol,
         ))) => Err(NotUpgraded::NoSubprotocol),
         Err(tungstenite::Error::Http(answer)) if matches!(answer.status().as_u16(), 401 | 403) => {
-            Err(NotUpgraded::Denied(answer.status(), token))
+            Err(NotUpgraded::Denied(answer.status(), shown))
         }
         Err(error) => Err(NotUpgraded::Remote(explain(error))),
     }

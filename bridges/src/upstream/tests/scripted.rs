@@ -47,6 +47,7 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
     ChildOptions {
         id: "scripted".parse().unwrap(),
         command: command.iter().map(|&part| part.to_owned()).collect(),
+        secret_env: std::collections::BTreeMap::new(),
         env: BTreeMap::new(),
         cwd: None,
         era: EraKnob::Auto,

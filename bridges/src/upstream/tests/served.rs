@@ -82,10 +82,7 @@ pub(super) async fn serve_script(text: &str, era: EraKnob, asking: AskingOptions
     options.era = era;
     options.asking = asking;
     let id = options.id.clone();
-    let connector = Arc::new(ChildConnector {
-        options,
-        limits: limits(),
-    });
+    let connector = Arc::new(ChildConnector::new(options, limits()));
     let parks = Parks::new(id.clone(), "00ff".to_owned(), asking.input_ttl, None);
     let lanes = Lanes::new(id, connector.clone(), asking.into(), Arc::clone(&parks));
     let Connection {

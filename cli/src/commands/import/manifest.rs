@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bus_schema::{
     ServerId,
-    registry::{Auth, Declaration},
+    registry::{Auth, Declaration, SecretRef},
     upstream::TransportKnob,
 };
 use serde_json::{Map, Value};
@@ -133,13 +133,18 @@ fn with_remote(
             Header::Bearer(about) => {
                 if declared.auth == Auth::None {
                     declared.auth = Auth::Bearer {
-                        token_env: secret_of(&declared.id, secrets),
+                        token_env: Some(secret_of(&declared.id, secrets)),
+                        token_name: None,
                     };
                 }
-                if let Auth::Bearer { token_env } = &declared.auth {
-                    notes.push(format!(
-                        "set {token_env} to its token{about} in the environment of every process that runs upstreams"
-                    ));
+                match declared.auth.secret() {
+                    Some(SecretRef::Variable(name)) => notes.push(format!(
+                        "set {name} to its token{about} in the environment of every process that runs upstreams"
+                    )),
+                    Some(SecretRef::Named(name)) => notes.push(format!(
+                        "give every process that runs upstreams its token{about} as the secret `{name}`"
+                    )),
+                    None => {}
                 }
             }
             Header::Optional(name, about) => {
@@ -365,8 +370,10 @@ mod tests {
         })));
         assert_eq!(declared.version.as_deref(), Some("1.2.3"));
         assert_eq!(declared.transport, TransportKnob::Sse);
-        let token_env = "TRUNKLINE_SECRET_WEATHER".to_owned();
-        assert_eq!(declared.auth, Auth::Bearer { token_env });
+        assert_eq!(
+            declared.auth.secret(),
+            Some(SecretRef::Variable("TRUNKLINE_SECRET_WEATHER"))
+        );
         assert!(notes[0].contains("set TRUNKLINE_SECRET_WEATHER"), "{notes:?}");
     }
 
@@ -425,7 +432,8 @@ mod tests {
         let mut base = Declaration::new("weather".parse().unwrap(), "https://old.example");
         base.owner = Some("team-a".to_owned());
         base.auth = Auth::Bearer {
-            token_env: "TRUNKLINE_SECRET_OTHER".to_owned(),
+            token_env: Some("TRUNKLINE_SECRET_OTHER".to_owned()),
+            token_name: None,
         };
         let server = json!({ "name": "com.example/weather", "version": "1.0.0",
             "remotes": [{ "type": "streamable-http", "url": "https://a.example/mcp" }] });

@@ -132,22 +132,20 @@ fn declared(add: &AddServer) -> anyhow::Result<Declaration> {
 /// How the platform is let in. The command line takes all of the client's credentials or none.
 fn auth(add: &AddServer) -> Auth {
     let oauth = &add.oauth;
-    match (
-        &oauth.token_endpoint,
-        &oauth.client_id,
-        &oauth.client_secret_env,
-        &add.bearer_env,
-    ) {
-        (Some(token_endpoint), Some(client_id), Some(client_secret_env), _) => Auth::Oauth2 {
-            token_endpoint: token_endpoint.clone(),
+    match &oauth.client_id {
+        Some(client_id) => Auth::Oauth2 {
+            token_endpoint: oauth.token_endpoint.clone(),
+            issuer: oauth.issuer.clone(),
             client_id: client_id.clone(),
-            client_secret_env: client_secret_env.clone(),
+            client_secret_env: oauth.client_secret_env.clone(),
+            client_secret_name: oauth.client_secret_name.clone(),
             scopes: oauth.scopes.clone(),
         },
-        (.., Some(token_env)) => Auth::Bearer {
-            token_env: token_env.clone(),
+        None if add.bearer_env.is_some() || add.bearer_name.is_some() => Auth::Bearer {
+            token_env: add.bearer_env.clone(),
+            token_name: add.bearer_name.clone(),
         },
-        _ => Auth::None,
+        None => Auth::None,
     }
 }
 

@@ -148,7 +148,7 @@ async fn whatever_a_declaration_says_can_be_said_by_flags_and_is_shown() {
         (["--breaker-open-secs", "0"], "use 1 to 3600"),
         (["--breaker-failures", "many"], "--breaker-failures"),
         (["--retry-attempts", "11"], "use 1 to 10"),
-        (["--oauth-client-id", "me"], "--oauth-token-endpoint"),
+        (["--oauth-client-id", "me"], "--oauth-client-secret-name"),
         (["--bearer-env", "HOME"], "TRUNKLINE_SECRET_"),
     ] {
         let (code, _, err) = run(&up, &[&begin[..], &flags].concat()).await;
