@@ -144,14 +144,12 @@ impl RegistryServer {
             .pinning
             .decide(&wish, decision, &by.tenant, &by.subject)
             .await;
-        decided.map_err(unavailable)?.map_err(|undecided| {
-            let refusal = match undecided {
-                Undecided::Unknown => Refusal::Unknown,
-                Undecided::Otherwise | Undecided::NothingPending => Refusal::Changed,
-            };
-            let tool = wish.tool.as_deref().unwrap_or("its tools");
-            refused(format!("server `{}`, {tool}: {undecided}", wish.server), &refusal)
-        })
+        let is_new = || self.registry.get(&by.tenant, &wish.server).is_some();
+        match decided.map_err(unavailable)? {
+            // Nothing was seen of its tools yet.
+            Err(Undecided::Unknown) if wish.tool.is_none() && is_new() => Ok(Decided { tools: Vec::new() }),
+            decided => decided.map_err(|undecided| undecided_of(&wish, undecided)),
+        }
     }
 
     async fn put(&self, tenant: &str, by: &str, put: Put) -> Result<Written, RpcError> {
@@ -325,6 +323,15 @@ fn declared((record, revision): &(Record, u64)) -> Option<(Entry, u64)> {
 fn left_of(before: Option<&(Record, u64)>, going: Option<Gone>) -> Vec<Gone> {
     let known = before.map_or(&[][..], |(record, _)| record.gone());
     with_gone(known, going, &moment::days_ago(GONE_FOR_DAYS))
+}
+
+fn undecided_of(wish: &Decide, undecided: Undecided) -> RpcError {
+    let refusal = match undecided {
+        Undecided::Unknown => Refusal::Unknown,
+        Undecided::Otherwise | Undecided::NothingPending => Refusal::Changed,
+    };
+    let tool = wish.tool.as_deref().unwrap_or("its tools");
+    refused(format!("server `{}`, {tool}: {undecided}", wish.server), &refusal)
 }
 
 fn author(by: &Principal) -> policy::Author<'_> {
