@@ -514,6 +514,7 @@ pub fn library_inbox_prefix(class: CallerClass, instance: &Token) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mcp::method::NAMED;
     use proptest::prelude::*;
 
     fn token() -> impl Strategy<Value = Token> {
@@ -598,9 +599,7 @@ mod tests {
                 Subject::Public {
                     tenant,
                     server,
-                    name: crate::mcp::method::NAMED
-                        .contains(&method.as_str())
-                        .then_some(name),
+                    name: NAMED.contains(&method.as_str()).then_some(name),
                     method: MethodPath::encode(&method),
                 }
             }),

@@ -76,16 +76,24 @@ impl Node {
             changed.push("limits".to_owned());
         }
         if old.guardrails != new.guardrails {
-            match self.bus.guardrails().configure(new.guardrails.clone()) {
-                Ok(()) => changed.push("guardrails".to_owned()),
-                Err(bad) => warn!(%bad, "the changed guardrails cannot be used; they stay as they were"),
-            }
+            changed.extend(self.take_guardrails(new));
         }
         join_all(stopping).await;
         for part in starting {
             self.start(part).await;
         }
         changed
+    }
+
+    /// Puts what the file says of calls in force, where nothing is kept.
+    fn take_guardrails(&self, new: &Config) -> Option<String> {
+        match self.bus.guardrails().configure(new.guardrails.clone()) {
+            Ok(()) => Some("guardrails".to_owned()),
+            Err(bad) => {
+                warn!(%bad, "the changed guardrails cannot be used; they stay as they were");
+                None
+            }
+        }
     }
 
     /// Hands the registry of this process what is done about changed tools.
