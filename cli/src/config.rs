@@ -236,23 +236,29 @@ impl EndpointTable {
     }
 }
 
+impl File {
+    /// What the file says that is named, or the usual one if there is such, with its text.
+    fn find(common: &Common) -> anyhow::Result<(Self, Option<String>)> {
+        let path = match &common.config {
+            Some(path) => Some(path.as_path()),
+            None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
+        };
+        let Some(path) = path else {
+            return Ok((Self::default(), None));
+        };
+        let text = read(path)?;
+        let file = toml::from_str(&text).with_context(|| format!("{} cannot be used", path.display()))?;
+        Ok((file, Some(text)))
+    }
+}
+
 impl Config {
     /// Reads the file, and lays the flags and environment over it.
     ///
     /// # Errors
     /// A text that names the file, the line and what would be right.
     pub fn load(common: &Common) -> anyhow::Result<Self> {
-        let path = match &common.config {
-            Some(path) => Some(path.as_path()),
-            None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
-        };
-        let text = path.map(read).transpose()?;
-        let file = match path.zip(text.as_deref()) {
-            Some((path, text)) => {
-                toml::from_str(text).with_context(|| format!("{} cannot be used", path.display()))?
-            }
-            None => File::default(),
-        };
+        let (file, text) = File::find(common)?;
         let config = Self {
             data_dir: common
                 .data_dir

@@ -61,6 +61,17 @@ impl Node {
             stopping.extend(kept.map(|at| self.servers.swap_remove(at).stop()));
             changed.push(name);
         }
+        changed.extend(self.take_rules(old, new));
+        join_all(stopping).await;
+        for part in starting {
+            self.start(part).await;
+        }
+        changed
+    }
+
+    /// Puts what else the file says in force, and names what has changed.
+    fn take_rules(&self, old: &Config, new: &Config) -> Vec<String> {
+        let mut changed = Vec::new();
         if old.virtuals != new.virtuals && !self.fronts.is_empty() {
             for (tenant, front) in &self.fronts {
                 front.virtuals().configure(new.virtuals_of(tenant));
@@ -77,10 +88,6 @@ impl Node {
         }
         if old.guardrails != new.guardrails {
             changed.extend(self.take_guardrails(new));
-        }
-        join_all(stopping).await;
-        for part in starting {
-            self.start(part).await;
         }
         changed
     }
