@@ -221,10 +221,8 @@ impl Config {
     /// # Errors
     /// A text that names the file, the line and what would be right.
     pub fn load(common: &Common) -> anyhow::Result<Self> {
-        let path = match &common.config {
-            Some(path) => Some(path.as_path()),
-            None => Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists()),
-        };
+        let usual = Some(Path::new(DEFAULT_FILE)).filter(|path| path.exists());
+        let path = common.config.as_deref().or(usual);
         let text = path.map(read).transpose()?;
         let file = match path.zip(text.as_deref()) {
             Some((path, text)) => {

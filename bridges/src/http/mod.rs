@@ -191,15 +191,7 @@ impl HttpDoor {
             Some(options) => Some(Tls::open(options).await?),
             None => None,
         };
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => HttpDoorError::PortInUse(address),
-                _ => HttpDoorError::Listen { address, source },
-            })?;
-        let local = listener
-            .local_addr()
-            .map_err(|source| HttpDoorError::Listen { address, source })?;
+        let (listener, local) = listen(address).await?;
         let stop = CancellationToken::new();
         let gate = Arc::new(Gate::new(&options.auth, local, &doors.names())?);
         let (conversations, large_bodies) = (TaskTracker::new(), body::Room::default());
@@ -269,6 +261,17 @@ impl HttpDoor {
         self.conversations.close();
         self.conversations.wait().await;
     }
+}
+
+/// Takes a port, and says which it is.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpDoorError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => HttpDoorError::PortInUse(address),
+        _ => HttpDoorError::Listen { address, source },
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    Ok((listener, local))
 }
 
 /// Every route of the door.
