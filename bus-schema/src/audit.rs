@@ -29,6 +29,8 @@ pub enum Kind {
     Block,
     /// A tool is not as it was approved.
     Integrity,
+    /// A guardrail has found something.
+    Guardrail,
     /// A session, stream, task or state that is not the caller's, or is nobody's.
     Owner,
     /// A plain NATS client was kept out.
@@ -45,12 +47,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Auth,
         Self::Policy,
         Self::Limit,
         Self::Block,
         Self::Integrity,
+        Self::Guardrail,
         Self::Owner,
         Self::Callout,
         Self::Forgery,
@@ -68,6 +71,7 @@ impl Kind {
             Self::Limit => "limit",
             Self::Block => "block",
             Self::Integrity => "integrity",
+            Self::Guardrail => "guardrail",
             Self::Owner => "owner",
             Self::Callout => "callout",
             Self::Forgery => "forgery",

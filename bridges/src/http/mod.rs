@@ -177,17 +177,6 @@ impl Listener {
     }
 }
 
-/// Binds a port, and says which it is.
-async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpDoorError> {
-    let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::AddrInUse => HttpDoorError::PortInUse(address),
-        _ => HttpDoorError::Listen { address, source },
-    };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let local = listener.local_addr().map_err(failed)?;
-    Ok((listener, local))
-}
-
 impl HttpDoor {
     /// Binds the port.
     ///
@@ -276,6 +265,17 @@ impl HttpDoor {
         self.conversations.close();
         self.conversations.wait().await;
     }
+}
+
+/// Takes a port, and says which it is.
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), HttpDoorError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::AddrInUse => HttpDoorError::PortInUse(address),
+        _ => HttpDoorError::Listen { address, source },
+    };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let local = listener.local_addr().map_err(failed)?;
+    Ok((listener, local))
 }
 
 /// Every route of the door.

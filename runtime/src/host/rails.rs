@@ -11,6 +11,7 @@ use std::{
 
 use bus_schema::{
     Request, RpcError,
+    audit::{Kind, Record},
     guardrails::{Course, Note, Refusal, Side, Target, Then, schema::ToolSchemas},
     integrity::Offered,
     mcp::{meta, method},
@@ -331,6 +332,9 @@ impl Guarded {
             on = refusal.side.as_str(),
             "a guardrail refuses a call"
         );
+        let rule = format!("{}.{}", refusal.step, refusal.side.as_str());
+        let record = Record::refused(Kind::Guardrail, rule).of_request(request);
+        self.shared.bus.audit().put(record);
         let id = Message::parse(&request.body.0)
             .ok()
             .and_then(|message| message.id);

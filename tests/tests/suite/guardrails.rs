@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bus_schema::{
     Principal,
+    audit::Kind,
     guardrails::{META_KEY, Set, Version},
     mcp::method,
 };
@@ -17,6 +18,7 @@ use tests::{
     eventually,
     http::Client,
     platform::Platform,
+    recorded::Recorded,
     session::{Session, messages},
     within,
 };
@@ -300,6 +302,7 @@ async fn what_a_task_comes_to_is_looked_at_for_every_tool_of_its_server() {
 #[tokio::test]
 async fn what_is_blocked_is_told_without_its_contents() {
     let world = World::start("").await;
+    let records = Recorded::start(&world.platform).await;
     world
         .keep(json!([
             { "name": "no-keys", "check": "sensitive", "find": ["secrets"], "on": ["arguments", "results"], "then": "block" },
@@ -345,6 +348,16 @@ async fn what_is_blocked_is_told_without_its_contents() {
         metrics.contains("trunkline_guardrails_total") && metrics.contains("went=\"blocked\""),
         "{metrics}"
     );
+    for rule in ["no-keys.arguments", "mails.results"] {
+        records
+            .comes(rule, |record| {
+                record.kind == Kind::Guardrail && record.rule == rule
+            })
+            .await;
+    }
+    let told = format!("{:?}", records.all());
+    assert!(!told.contains("AKIA") && !told.contains("ann@"), "{told}");
+    records.stop().await;
     world.platform.stop().await;
 }
 

@@ -160,7 +160,7 @@ impl World {
         let foreign = Issuer::start().await;
         let folder = tempfile::tempdir().expect("a folder");
         let file = issuer.section("clock_skew_secs = 10")
-            + &foreign.line("tenant = \"elsewhere\"")
+            + &foreign.line("tenant_claim = \"org\"")
             + SETTINGS
             + &asking("asking", &folder.path().join("heard"), "");
         let mut platform = Platform::start(&file, &["registry", "asking"]).await;

@@ -30,7 +30,9 @@ pub(super) fn cases(world: &World) -> Vec<Case> {
     let good = world.token("ann", json!({}));
     cases.extend(at_other_doors(world));
     cases.extend(in_odd_places(world, &good));
-    let foreign = world.foreign.token("ann", &world.platform.url(""), json!({}));
+    let foreign = world
+        .foreign
+        .token("ann", &world.platform.url(""), json!({ "org": "elsewhere" }));
     cases.extend([
         Case::http(
             "a token: of a tenant that is not here",
@@ -89,7 +91,9 @@ fn at_other_doors(world: &World) -> Vec<Case> {
         ),
         (
             "a token of a tenant that is not here",
-            world.foreign.token("ann", &world.platform.url(""), json!({})),
+            world
+                .foreign
+                .token("ann", &world.platform.url(""), json!({ "org": "elsewhere" })),
         ),
     ] {
         let case = Case::new(
