@@ -1,7 +1,7 @@
 //! JSON Schema 2020-12 as tools use it: whether arguments fit what a tool says of itself, and results what it promises.
 //!
 //! Schemas come from servers, which nobody has to trust. So nothing that a schema refers to is ever fetched, expressions in it run in
-//! linear time, and how much work a schema can make of a value is worked out before anything is checked ([`measure`]); what would be too
+//! linear time, and how much work a schema can make of a value is worked out before anything is checked (`measure`); what would be too
 //! much is not begun. Each dialect from draft 4 on is understood, as its `$schema` says.
 
 mod measure;
