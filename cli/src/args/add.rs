@@ -50,7 +50,7 @@ pub struct AddServer {
     /// The variable of the platform's processes that holds its token; it begins with `TRUNKLINE_SECRET_`
     #[arg(long, value_name = "VARIABLE", conflicts_with_all = OAUTH)]
     pub bearer_env: Option<String>,
-    /// The secret that is its token, by its name under [secrets] of the platform's processes
+    /// The secret that is its token, by its name in the `[secrets]` section of the platform's processes
     #[arg(long, value_name = "NAME", conflicts_with_all = OAUTH, conflicts_with = "bearer_env")]
     pub bearer_name: Option<String>,
     /// How the platform gets tokens for it.
@@ -107,7 +107,7 @@ pub struct OauthFlags {
         group = "client_secret"
     )]
     pub client_secret_env: Option<String>,
-    /// The secret itself, by its name under [secrets] of the platform's processes
+    /// The secret itself, by its name in the `[secrets]` section of the platform's processes
     #[arg(
         long = "oauth-client-secret-name",
         value_name = "NAME",
