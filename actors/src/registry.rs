@@ -3,19 +3,18 @@
 //! It is an actor without a state of its own: any number of them share the wishes, and every write is fenced by the revision that was
 //! read. It is on no call's way; what it keeps, every process has its own picture of.
 
+mod documents;
 mod forgetting;
-mod guardrails;
 mod pinning;
-mod policy;
 mod telling;
 
 use std::sync::Arc;
 
 use bus_schema::{
-    Principal, Request, RpcError, ServerId,
+    Principal, Request, RpcError, ServerId, guardrails,
     integrity::{self, Decide, Decided, Decision, Policies, Undecided},
     mcp::error,
-    policy::{ROLLBACK, SET},
+    policy,
     registry::{
         self, Declaration, Entry, GONE_FOR_DAYS, Gone, Over, Put, Record, Refusal, Remove, Removed, Was,
         Written, with_gone,
@@ -126,11 +125,14 @@ impl RegistryServer {
             registry::REMOVE => to_json(&self.remove(&by.tenant, &read::<Remove>(request)?).await?),
             integrity::APPROVE => to_json(&self.decide(request, Decision::Approve).await?),
             integrity::REJECT => to_json(&self.decide(request, Decision::Reject).await?),
-            SET => to_json(&policy::set(&self.policies, &author(by), read(request)?).await?),
-            bus_schema::guardrails::SET => {
-                to_json(&guardrails::set(&self.guardrails, &author(by), read(request)?).await?)
+            policy::SET => to_json(&documents::set(&self.policies, &author(by), read(request)?).await?),
+            policy::ROLLBACK => {
+                to_json(&documents::roll_back(&self.policies, &author(by), read(request)?).await?)
             }
-            ROLLBACK => to_json(&policy::roll_back(&self.policies, &author(by), read(request)?).await?),
+            guardrails::SET => to_json(&documents::set(&self.guardrails, &author(by), read(request)?).await?),
+            guardrails::ROLLBACK => {
+                to_json(&documents::roll_back(&self.guardrails, &author(by), read(request)?).await?)
+            }
             other => Err(RpcError::new(
                 error::METHOD_NOT_FOUND,
                 format!("the registry has no method `{other}`"),
@@ -334,8 +336,8 @@ fn undecided_of(wish: &Decide, undecided: Undecided) -> RpcError {
     refused(format!("server `{}`, {tool}: {undecided}", wish.server), &refusal)
 }
 
-fn author(by: &Principal) -> policy::Author<'_> {
-    policy::Author {
+fn author(by: &Principal) -> documents::Author<'_> {
+    documents::Author {
         tenant: &by.tenant,
         subject: &by.subject,
     }

@@ -14,6 +14,7 @@ pub mod envelope;
 pub mod guardrails;
 pub mod header;
 pub mod integrity;
+pub mod kept;
 pub mod limits;
 pub mod mcp;
 pub mod members;

@@ -10,7 +10,6 @@ mod condition;
 mod document;
 mod facts;
 mod judge;
-mod kept;
 mod pattern;
 mod refusal;
 mod servers;
@@ -20,16 +19,25 @@ use std::{
     time::SystemTime,
 };
 
-use crate::principal::Principal;
+use crate::{kept, principal::Principal};
 
 pub use action::{Action, Annotations, Arguments, What};
 pub use compile::BadPolicy;
 use condition::{Condition, Uses};
 pub use document::{Document, Effect, Opens, Otherwise, Role, Rule, Targets};
 pub use judge::Explanation;
-pub use kept::{ROLLBACK, Rollback, SET, Set, Version};
 pub(crate) use pattern::resolved;
 pub use pattern::{BadPattern, BadScope, Pattern, Scope};
+
+/// The method by which the registry is asked to take a document; its parameters are a [`Set`], its result is a [`Version`].
+pub const SET: &str = "policy/set";
+/// The method by which it is asked to take an earlier one again; its parameters are a [`Rollback`](kept::Rollback), its result is a [`Version`].
+pub const ROLLBACK: &str = "policy/rollback";
+
+/// One version of a tenant's policy.
+pub type Version = kept::Version<Document>;
+/// A wish to have a policy kept.
+pub type Set = kept::Set<Document>;
 
 /// A document that was checked, in the form in which it decides.
 #[derive(Debug)]

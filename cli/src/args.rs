@@ -3,6 +3,7 @@
 mod add;
 mod audit;
 mod blocks;
+mod documents;
 mod guardrails;
 mod import;
 mod policy;
@@ -16,12 +17,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub use add::{AddServer, LimitFlags, OauthFlags};
 pub use audit::{Audit, AuditCommand, AuditTail, Outcome};
 pub use blocks::{Block, WhoIsBlocked};
-pub use guardrails::{Guardrails, GuardrailsCommand, GuardrailsSet, GuardrailsTry};
+pub use documents::{ListVersions, RollBack, SetDocument, ShowVersion};
+pub use guardrails::{Guardrails, GuardrailsCommand, GuardrailsTry};
 pub use import::Import;
-pub use policy::{
-    Candidate, Policy, PolicyCommand, PolicyDiff, PolicyExplain, PolicyHistory, PolicyReplay, PolicyRollback,
-    PolicySet, PolicyShow, PolicyTest,
-};
+pub use policy::{Candidate, Policy, PolicyCommand, PolicyDiff, PolicyExplain, PolicyReplay, PolicyTest};
 pub use traffic::{Traffic, TrafficClear, TrafficCommand, TrafficOf, TrafficSet};
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.

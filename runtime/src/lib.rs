@@ -12,6 +12,7 @@ pub mod callout;
 pub mod catalogue;
 pub mod directory;
 pub mod discovery;
+pub mod documents;
 pub mod doors;
 pub mod elicit;
 pub mod events;

@@ -8,6 +8,7 @@ use axum::{
     routing::get,
 };
 use bus_schema::guardrails::{Document, Set, Version};
+use runtime::guardrails::Rails;
 use serde::Deserialize;
 
 use super::{
@@ -75,6 +76,10 @@ async fn replace(
         over,
         comment,
     };
-    let version = fleet.front.bus().set_guardrails(&operator.principal, &wish).await;
+    let version = fleet
+        .front
+        .bus()
+        .set_document::<Rails>(&operator.principal, &wish)
+        .await;
     Ok(told(&version.map_err(refused)?))
 }

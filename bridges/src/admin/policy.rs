@@ -10,10 +10,16 @@ use axum::{
 };
 use bus_schema::{
     Principal,
-    policy::{Action, Annotations, Decision, Document, Policy, Rollback, Set, Version, explain},
+    kept::Rollback,
+    policy::{Action, Annotations, Decision, Document, Policy, Set, Version, explain},
     registry::Refusal,
 };
-use runtime::{moment, policies::PolicyStore, registry::RegistryError, store::StoreError};
+use runtime::{
+    moment,
+    policies::{PolicyStore, Rules},
+    registry::RegistryError,
+    store::StoreError,
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
@@ -202,7 +208,11 @@ async fn replace(
         over,
         comment,
     };
-    let version = fleet.front.bus().set_policy(&operator.principal, &wish).await;
+    let version = fleet
+        .front
+        .bus()
+        .set_document::<Rules>(&operator.principal, &wish)
+        .await;
     Ok(told(&version.map_err(refused)?))
 }
 
@@ -218,7 +228,7 @@ async fn roll_back(
     let version = fleet
         .front
         .bus()
-        .roll_policy_back(&operator.principal, &wish)
+        .roll_back::<Rules>(&operator.principal, &wish)
         .await;
     Ok(told(&version.map_err(refused)?))
 }

@@ -44,7 +44,7 @@ pub(super) fn hooks(front: &Front, principal: &Principal) -> Vec<String> {
         |hook: &str| policy.decide(principal, &Action::admin(&format!("hooks:{hook}"))) == Decision::Allow;
     let tenant = Token::encode(&principal.tenant);
     let guardrails = front.bus().guardrails().of(&principal.tenant);
-    let Ok(rails) = &guardrails.rails else {
+    let Ok(rails) = guardrails.rails() else {
         return Vec::new();
     };
     let hooks = rails.hooks().into_iter().filter(|hook| may(hook));

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Ask;
+use super::{ListVersions, RollBack, SetDocument, ShowVersion};
 
 /// Examples of it.
 pub(super) const EXAMPLES: &str = "\
@@ -12,6 +12,8 @@ Examples:
   trunkline guardrails set guardrails.toml --comment 'no cards in tickets'
   trunkline guardrails set guardrails.toml --check
   trunkline guardrails show
+  trunkline guardrails history
+  trunkline guardrails rollback 3
   trunkline guardrails try guardrails.toml --tool crm.add --arguments '{\"note\":\"4111 1111 1111 1111\"}'";
 
 /// `trunkline guardrails`
@@ -20,37 +22,21 @@ pub struct Guardrails {
     /// What to do.
     #[command(subcommand)]
     pub command: GuardrailsCommand,
-    /// Whose guardrails
-    #[arg(long, global = true, value_name = "TENANT", default_value = "default")]
-    pub tenant: String,
 }
 
 /// What is done with guardrails.
 #[derive(Clone, Debug, Subcommand)]
 pub enum GuardrailsCommand {
     /// Show the guardrails that are kept
-    Show(Ask),
+    Show(ShowVersion),
     /// Check guardrails and have them kept; they are in force everywhere at once
-    Set(GuardrailsSet),
+    Set(SetDocument),
     /// Show what the guardrails of a file would make of a call, without asking a hook or a schema
     Try(GuardrailsTry),
-}
-
-/// `trunkline guardrails set`
-#[derive(Clone, Debug, Args)]
-pub struct GuardrailsSet {
-    /// The guardrails as TOML or JSON; `-` reads them from standard input
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Why
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub comment: String,
-    /// Only if this version is the present one; 0 if there is none
-    #[arg(long, value_name = "N")]
-    pub over: Option<u64>,
-    /// Check them only
-    #[arg(long)]
-    pub check: bool,
+    /// Show the versions
+    History(ListVersions),
+    /// Have an earlier version again, as a new one
+    Rollback(RollBack),
 }
 
 /// `trunkline guardrails try`

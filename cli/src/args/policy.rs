@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Ask;
+use super::{Ask, ListVersions, RollBack, SetDocument, ShowVersion};
 
 /// Examples of it.
 pub(super) const EXAMPLES: &str = "\
@@ -29,9 +29,9 @@ pub struct Policy {
 #[derive(Clone, Debug, Subcommand)]
 pub enum PolicyCommand {
     /// Show the policy that is kept
-    Show(PolicyShow),
+    Show(ShowVersion),
     /// Check a policy and have it kept; it is in force everywhere at once
-    Set(PolicySet),
+    Set(SetDocument),
     /// Check a file of cases, each with the decision that is expected
     Test(PolicyTest),
     /// Say what is decided, and why
@@ -41,37 +41,9 @@ pub enum PolicyCommand {
     /// Decide anew about calls that were recorded by `trunkline tail --json`
     Replay(PolicyReplay),
     /// Show the versions
-    History(PolicyHistory),
+    History(ListVersions),
     /// Have an earlier version again, as a new one
-    Rollback(PolicyRollback),
-}
-
-/// `trunkline policy show`
-#[derive(Clone, Debug, Args)]
-pub struct PolicyShow {
-    /// Which version [default: the present one]
-    #[arg(value_name = "N")]
-    pub number: Option<u64>,
-    /// How it is printed.
-    #[command(flatten)]
-    pub ask: Ask,
-}
-
-/// `trunkline policy set`
-#[derive(Clone, Debug, Args)]
-pub struct PolicySet {
-    /// The policy as TOML or JSON; `-` reads it from standard input
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
-    /// Why
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub comment: String,
-    /// Only if this version is the present one; 0 if there is none
-    #[arg(long, value_name = "N")]
-    pub over: Option<u64>,
-    /// Check it only
-    #[arg(long)]
-    pub check: bool,
+    Rollback(RollBack),
 }
 
 /// Which policy is asked.
@@ -163,29 +135,4 @@ pub struct PolicyReplay {
     /// How it is printed.
     #[command(flatten)]
     pub ask: Ask,
-}
-
-/// `trunkline policy history`
-#[derive(Clone, Debug, Args)]
-pub struct PolicyHistory {
-    /// How many versions at most
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub limit: usize,
-    /// How it is printed.
-    #[command(flatten)]
-    pub ask: Ask,
-}
-
-/// `trunkline policy rollback`
-#[derive(Clone, Debug, Args)]
-pub struct PolicyRollback {
-    /// Which version
-    #[arg(value_name = "N")]
-    pub to: u64,
-    /// Why
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    pub comment: String,
-    /// Only if this version is the present one
-    #[arg(long, value_name = "N")]
-    pub over: Option<u64>,
 }

@@ -4,15 +4,18 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use bus_schema::{
-    Principal,
-    guardrails::{Document, Guardrails, Looked, Refusal, Set, Target, Version},
+    guardrails::{Document, Guardrails, Looked, Refusal, Target},
     mcp::method,
     rpc,
     subject::CallerClass,
 };
+use runtime::guardrails::Rails;
 use serde_json::{Value, json, value::RawValue};
 
-use super::{output, policy::read};
+use super::{
+    documents::{Desk, read},
+    output,
+};
 use crate::{
     args::{self, GuardrailsCommand},
     config::Config,
@@ -21,68 +24,28 @@ use crate::{
 
 pub(crate) async fn run(config: Config, command: args::Guardrails) -> anyhow::Result<ExitCode> {
     // What is wrong with a file is said before anything is connected to.
-    let wish = match &command.command {
+    let document = match &command.command {
         GuardrailsCommand::Try(wish) => return attempt(wish),
-        GuardrailsCommand::Set(set) => {
-            let document = document(&set.file)?;
-            if set.check {
-                output::line("the guardrails can be taken");
-                return Ok(ExitCode::SUCCESS);
-            }
-            Some(Set {
-                document,
-                over: set.over,
-                comment: set.comment.clone(),
-            })
-        }
-        GuardrailsCommand::Show(_) => None,
+        GuardrailsCommand::Set(set) => Some(document(&set.file)?),
+        _ => None,
     };
+    if let GuardrailsCommand::Set(set) = &command.command
+        && set.check
+    {
+        output::line("the guardrails can be taken");
+        return Ok(ExitCode::SUCCESS);
+    }
     let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
-    let done = obey(&node, &command, wish).await;
+    let desk = Desk::<Rails>::new(&node, &config.tenant);
+    let done = match (&command.command, document) {
+        (GuardrailsCommand::Set(set), Some(document)) => desk.set(set, document).await,
+        (GuardrailsCommand::Show(show), _) => desk.show(show).await,
+        (GuardrailsCommand::History(history), _) => desk.history(history).await,
+        (GuardrailsCommand::Rollback(back), _) => desk.roll_back(back).await,
+        _ => Ok(()),
+    };
     node.stop().await;
     done.map(|()| ExitCode::SUCCESS)
-}
-
-async fn obey(node: &Node, command: &args::Guardrails, wish: Option<Set>) -> anyhow::Result<()> {
-    if let Some(wish) = wish {
-        let me = Principal {
-            tenant: command.tenant.clone(),
-            ..Principal::developer()
-        };
-        let version = node.bus().set_guardrails(&me, &wish).await?;
-        output::line(&told(&version));
-        return Ok(());
-    }
-    let all = node.bus().guardrails();
-    all.ready().await;
-    let store = all
-        .store()
-        .context("guardrails cannot be read: this NATS has no JetStream, or does not answer")?;
-    let Some((version, _)) = store.read(&command.tenant).await? else {
-        bail!(
-            "no guardrails are kept for tenant `{}`; `trunkline guardrails set` keeps some, and until then `[guardrails]` of each process's configuration counts",
-            command.tenant
-        );
-    };
-    if let GuardrailsCommand::Show(ask) = &command.command
-        && ask.json
-    {
-        return output::json(&version);
-    }
-    output::line(&format!("# {}", told(&version)));
-    output::line(toml::to_string_pretty(&version.document)?.trim_end());
-    Ok(())
-}
-
-fn told(version: &Version) -> String {
-    let why = match version.comment.as_str() {
-        "" => String::new(),
-        comment => format!(": {comment}"),
-    };
-    format!(
-        "version {}, written {} by {}{why}",
-        version.version, version.at, version.by
-    )
 }
 
 fn document(path: &Path) -> anyhow::Result<Document> {

@@ -6,6 +6,7 @@ mod bootstrap;
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
+mod documents;
 pub(crate) mod guardrails;
 mod import;
 pub(crate) mod keys;

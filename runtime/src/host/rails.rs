@@ -134,7 +134,7 @@ impl Guarded {
             return Ok(None);
         }
         let in_force = rails.all.of(&request.principal.tenant);
-        let guardrails = match &in_force.rails {
+        let guardrails = match in_force.rails() {
             Ok(guardrails) if guardrails.is_empty() => return Ok(None),
             Ok(guardrails) => Some(guardrails),
             Err(_) => None,
@@ -146,7 +146,7 @@ impl Guarded {
             return Ok(None);
         };
         let Some(guardrails) = guardrails else {
-            let why = in_force.rails.as_ref().err().copied().unwrap_or_default();
+            let why = in_force.rails().err().unwrap_or_default();
             return Err(RpcError::internal(format!(
                 "{why}, and until then no call goes through; try again shortly"
             )));

@@ -11,7 +11,7 @@ use bus_schema::{
     guardrails::{META_KEY, Set, Version},
     mcp::method,
 };
-use runtime::{Bus, Host};
+use runtime::{Bus, Host, guardrails::Rails};
 use serde_json::{Value, json};
 use tests::{
     clerk::Clerk,
@@ -59,7 +59,7 @@ impl World {
             comment: String::new(),
         };
         let me = Principal::developer();
-        let kept = self.bus().set_guardrails(&me, &wish);
+        let kept = self.bus().set_document::<Rails>(&me, &wish);
         let version = within("the guardrails are taken", kept).await.expect("taken");
         self.is_in_force(version.version).await;
         version

@@ -8,12 +8,14 @@ use std::{sync::Arc, time::Duration};
 use bridges::front::Endpoint;
 use bus_schema::{
     Principal, Request,
+    kept::Rollback,
     mcp::{error, method},
-    policy::{Action, Decision, Document, Rollback, Set, Version},
+    policy::{Action, Decision, Document, Set, Version},
     registry::Refusal,
 };
 use runtime::{
     Bus, Host, Retry,
+    policies::Rules,
     registry::RegistryError,
     store::{Bucket, BucketOptions},
 };
@@ -81,7 +83,7 @@ impl World {
         let wish = set(json, None);
         let version = within(
             "the policy is taken",
-            bus.set_policy(&Principal::developer(), &wish),
+            bus.set_document::<Rules>(&Principal::developer(), &wish),
         )
         .await;
         let version = version.expect("taken");
@@ -589,7 +591,7 @@ async fn a_bad_policy_never_takes_the_place_of_a_good_one_and_an_earlier_one_com
         json!({ "default": "deny", "scopes": { "a": ["get"] } }),
         json!({ "default": "deny", "roles": { "r": { "includes": ["r"] } } }),
     ] {
-        let refused = within("an answer", bus.set_policy(&me, &set(&bad, None))).await;
+        let refused = within("an answer", bus.set_document::<Rules>(&me, &set(&bad, None))).await;
         assert!(
             matches!(
                 &refused,
@@ -611,7 +613,7 @@ async fn a_bad_policy_never_takes_the_place_of_a_good_one_and_an_earlier_one_com
         over: Some(2),
         comment: String::new(),
     };
-    let back = within("an answer", bus.roll_policy_back(&me, &wish))
+    let back = within("an answer", bus.roll_back::<Rules>(&me, &wish))
         .await
         .expect("taken");
     assert_eq!(
@@ -634,7 +636,7 @@ async fn a_bad_policy_never_takes_the_place_of_a_good_one_and_an_earlier_one_com
     assert_eq!(numbers, [3, 2, 1]);
     assert_eq!(versions[0].document, versions[2].document);
     let unknown = Rollback { to: 9, ..wish };
-    let refused = within("an answer", bus.roll_policy_back(&me, &unknown)).await;
+    let refused = within("an answer", bus.roll_back::<Rules>(&me, &unknown)).await;
     assert!(
         matches!(
             refused,
@@ -657,7 +659,8 @@ async fn of_two_who_write_at_once_over_the_same_version_one_is_told() {
     let wishes: Vec<_> = (0..4)
         .map(|n| set(&json!({ "default": "allow", "rules": [{ "name": format!("r{n}"), "effect": "deny", "tools": ["x__y"] }] }), Some(1)))
         .collect();
-    let written = futures::future::join_all(wishes.iter().map(|wish| bus.set_policy(&me, wish))).await;
+    let written =
+        futures::future::join_all(wishes.iter().map(|wish| bus.set_document::<Rules>(&me, wish))).await;
     let (taken, refused): (Vec<_>, Vec<_>) = written.into_iter().partition(Result::is_ok);
     assert_eq!((taken.len(), refused.len()), (1, 3));
     for refused in refused {
@@ -677,7 +680,8 @@ async fn of_two_who_write_at_once_over_the_same_version_one_is_told() {
         .into_iter()
         .map(|wish| Set { over: None, ..wish })
         .collect();
-    let written = futures::future::join_all(wishes.iter().map(|wish| bus.set_policy(&me, wish))).await;
+    let written =
+        futures::future::join_all(wishes.iter().map(|wish| bus.set_document::<Rules>(&me, wish))).await;
     assert!(written.iter().all(Result::is_ok), "{written:?}");
     let policies = bus.policies();
     let versions = policies

@@ -2,10 +2,10 @@
 
 use bus_schema::{
     Principal,
-    guardrails::{Document, Set},
+    guardrails::{Document, Set, Version},
     registry::Refusal,
 };
-use runtime::registry::RegistryError;
+use runtime::{guardrails::Rails, registry::RegistryError};
 use serde_json::{Value, json};
 use tests::{eventually, platform::Platform, program, root, within};
 
@@ -48,7 +48,10 @@ async fn what_is_kept_takes_the_place_of_what_is_configured_and_nothing_bad_of_e
         over: None,
         comment: String::new(),
     };
-    let refused = world.bus().set_guardrails(&Principal::developer(), &wish).await;
+    let refused = world
+        .bus()
+        .set_document::<Rails>(&Principal::developer(), &wish)
+        .await;
     let Err(RegistryError::Refused { message, refusal }) = refused else {
         panic!("{refused:?}");
     };
@@ -63,7 +66,10 @@ async fn what_is_kept_takes_the_place_of_what_is_configured_and_nothing_bad_of_e
         over: Some(first.version + 1),
         comment: String::new(),
     };
-    let refused = world.bus().set_guardrails(&Principal::developer(), &stale).await;
+    let refused = world
+        .bus()
+        .set_document::<Rails>(&Principal::developer(), &stale)
+        .await;
     assert!(
         matches!(
             refused,
@@ -146,21 +152,13 @@ async fn what_is_configured_changes_live_and_only_to_what_can_be_meant() {
     let document = toml_steps(MAILS);
     all.configure(document).expect("it can be meant");
     eventually("it is in force", async || {
-        all.of("default")
-            .rails
-            .as_ref()
-            .is_ok_and(|rails| !rails.is_empty())
+        all.of("default").rails().is_ok_and(|rails| !rails.is_empty())
     })
     .await;
     let bad =
         serde_json::from_value(json!({ "steps": [{ "name": "A", "check": "schema" }] })).expect("words");
     assert!(all.configure(bad).is_err());
-    assert!(
-        all.of("default")
-            .rails
-            .as_ref()
-            .is_ok_and(|rails| !rails.is_empty())
-    );
+    assert!(all.of("default").rails().is_ok_and(|rails| !rails.is_empty()));
     platform.stop().await;
 }
 
@@ -229,6 +227,30 @@ async fn the_command_line_checks_tries_keeps_and_shows_the_example_of_the_page()
     let (code, out, err) = run(&["guardrails", "show"]).await;
     assert!(
         code == 0 && out.contains("# version 1") && out.contains("crm__*"),
+        "{out}{err}"
+    );
+    // What was before is kept, and comes back as a version of its own.
+    let other = write("other.toml", "[[steps]]\nname = \"b\"\ncheck = \"schema\"\n");
+    let (code, out, err) = run(&["guardrails", "set", &other, "--over", "1"]).await;
+    assert!(code == 0 && out.contains("version 2"), "{out}{err}");
+    let (code, _, err) = run(&["guardrails", "rollback", "7"]).await;
+    assert!(code == 1 && err.contains("trunkline guardrails history"), "{err}");
+    let (code, out, err) = run(&["guardrails", "rollback", "1"]).await;
+    assert!(
+        code == 0 && out.contains("version 3") && out.contains("version 1 again"),
+        "{out}{err}"
+    );
+    let (code, out, err) = run(&["guardrails", "history", "--json"]).await;
+    assert_eq!(code, 0, "{err}");
+    let versions: Vec<Version> = serde_json::from_str(&out).expect("versions");
+    assert_eq!(
+        versions.iter().map(|version| version.version).collect::<Vec<_>>(),
+        [3, 2, 1]
+    );
+    assert_eq!(versions[0].document, versions[2].document);
+    let (code, out, err) = run(&["guardrails", "show", "2"]).await;
+    assert!(
+        code == 0 && out.contains("schema") && !out.contains("crm__*"),
         "{out}{err}"
     );
 }

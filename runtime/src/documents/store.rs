@@ -1,48 +1,49 @@
-//! The versions of policies: the present one of each tenant, and all that were before it.
+//! The versions of documents: the present one of each tenant, and all that were before it.
 //!
 //! The present version is one record, written over the revision that was read. What it takes the place of is kept under its number first,
 //! so no version is lost whoever stops where.
 
-use std::{sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc};
 
-use bus_schema::{Token, policy::Version};
+use bus_schema::{Token, kept::Version};
 use tokio::sync::OnceCell;
 
+use super::Kind;
 use crate::{
     bus::Bus,
-    store::{Bucket, BucketOptions, StoreError},
+    store::{Bucket, StoreError},
 };
 
 /// How many bytes one version may take.
-const MAX_BYTES: i32 = 480 * 1024;
-const CURRENT: BucketOptions = BucketOptions {
-    name: "policy",
-    max_age: Duration::ZERO,
-    max_bytes: 64 * 1024 * 1024,
-    max_record_bytes: MAX_BYTES,
-};
-const HISTORY: BucketOptions = BucketOptions {
-    name: "policy_history",
-    max_age: Duration::ZERO,
-    max_bytes: 256 * 1024 * 1024,
-    max_record_bytes: MAX_BYTES,
-};
+pub const MAX_BYTES: i32 = 480 * 1024;
 
-/// The versions of all tenants' policies.
-#[derive(Clone)]
-pub struct PolicyStore {
+/// The versions of all tenants' documents of a kind.
+pub struct Store<K> {
     bus: Bus,
     current: Bucket,
     /// Opened when an earlier version is first read or written.
     history: Arc<OnceCell<Bucket>>,
+    kind: PhantomData<fn() -> K>,
 }
 
-impl PolicyStore {
+impl<K> Clone for Store<K> {
+    fn clone(&self) -> Self {
+        Self {
+            bus: self.bus.clone(),
+            current: self.current.clone(),
+            history: Arc::clone(&self.history),
+            kind: PhantomData,
+        }
+    }
+}
+
+impl<K: Kind> Store<K> {
     pub(super) async fn open(bus: &Bus) -> Result<Self, StoreError> {
         Ok(Self {
             bus: bus.clone(),
-            current: Bucket::open(bus, CURRENT).await?,
+            current: Bucket::open(bus, K::CURRENT).await?,
             history: Arc::default(),
+            kind: PhantomData,
         })
     }
 
@@ -50,11 +51,11 @@ impl PolicyStore {
         &self.current
     }
 
-    /// Reads the present version of a tenant's policy, with its revision; `None` when there is none.
+    /// Reads the present version of a tenant's document, with its revision; `None` when there is none.
     ///
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer, or the record cannot be read.
-    pub async fn read(&self, tenant: &str) -> Result<Option<(Version, u64)>, StoreError> {
+    pub async fn read(&self, tenant: &str) -> Result<Option<(Version<K::Document>, u64)>, StoreError> {
         self.current.read(Token::encode(tenant).as_str()).await
     }
 
@@ -65,8 +66,8 @@ impl PolicyStore {
     pub async fn write(
         &self,
         tenant: &str,
-        version: &Version,
-        over: Option<&(Version, u64)>,
+        version: &Version<K::Document>,
+        over: Option<&(Version<K::Document>, u64)>,
     ) -> Result<(), StoreError> {
         if let Some((before, _)) = over {
             match self
@@ -89,7 +90,11 @@ impl PolicyStore {
     ///
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
-    pub async fn version(&self, tenant: &str, number: u64) -> Result<Option<Version>, StoreError> {
+    pub async fn version(
+        &self,
+        tenant: &str,
+        number: u64,
+    ) -> Result<Option<Version<K::Document>>, StoreError> {
         match self.read(tenant).await? {
             Some((version, _)) if version.version == number => return Ok(Some(version)),
             Some((version, _)) if version.version < number => return Ok(None),
@@ -103,7 +108,7 @@ impl PolicyStore {
     ///
     /// # Errors
     /// [`StoreError::Broker`] when the broker does not answer.
-    pub async fn versions(&self, tenant: &str, most: usize) -> Result<Vec<Version>, StoreError> {
+    pub async fn versions(&self, tenant: &str, most: usize) -> Result<Vec<Version<K::Document>>, StoreError> {
         let Some((present, _)) = self.read(tenant).await? else {
             return Ok(Vec::new());
         };
@@ -119,7 +124,7 @@ impl PolicyStore {
 
     async fn history(&self) -> Result<&Bucket, StoreError> {
         self.history
-            .get_or_try_init(|| Bucket::open(&self.bus, HISTORY))
+            .get_or_try_init(|| Bucket::open(&self.bus, K::HISTORY))
             .await
     }
 }

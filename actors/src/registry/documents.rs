@@ -1,16 +1,16 @@
-//! Takes policies: checks a document before it takes the place of another, and numbers it.
+//! Takes policies and guardrails: checks a document before it takes the place of another, and numbers it.
 //!
 //! Every write is over the version that was read, so of two that come at once the second sees the first. A document that cannot be meant
 //! is never written, and so never in force anywhere.
 
 use bus_schema::{
     RpcError,
-    policy::{Document, Policy, Rollback, Set, Version},
+    kept::{Rollback, Set, Version},
     registry::Refusal,
 };
 use runtime::{
+    documents::{Documents, Kind, Store},
     moment,
-    policies::{Policies, PolicyStore},
     store::StoreError,
 };
 use tracing::info;
@@ -18,26 +18,33 @@ use tracing::info;
 use super::{ATTEMPTS, refused, unavailable};
 
 /// How many bytes a document may have as JSON.
-pub(super) const MAX_BYTES: usize = 400 * 1024;
+const MAX_BYTES: usize = 400 * 1024;
 /// How many bytes a comment may have.
-pub(super) const MAX_COMMENT: usize = 1000;
+const MAX_COMMENT: usize = 1000;
 
-/// Who wants a policy, and whose it is.
+/// Who wants a document, and whose it is.
 pub(super) struct Author<'a> {
     pub(super) tenant: &'a str,
     pub(super) subject: &'a str,
 }
 
 /// Keeps a document as the next version.
-pub(super) async fn set(policies: &Policies, by: &Author<'_>, wish: Set) -> Result<Version, RpcError> {
-    check(&wish.document, &wish.comment)?;
-    let store = opened(policies)?;
+pub(super) async fn set<K: Kind>(
+    documents: &Documents<K>,
+    by: &Author<'_>,
+    wish: Set<K::Document>,
+) -> Result<Version<K::Document>, RpcError> {
+    check::<K>(&wish.document, &wish.comment)?;
+    let store = opened(documents)?;
     for _ in 0..ATTEMPTS {
         let known = store.read(by.tenant).await.map_err(unavailable)?;
         let present = known.as_ref().map_or(0, |(version, _)| version.version);
         if let Some(over) = wish.over.filter(|over| *over != present) {
             return Err(refused(
-                format!("the policy has version {present} and not {over}; read it again"),
+                format!(
+                    "{}: there is version {present} and not {over}; read it again",
+                    K::WHAT
+                ),
                 &Refusal::Changed,
             ));
         }
@@ -56,7 +63,13 @@ pub(super) async fn set(policies: &Policies, by: &Author<'_>, wish: Set) -> Resu
         match store.write(by.tenant, &version, known.as_ref()).await {
             Ok(()) => {
                 let (tenant, version_number) = (by.tenant, version.version);
-                info!(tenant, version = version_number, by = by.subject, "took a policy");
+                info!(
+                    tenant,
+                    version = version_number,
+                    by = by.subject,
+                    "took {}",
+                    K::WHAT
+                );
                 return Ok(version);
             }
             // Somebody else was quicker; what is there now decides.
@@ -65,24 +78,25 @@ pub(super) async fn set(policies: &Policies, by: &Author<'_>, wish: Set) -> Resu
         }
     }
     Err(refused(
-        "the policy is being changed by others all the time; try again",
+        format!("{}: changed by others all the time; try again", K::WHAT),
         &Refusal::Changed,
     ))
 }
 
 /// Makes an earlier version the next one.
-pub(super) async fn roll_back(
-    policies: &Policies,
+pub(super) async fn roll_back<K: Kind>(
+    documents: &Documents<K>,
     by: &Author<'_>,
     wish: Rollback,
-) -> Result<Version, RpcError> {
-    let store = opened(policies)?;
+) -> Result<Version<K::Document>, RpcError> {
+    let store = opened(documents)?;
     let known = store.version(by.tenant, wish.to).await.map_err(unavailable)?;
     let earlier = known.ok_or_else(|| {
         refused(
             format!(
-                "there is no version {} of the policy; `trunkline policy history` shows which there are",
-                wish.to
+                "{what}: there is no version {}; `trunkline {what} history` shows which there are",
+                wish.to,
+                what = K::WHAT,
             ),
             &Refusal::Unknown,
         )
@@ -96,32 +110,35 @@ pub(super) async fn roll_back(
         over: wish.over,
         comment,
     };
-    set(policies, by, wish).await
+    set(documents, by, wish).await
 }
 
-fn check(document: &Document, comment: &str) -> Result<(), RpcError> {
+fn check<K: Kind>(document: &K::Document, comment: &str) -> Result<(), RpcError> {
     let bad = |field: &str, why: String| {
         let field = field.to_owned();
         refused(why, &Refusal::Bad { field })
     };
     let length = serde_json::to_vec(document).map_or(usize::MAX, |text| text.len());
     if length > MAX_BYTES {
-        let why = format!("the policy has {length} bytes as JSON; {MAX_BYTES} at most");
+        let why = format!("{}: {length} bytes as JSON; {MAX_BYTES} at most", K::WHAT);
         return Err(bad("document", why));
     }
     if comment.len() > MAX_COMMENT {
         let why = format!("the comment has {} bytes; {MAX_COMMENT} at most", comment.len());
         return Err(bad("comment", why));
     }
-    match Policy::compile(document) {
+    match K::ready(document, &K::Configured::default()) {
         Ok(_) => Ok(()),
-        Err(error) => Err(bad(&error.at, format!("the policy is not taken: {error}"))),
+        Err(error) => Err(bad(&error.at, format!("{}: not taken, {error}", K::WHAT))),
     }
 }
 
-fn opened(policies: &Policies) -> Result<&PolicyStore, RpcError> {
-    let why = "policies cannot be kept: this NATS has no JetStream, or does not answer yet";
-    policies
-        .store()
-        .ok_or_else(|| refused(why, &Refusal::Unavailable))
+fn opened<K: Kind>(documents: &Documents<K>) -> Result<&Store<K>, RpcError> {
+    documents.store().ok_or_else(|| {
+        let why = format!(
+            "{}: none can be kept, as this NATS has no JetStream, or does not answer yet",
+            K::WHAT
+        );
+        refused(why, &Refusal::Unavailable)
+    })
 }

@@ -1,15 +1,10 @@
-//! How guardrails are kept and asked for: one numbered document for each tenant.
+//! How documents of a tenant are kept and asked for, such as its policy: numbered versions, each with who wrote it, when and why.
 
 use serde::{Deserialize, Serialize};
 
-use super::Document;
-
-/// The method by which the registry is asked to take a document; its parameters are a [`Set`], its result is a [`Version`].
-pub const SET: &str = "guardrails/set";
-
-/// One version of a tenant's guardrails.
+/// One version of a document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
+pub struct Version<D> {
     /// Its number; the first is 1.
     pub version: u64,
     /// When it was written, as RFC 3339.
@@ -20,15 +15,28 @@ pub struct Version {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub comment: String,
     /// What it says.
-    pub document: Document,
+    pub document: D,
 }
 
 /// A wish to have a document kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Set {
+pub struct Set<D> {
     /// What it is to say.
-    pub document: Document,
+    pub document: D,
     /// Which version it takes the place of: 0 for none. `None` for whichever is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub over: Option<u64>,
+    /// Why.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+}
+
+/// A wish to have an earlier version again. It becomes a new version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollback {
+    /// Which.
+    pub to: u64,
+    /// Which version it takes the place of. `None` for whichever is there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub over: Option<u64>,
     /// Why.
