@@ -1,5 +1,5 @@
-//! A certified OpenID provider, `oidc-provider` of npm, in a process of its own that ends with the test. What tests need to be wrong about a
-//! token, and no honest provider would sign, is in [`crate::issuer`].
+//! A certified provider, `oidc-provider` of npm, in a process of its own that ends with the test. What no honest provider would sign is
+//! signed in [`crate::issuer`].
 
 use std::process::Stdio;
 

@@ -1,12 +1,13 @@
 // The official TypeScript clients with a user at a browser: from the platform's refusal to its metadata, to the issuer named there, where
-// they register themselves and get a code by PKCE, to a token, and to a call. Prints what was seen on the way as one JSON object.
+// they register themselves and get a code by PKCE, to a token, and to calls, of which one may need another token with more scopes. Prints
+// what was seen on the way as one JSON object.
 
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { UnauthorizedError as UnauthorizedV1 } from '@modelcontextprotocol/sdk/client/auth.js';
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { Client, StreamableHTTPClientTransport, UnauthorizedError } from '@modelcontextprotocol/client';
 
-const { url, sdk, era, tool } = JSON.parse(process.argv[2]);
+const { url, sdk, era, tools } = JSON.parse(process.argv[2]);
 // Nobody listens there: the browser below stops at it.
 const CALLBACK = 'http://127.0.0.1/callback';
 const MOST_PAGES = 20;
@@ -57,21 +58,32 @@ const open = () => {
     return [client, new StreamableHTTPClientTransport(new URL(url), { authProvider })];
 };
 
-const [refused, first] = open();
-const refusal = await refused.connect(first).then(
-    () => 'none',
-    (error) => error
-);
-if (!(refusal instanceof UnauthorizedV1 || refusal instanceof UnauthorizedError)) throw refusal;
-const asked = Object.fromEntries(authProvider.page.searchParams);
-const back = (await browse(authProvider.page)).searchParams;
-if (!back.has('code')) throw new Error(`no code: ${back}`);
-// The newer one compares the issuer that stands beside the code.
-await first.finishAuth(sdk === 'v1' ? back.get('code') : back);
+const asked = [];
 
+/** Does what the user has to agree to first; the transport is whose refusal leads to the issuer. */
+async function agreed(transport, doing) {
+    const refusal = await doing().then(
+        () => 'none',
+        (error) => error
+    );
+    if (!(refusal instanceof UnauthorizedV1 || refusal instanceof UnauthorizedError)) throw refusal;
+    asked.push(Object.fromEntries(authProvider.page.searchParams));
+    const back = (await browse(authProvider.page)).searchParams;
+    if (!back.has('code')) throw new Error(`no code: ${back}`);
+    // The newer one compares the issuer that stands beside the code.
+    await transport.finishAuth(sdk === 'v1' ? back.get('code') : back);
+}
+
+const [refused, first] = open();
+await agreed(first, () => refused.connect(first));
 const [client, transport] = open();
 await client.connect(transport);
-const result = await client.callTool({ name: tool, arguments: {} });
-const { client_id } = authProvider.registered;
-console.log(JSON.stringify({ asked, client_id, who: result.structuredContent ?? null }));
+const call = (name) => client.callTool({ name, arguments: {} });
+const who = [await call(tools[0])];
+// This provider gives a client no more scopes than it has registered for, and the SDKs register for what they need just then.
+authProvider.registered = undefined;
+await agreed(transport, () => call(tools[1]));
+who.push(await call(tools[1]));
+const seen = who.map((result) => result.structuredContent ?? null);
+console.log(JSON.stringify({ asked, who: seen }));
 await client.close();

@@ -1,4 +1,4 @@
-//! Tokens of a certified OpenID provider, which knows nothing of this platform: what it issues, rotates, revokes and lets run out.
+//! Tokens of a certified provider, which knows nothing of this platform: what it issues, rotates, revokes and lets run out.
 
 use runtime::Host;
 use serde_json::{Value, json};
@@ -201,33 +201,35 @@ async fn an_opaque_token_is_let_in_until_the_provider_takes_it_back() {
 }
 
 #[tokio::test]
-async fn the_typescript_clients_register_themselves_and_get_a_token_by_pkce() {
+async fn the_typescript_clients_register_themselves_and_get_tokens_by_pkce() {
     let stage = Certified::start("").await;
     for (sdk, era) in [("v1", "legacy"), ("v2", "legacy"), ("v2", "modern")] {
-        for (path, tool) in [("/servers/whoami/mcp", "whoami"), ("/mcp", "whoami__whoami")] {
+        for (path, prefix) in [("/servers/whoami/mcp", ""), ("/mcp", "whoami__")] {
             let url = stage.platform.url(path);
             let mut client = parts::node(&parts::npm().join("clients/pkce.mjs"));
-            client.arg(json!({ "url": url, "sdk": sdk, "era": era, "tool": tool }).to_string());
+            let tools = [format!("{prefix}whoami"), format!("{prefix}other")];
+            client.arg(json!({ "url": url, "sdk": sdk, "era": era, "tools": tools }).to_string());
             let told: Value = serde_json::from_str(&parts::printed(client).await).expect("JSON");
-            let (asked, who) = (&told["asked"], &told["who"]);
-            assert_eq!(
-                (
-                    &asked["response_type"],
-                    &asked["code_challenge_method"],
-                    &asked["resource"],
-                    &asked["scope"]
-                ),
-                (&json!("code"), &json!("S256"), &json!(url), &json!("mcp")),
-                "{sdk} {era}: {told}"
-            );
-            assert_eq!(
-                (&who["subject"], &who["issuer"], &who["scopes"]),
-                (&json!(USER), &json!(stage.provider.url()), &json!(["mcp"])),
-                "{sdk} {era}: {told}"
-            );
-            // It is the client that has registered itself, and none of those that the provider knew.
-            assert!(told["client_id"].is_string(), "{sdk} {era}: {told}");
-            assert_eq!(who["client"], told["client_id"], "{sdk} {era}: {told}");
+            // The second tool needs one more scope, for which the user is led to the issuer once more.
+            for (at, scopes) in [(0, &SCOPES[..1]), (1, &SCOPES[..])] {
+                let (asked, who) = (&told["asked"][at], &told["who"][at]);
+                let way =
+                    ["response_type", "code_challenge_method", "resource", "scope"].map(|key| &asked[key]);
+                assert_eq!(
+                    way,
+                    ["code", "S256", &url, &scopes.join(" ")],
+                    "{sdk} {era}: {told}"
+                );
+                assert_eq!(
+                    (&who["subject"], &who["issuer"], &who["scopes"]),
+                    (&json!(USER), &json!(stage.provider.url()), &json!(scopes)),
+                    "{sdk} {era}: {told}"
+                );
+                // It has registered itself.
+                assert!(![ROBOT.0, PLATFORM.0].contains(&who["client"].as_str().unwrap_or_default()));
+                assert!(who["client"].is_string(), "{sdk} {era}: {told}");
+                assert_eq!(who["client"], asked["client_id"], "{sdk} {era}: {told}");
+            }
         }
     }
     stage.platform.stop().await;
