@@ -25,6 +25,7 @@ pub mod parts;
 pub mod platform;
 pub mod postgres;
 pub mod program;
+pub mod provider;
 pub mod raw;
 pub mod recorded;
 pub mod remote;

@@ -3,7 +3,7 @@
 
 What lands where, seen from the project's root:
 
-    tests/npm/node_modules/   MCP clients and servers for Node, and PostgreSQL's programs
+    tests/npm/node_modules/   MCP clients and servers for Node, an OpenID provider, and PostgreSQL's programs
     .cache/bin/node           a Node new enough for them, whatever the machine's own is
     .cache/python/            the Python parts, for PYTHONPATH
 

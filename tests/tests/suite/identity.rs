@@ -1,5 +1,6 @@
 //! Who comes in by HTTP and WebSocket: tokens of a real issuer through the real doors, and what belongs to somebody else.
 
+mod certified;
 mod clients;
 mod doors;
 mod issuers;
