@@ -183,6 +183,13 @@ impl Watch {
         }
     }
 
+    /// A flush that has nothing to do is no sign of the client: connections are flushed whenever they are looked at.
+    fn has_flushed<T>(&self, flushed: &Poll<T>) {
+        if flushed.is_pending() || self.state().stalled.is_some() {
+            self.has_written(flushed);
+        }
+    }
+
     /// Waits until the connection has taken longer over something than it may, and says over what. It is to be polled whenever
     /// the connection is, as that is what changes its deadline.
     async fn overdue(&self, limits: Limits) -> &'static str {
@@ -345,7 +352,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         // Behind TLS a write may be taken and wait still; nothing is flushed before all of it was written.
         let flushed = Pin::new(&mut self.stream).poll_flush(context);
-        self.watch.has_written(&flushed);
+        self.watch.has_flushed(&flushed);
         flushed
     }
 

@@ -114,9 +114,17 @@ fn a_bad_hook_is_named_with_what_would_be_right() {
 
 #[test]
 fn a_step_is_for_what_it_names_and_a_task_may_be_of_anything() {
-    let one = compiled(&json!([{ "name": "a", "check": "schema", "for": ["crm__get_*"] }]));
+    let step =
+        |on: &str| compiled(&json!([{ "name": "a", "check": "schema", "for": ["crm__get_*"], "on": [on] }]));
+    let (one, of_arguments) = (step("results"), step("arguments"));
     let concerns = |server, name| one.course_of(&Target { server, name }).is_some();
     assert!(concerns("crm", Some("get_x")) && concerns("crm", None));
+    // What a task comes to has no arguments.
+    let task = Target {
+        server: "crm",
+        name: None,
+    };
+    assert!(of_arguments.course_of(&task).is_none());
     assert!(!concerns("crm", Some("set")) && !concerns("hr", Some("get_x")) && !concerns("hr", None));
     assert!(compiled(&json!([])).is_empty() && !one.is_empty());
     let hooks = compiled(
