@@ -1,4 +1,4 @@
-//! The guardrails in force, ready to use, as [`documents`](crate::documents) holds them.
+//! The guardrails in force, ready to use, as [`documents`] holds them.
 //!
 //! Until a process knows what is kept it lets no call through that guardrails look at.
 

@@ -1,4 +1,4 @@
-//! The policies in force, ready to decide, as [`documents`](crate::documents) holds them.
+//! The policies in force, ready to decide, as [`documents`] holds them.
 //!
 //! Where none is kept and none configured, what is known is allowed. Until a process knows what is kept it lets nobody do anything.
 

@@ -56,6 +56,8 @@ pub(crate) enum What {
     Bus,
     /// The same through the HTTP bridge
     Http,
+    /// The same with a key at the door, a limit, and a policy that bridge and host ask
+    Guarded,
     /// The same rmcp handler behind a bare axum route
     Rmcp,
     /// Bare axum answering the same bytes

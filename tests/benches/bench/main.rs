@@ -5,6 +5,7 @@
 
 mod args;
 mod child;
+mod guarded;
 mod load;
 mod messages;
 mod nats_raw;

@@ -66,13 +66,18 @@ impl Message {
 
     /// The whole HTTP request as a modern client sends it.
     pub(crate) fn http(&self, host: &str, path: &str) -> String {
+        self.http_with(host, path, "")
+    }
+
+    /// The same with further headers, each with its line's end.
+    pub(crate) fn http_with(&self, host: &str, path: &str, more: &str) -> String {
         let name = match &self.name {
             Some(name) => format!("{}: {name}\r\n", header::NAME),
             None => String::new(),
         };
         format!(
             "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
-             accept: application/json, text/event-stream\r\n{}: {}\r\n{}: {}\r\n{name}content-length: {}\r\n\r\n{}",
+             accept: application/json, text/event-stream\r\n{}: {}\r\n{}: {}\r\n{name}{more}content-length: {}\r\n\r\n{}",
             header::PROTOCOL_VERSION,
             ProtocolVersion::MODERN.as_str(),
             header::METHOD,

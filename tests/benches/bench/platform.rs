@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant, sleep};
 use crate::{
     args::{EndpointChoice, Options, What},
     child::Served,
+    guarded::Guarded,
     load::{Deaf, Extent, Order, Target, post_once},
     messages::{self, CALLED, ECHO, Message},
     role::{Role, Route, TOOLS},
@@ -28,8 +29,15 @@ pub(crate) struct Platform {
     bridge: Served,
     axum: Served,
     responder: Served,
+    guarded: Option<Guarded>,
     calls: Calls,
     folder: TempDir,
+}
+
+/// Processes by their names; those without a number are the load itself.
+fn named(processes: &[(&str, Option<u32>)]) -> BTreeMap<String, Option<u32>> {
+    let each = processes.iter();
+    each.map(|(name, pid)| ((*name).to_owned(), *pid)).collect()
 }
 
 impl Platform {
@@ -44,12 +52,14 @@ impl Platform {
             nats: url.clone(),
             threads,
             guardrails: options.guardrails.clone(),
+            policy: None,
         })
         .await?;
         let bridge = Role::Bridge {
             nats: url.clone(),
             threads,
             folder: at("bridge"),
+            config: None,
         };
         let bridge = Served::start(&bridge).await?;
         let calls = Calls::at(options.endpoint)?;
@@ -63,6 +73,10 @@ impl Platform {
             list: list_file,
         };
         let axum = Served::start(&axum).await?;
+        let guarded = match options.wants(What::Guarded) {
+            true => Some(Guarded::start(&url, options, &at("guarded")).await?),
+            false => None,
+        };
         let responder = Served::start(&Role::RawResponder { nats: url, answer }).await?;
         Ok(Self {
             nats,
@@ -70,6 +84,7 @@ impl Platform {
             bridge,
             axum,
             responder,
+            guarded,
             calls,
             folder,
         })
@@ -77,12 +92,6 @@ impl Platform {
 
     /// How to measure something. `Memory` is a call through the bridge.
     pub(crate) fn order(&self, what: What, callers: usize, extent: Extent) -> Order {
-        let named = |processes: &[(&str, Option<u32>)]| {
-            processes
-                .iter()
-                .map(|(name, pid)| ((*name).to_owned(), *pid))
-                .collect::<BTreeMap<_, _>>()
-        };
         let nats = ("nats-server", Some(self.nats.ready.pid));
         let through_bridge = || {
             named(&[
@@ -111,6 +120,11 @@ impl Platform {
             What::Http | What::Crowd | What::BesideDeaf | What::Memory => {
                 let target = self.bridged(&self.calls.echo, &self.calls.path, None);
                 (target, through_bridge())
+            }
+            What::Guarded => {
+                let guarded = self.guarded.as_ref().expect("what is wanted was started");
+                let [bridge, host] = guarded.pids();
+                (guarded.target(), named(&[nats, bridge, host]))
             }
             What::List => (self.bridged(&Message::list(), ALL, None), through_bridge()),
             What::Progress => {
@@ -158,6 +172,9 @@ impl Platform {
 
     /// Stops everything, those first that need the others.
     pub(crate) async fn stop(self) {
+        if let Some(guarded) = self.guarded {
+            guarded.stop().await;
+        }
         for served in [self.responder, self.axum, self.bridge, self.host, self.nats] {
             served.stop().await;
         }

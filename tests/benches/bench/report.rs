@@ -16,6 +16,8 @@ use crate::{
 
 /// What a call through the bridge may cost, in terms of bare axum and raw NATS together.
 const CALL_AIM: f64 = 1.4;
+/// What the checks of a call may cost, in microseconds of CPU.
+const GUARD_AIM: u32 = 10;
 /// What a list may cost, in terms of bare axum.
 const LIST_AIM: f64 = 2.0;
 const MIB: f64 = 1024.0 * 1024.0;
@@ -185,6 +187,7 @@ fn name(what: What) -> String {
         What::Raw => "raw NATS".to_owned(),
         What::Bus => "tool on the bus".to_owned(),
         What::Http => "tool through the HTTP bridge".to_owned(),
+        What::Guarded => "the same with key, limit and policy".to_owned(),
         What::Rmcp => "same rmcp handler, bare axum".to_owned(),
         What::Bytes => "same bytes, bare axum".to_owned(),
         What::List => format!("list of {TOOLS} tools, HTTP bridge"),
@@ -201,6 +204,13 @@ fn write_ratios(out: &mut String, results: &Results) -> fmt::Result {
     callers.sort_unstable();
     callers.dedup();
     for callers in callers {
+        let more = |[with, without]: [f64; 2]| with - without;
+        if let Some(cost) = results.median_over([What::Guarded, What::Http], callers, more) {
+            writeln!(
+                out,
+                "Key, limit and policy together cost {cost:.1} µs of CPU a call at {callers} callers (aim: at most {GUARD_AIM})."
+            )?;
+        }
         let floor = |[bridge, bytes, raw]: [f64; 3]| bridge / (bytes + raw);
         if let Some(ratio) = results.median_over([What::Http, What::Bytes, What::Raw], callers, floor) {
             let aim = if callers >= 16 {

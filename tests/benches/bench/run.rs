@@ -18,7 +18,14 @@ use crate::{
 };
 
 /// What is measured at every number of callers.
-const CALLS: [What; 5] = [What::Raw, What::Bus, What::Http, What::Rmcp, What::Bytes];
+const CALLS: [What; 6] = [
+    What::Raw,
+    What::Bus,
+    What::Http,
+    What::Guarded,
+    What::Rmcp,
+    What::Bytes,
+];
 /// What is measured at one number of callers.
 const OTHERS: [What; 3] = [What::List, What::ListBytes, What::Progress];
 const OTHERS_CALLERS: usize = 16;

@@ -11,7 +11,12 @@ use tokio::{
 
 use super::{input_ended, ready};
 
-pub(super) async fn serve(nats: &str, threads: Option<usize>, folder: &Path) -> anyhow::Result<()> {
+pub(super) async fn serve(
+    nats: &str,
+    threads: Option<usize>,
+    folder: &Path,
+    config: Option<&Path>,
+) -> anyhow::Result<()> {
     let program = tests::program::path();
     let mut command = Command::new(program);
     command
@@ -24,6 +29,9 @@ pub(super) async fn serve(nats: &str, threads: Option<usize>, folder: &Path) -> 
         .kill_on_drop(true);
     if let Some(threads) = threads {
         command.args(["--threads", &threads.to_string()]);
+    }
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
     }
     let mut child = command.spawn().context("cannot start trunkline")?;
     let address = opened(&mut child).await?;

@@ -9,12 +9,14 @@ use rmcp::{
     },
     service::RequestContext,
 };
-use runtime::{Host, HostOptions, rmcp_host::RmcpServer};
+use runtime::{Host, HostOptions, policies::Configured, rmcp_host::RmcpServer};
 use serde_json::json;
 use tests::fixture;
 
 use super::{connect, input_ended, ready};
 
+/// The id of the server whose host asks a policy.
+pub(crate) const GUARDED: &str = "guarded";
 /// How many tools there are to list.
 pub(crate) const TOOLS: usize = 1_000;
 
@@ -31,6 +33,23 @@ pub(super) async fn serve(nats: &str, guardrails: Option<&Path>) -> anyhow::Resu
     input_ended().await;
     called.stop().await;
     listed.stop().await;
+    bus.close().await;
+    Ok(())
+}
+
+/// The fixture again, which asks a policy.
+pub(super) async fn serve_guarded(nats: &str, policy: &Path) -> anyhow::Result<()> {
+    let bus = connect(nats).await?;
+    let configured = Configured {
+        document: Some(serde_json::from_slice(&std::fs::read(policy)?)?),
+        operator: None,
+    };
+    bus.policies().configure(configured).await?;
+    let id = GUARDED.parse()?;
+    let called = fixture::serve(&bus, Arc::default(), |options| options.id = id).await;
+    ready(bus.instance(), std::process::id())?;
+    input_ended().await;
+    called.stop().await;
     bus.close().await;
     Ok(())
 }

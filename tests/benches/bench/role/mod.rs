@@ -22,7 +22,10 @@ use crate::{
     load::{self, Order},
 };
 
-pub(crate) use self::{axum::Route, host::TOOLS};
+pub(crate) use self::{
+    axum::Route,
+    host::{GUARDED, TOOLS},
+};
 
 /// A process of the benchmark.
 #[derive(Debug, Serialize, Deserialize)]
@@ -41,6 +44,8 @@ pub(crate) enum Role {
         threads: Option<usize>,
         /// What it looks for in calls.
         guardrails: Option<PathBuf>,
+        /// The policy that it asks, for a host of its own under [`GUARDED`].
+        policy: Option<PathBuf>,
     },
     /// `trunkline bridge http`.
     Bridge {
@@ -50,6 +55,8 @@ pub(crate) enum Role {
         threads: Option<usize>,
         /// Where its files would go.
         folder: PathBuf,
+        /// What it is told beside that.
+        config: Option<PathBuf>,
     },
     /// Bare axum: with the rmcp handler, and with answers that are ready.
     Axum {
@@ -96,12 +103,18 @@ pub(crate) fn run(role: Role) -> anyhow::Result<()> {
     let ended = runtime.block_on(async {
         match role {
             Role::Nats { folder } => nats::serve(folder).await,
+            Role::Host {
+                nats,
+                policy: Some(policy),
+                ..
+            } => host::serve_guarded(&nats, &policy).await,
             Role::Host { nats, guardrails, .. } => host::serve(&nats, guardrails.as_deref()).await,
             Role::Bridge {
                 nats,
                 threads,
                 folder,
-            } => bridge::serve(&nats, threads, &folder).await,
+                config,
+            } => bridge::serve(&nats, threads, &folder, config.as_deref()).await,
             Role::Axum { answer, list, .. } => axum::serve(answer, &list).await,
             Role::RawResponder { nats, answer } => raw_responder::serve(&nats, &answer).await,
             Role::Load(order) => tokio::select! {
