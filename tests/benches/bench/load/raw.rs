@@ -14,10 +14,10 @@ use tokio::{select, sync::Notify, task::JoinSet};
 use super::{Callers, window::Window};
 use crate::nats_raw::{Outbound, RawNats};
 
-/// Where requests go.
-pub(crate) const RAW_SUBJECT: &str = "bench.raw";
+/// Where requests go: below what the user of the benchmark may both publish to and hear.
+pub(crate) const RAW_SUBJECT: &str = "_INBOX_node.bench.raw";
 /// What reply subjects begin with, before a caller and a number that is new for each request, as client libraries have it.
-const REPLY_PREFIX: &str = "bench.reply.";
+const REPLY_PREFIX: &str = "_INBOX_node.reply.";
 
 /// What the callers and their connection share.
 struct Shared {
