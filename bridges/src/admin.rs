@@ -2,6 +2,7 @@
 
 mod blocks;
 mod catalogue;
+mod documents;
 mod fleet;
 mod guardrails;
 mod kept;

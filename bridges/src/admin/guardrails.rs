@@ -4,40 +4,21 @@ use axum::{
     Router,
     extract::{Extension, Request},
     http::{HeaderMap, StatusCode},
-    response::{IntoResponse as _, Response},
+    response::Response,
     routing::get,
 };
-use bus_schema::guardrails::{Document, Set, Version};
 use runtime::guardrails::Rails;
-use serde::Deserialize;
 
 use super::{
+    documents::{replace as replace_document, told, unavailable},
     fleet::Fleet,
-    kept::{Refused, if_match, with_etag},
-    policy::{read, refused},
+    kept::Refused,
 };
 use crate::auth::Admitted;
 
 /// The routes, behind what says whose fleet it is.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/guardrails", get(show).put(replace))
-}
-
-/// What is put.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Put {
-    document: Document,
-    #[serde(default)]
-    comment: String,
-}
-
-fn told(version: &Version) -> Response {
-    with_etag(axum::Json(version).into_response(), Some(version.version))
-}
-
-fn unavailable(why: &str) -> Refused {
-    Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why)
 }
 
 async fn show(
@@ -52,7 +33,7 @@ async fn show(
     let known = store
         .read(&operator.principal.tenant)
         .await
-        .map_err(|error| unavailable(&format!("the guardrails cannot be read now: {error}")))?;
+        .map_err(|error| unavailable(format!("the guardrails cannot be read now: {error}")))?;
     let (version, _) = known.ok_or_else(|| {
         Refused::new(
             StatusCode::NOT_FOUND,
@@ -69,17 +50,5 @@ async fn replace(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
-    let over = if_match(&headers)?;
-    let Put { document, comment } = read(request.into_body(), "set of guardrails").await?;
-    let wish = Set {
-        document,
-        over,
-        comment,
-    };
-    let version = fleet
-        .front
-        .bus()
-        .set_document::<Rails>(&operator.principal, &wish)
-        .await;
-    Ok(told(&version.map_err(refused)?))
+    replace_document::<Rails>(&fleet, &operator, &headers, request, "set of guardrails").await
 }

@@ -2,7 +2,6 @@
 
 use axum::{
     Router,
-    body::Body,
     extract::{Extension, Path, Request},
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
@@ -11,26 +10,23 @@ use axum::{
 use bus_schema::{
     Principal,
     kept::Rollback,
-    policy::{Action, Annotations, Decision, Document, Policy, Set, Version, explain},
-    registry::Refusal,
+    policy::{Action, Annotations, Decision, Document, Policy, explain},
 };
 use runtime::{
     moment,
     policies::{PolicyStore, Rules},
-    registry::RegistryError,
     store::StoreError,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    documents::{read, refused, replace as replace_document, told, unavailable},
     fleet::Fleet,
-    kept::{Refused, if_match, read_whole, with_etag},
+    kept::{Refused, if_match},
 };
 use crate::auth::Admitted;
 
-/// How many bytes a body may have.
-const MAX_BYTES: usize = 512 * 1024;
 /// How many versions are told at once.
 const MAX_VERSIONS: usize = 100;
 
@@ -42,15 +38,6 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/policy/versions/{version}", get(show_version))
         .route("/policy/rollback", post(roll_back))
         .route("/policy/explain", post(answer))
-}
-
-/// What is put.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Put {
-    document: Document,
-    #[serde(default)]
-    comment: String,
 }
 
 /// What is rolled back to.
@@ -126,21 +113,7 @@ impl Question {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        let message = format!("the policy cannot be read now: {error}");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
-    }
-}
-
-pub(super) fn refused(error: RegistryError) -> Refused {
-    let RegistryError::Refused { message, refusal } = error else {
-        let message = format!("no registry took it: {error}");
-        return Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
-    };
-    match refusal {
-        Some(Refusal::Bad { field }) => Refused::unusable(field, message),
-        Some(Refusal::Unknown) => Refused::new(StatusCode::NOT_FOUND, "not_found", message),
-        Some(Refusal::Changed) => Refused::new(StatusCode::PRECONDITION_FAILED, "changed", message),
-        _ => Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
+        unavailable(format!("the policy cannot be read now: {error}"))
     }
 }
 
@@ -148,17 +121,13 @@ fn no_version(what: &str) -> Refused {
     Refused::new(StatusCode::NOT_FOUND, "not_found", what)
 }
 
-fn told(version: &Version) -> Response {
-    with_etag(axum::Json(version).into_response(), Some(version.version))
-}
-
 async fn store(fleet: &Fleet) -> Result<PolicyStore, Refused> {
     let policies = fleet.front.bus().policies();
     policies.ready().await;
-    policies.store().cloned().ok_or_else(|| {
-        let message = "no policy is kept: this NATS has no JetStream, or does not answer";
-        Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
-    })
+    policies
+        .store()
+        .cloned()
+        .ok_or_else(|| unavailable("no policy is kept: this NATS has no JetStream, or does not answer"))
 }
 
 async fn show(
@@ -201,19 +170,7 @@ async fn replace(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
-    let over = if_match(&headers)?;
-    let Put { document, comment } = read(request.into_body(), "policy").await?;
-    let wish = Set {
-        document,
-        over,
-        comment,
-    };
-    let version = fleet
-        .front
-        .bus()
-        .set_document::<Rules>(&operator.principal, &wish)
-        .await;
-    Ok(told(&version.map_err(refused)?))
+    replace_document::<Rules>(&fleet, &operator, &headers, request, "policy").await
 }
 
 async fn roll_back(
@@ -286,14 +243,4 @@ async fn answer(
         answer["version"] = json!(version);
     }
     Ok(axum::Json(answer).into_response())
-}
-
-pub(super) async fn read<T: DeserializeOwned>(body: Body, what: &str) -> Result<T, Refused> {
-    let body = read_whole(body, MAX_BYTES).await?;
-    let text: Value = serde_json::from_slice(&body)
-        .map_err(|error| Refused::bad_request(format!("the body is no JSON: {error}")))?;
-    serde_json::from_value(text).map_err(|error| {
-        let message = format!("the body is no {what}: {error}");
-        Refused::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
-    })
 }

@@ -30,7 +30,8 @@ pub(super) struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    pub(super) fn about_request(
+    pub(super) fn about(
+        side: Side,
         guarded: &'a Guarded,
         request: &'a Request,
         hook: &'a Hook,
@@ -40,22 +41,7 @@ impl<'a> Asking<'a> {
             guarded,
             request,
             hook,
-            side: Side::Arguments,
-            present,
-        }
-    }
-
-    pub(super) fn about_response(
-        guarded: &'a Guarded,
-        request: &'a Request,
-        hook: &'a Hook,
-        present: &'a [u8],
-    ) -> Self {
-        Self {
-            guarded,
-            request,
-            hook,
-            side: Side::Results,
+            side,
             present,
         }
     }

@@ -216,7 +216,7 @@ impl Guarded {
         look(&mut body, notes)?;
         for hook in self.course.hooks(Side::Arguments) {
             let present = body.as_deref().unwrap_or(&request.body.0);
-            let asking = Asking::about_request(self, request, hook, present);
+            let asking = Asking::about(Side::Arguments, self, request, hook, present);
             if let Some(changed) = asking.ask().await? {
                 body = Some(changed);
                 look(&mut body, notes)?;
@@ -247,7 +247,7 @@ impl Guarded {
                 Ok(None) => {}
                 Err(_) => break,
             }
-            let asked = Asking::about_response(self, request, hook, &outcome.body)
+            let asked = Asking::about(Side::Results, self, request, hook, &outcome.body)
                 .ask()
                 .await;
             looking = match asked {
