@@ -51,9 +51,9 @@ use crate::{
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
 /// What is built in and no server of its own: what keeps declarations, what runs declared servers, and what works on tasks.
-pub const SERVICES: [&str; 3] = [REGISTRY, "upstreams", TASKS];
+pub const SERVICES: [&str; 3] = [REGISTRY, "upstreams", WORKERS];
 const REGISTRY: &str = "registry";
-const TASKS: &str = "tasks";
+const WORKERS: &str = "workers";
 /// How long a start waits for its servers' first word; slower ones come when they are ready.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
@@ -289,7 +289,7 @@ impl Node {
                 declared,
                 policies: self.policies.subscribe(),
             }),
-            TASKS => Arc::new(TasksPart {
+            WORKERS => Arc::new(TasksPart {
                 catalogues: each_catalogue,
                 bus,
             }),

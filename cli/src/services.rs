@@ -54,7 +54,7 @@ pub struct TasksPart {
 
 impl Part for TasksPart {
     fn name(&self) -> &str {
-        "tasks"
+        "workers"
     }
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {

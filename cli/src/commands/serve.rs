@@ -32,7 +32,7 @@ pub(crate) async fn run(config: Config, serve: args::Serve) -> anyhow::Result<Ex
 fn role(servers: &[String]) -> CallerClass {
     let mut roles = servers.iter().map(|name| match name.as_str() {
         "registry" => CallerClass::Registry,
-        "tasks" => CallerClass::Worker,
+        "workers" => CallerClass::Worker,
         _ => CallerClass::Host,
     });
     let first = roles.next().unwrap_or(CallerClass::Host);

@@ -30,7 +30,7 @@ struct Stage {
 }
 
 async fn stage(knob: TaskKnob) -> Stage {
-    let platform = Box::pin(Platform::start("", &["tasks"])).await;
+    let platform = Box::pin(Platform::start("", &["workers"])).await;
     let probe = Arc::<Probe>::default();
     let host = fixture::serve(platform.node.bus(), probe.clone(), |options| options.tasks = knob).await;
     platform.knows("fixture").await;
@@ -254,15 +254,23 @@ async fn a_legacy_client_makes_a_task_of_a_call_and_waits_for_its_result() {
 
 #[tokio::test]
 async fn a_task_waits_for_a_server_that_is_away() {
-    let stage = Box::pin(stage(mode(Mode::Always))).await;
+    let knob = || TaskKnob {
+        approve: vec!["count".to_owned()],
+        ..TaskKnob::default()
+    };
+    let stage = Box::pin(stage(knob())).await;
     let client = stage.modern(knows_tasks()).await;
+    let id = make(&client, "count").await;
+    until(&client, &id, "input_required").await;
     let Stage {
         platform,
         probe,
         _host: host,
     } = stage;
     within("the host", host.stop()).await;
-    let id = make(&client, "count").await;
+    let content = json!({ "action": "accept", "content": { "approve": true } });
+    let params = json!({ "taskId": id, "inputResponses": { "approval": content } });
+    client.ask(method::TASKS_UPDATE, params).await;
     eventually("a word on why it waits", async || {
         let told = look(&client, &id).await;
         let why = told["result"]["statusMessage"]
@@ -272,8 +280,10 @@ async fn a_task_waits_for_a_server_that_is_away() {
         why.contains("no replica")
     })
     .await;
-    let knob = mode(Mode::Always);
-    let host = fixture::serve(platform.node.bus(), probe.clone(), |options| options.tasks = knob).await;
+    let host = fixture::serve(platform.node.bus(), probe.clone(), |options| {
+        options.tasks = knob()
+    })
+    .await;
     until(&client, &id, "completed").await;
     assert_eq!(probe.counted.load(Ordering::SeqCst), 1);
     host.stop().await;
