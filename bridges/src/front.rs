@@ -45,7 +45,8 @@ use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
-pub use authorize::Barred;
+use authorize::Judged;
+pub use authorize::{Barred, Weighed};
 pub(crate) use bounds::blocked;
 pub use bounds::{Bounds, Met};
 use changes::{Changes, parse_digests};
@@ -176,6 +177,21 @@ impl Front {
 
     /// Takes one modern request. The answer is asked of what this returns.
     pub async fn ask(&self, caller: &Caller, incoming: &Incoming) -> Answering {
+        self.take(caller, incoming, None).await
+    }
+
+    /// Takes a request that was judged already.
+    pub async fn ask_weighed(&self, weighed: Weighed<'_>) -> Answering {
+        self.take(weighed.caller, weighed.incoming, Some(weighed.judged))
+            .await
+    }
+
+    async fn take(
+        &self,
+        caller: &Caller,
+        incoming: &Incoming,
+        judged: Option<Result<(), Box<Judged>>>,
+    ) -> Answering {
         let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
         let trace = self.0.ids.next_trace(outside);
         let id = incoming.id.clone();
@@ -191,8 +207,9 @@ impl Front {
             };
         }
         let entered = match self.enter(caller, incoming).await {
-            Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace).await,
-            Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace).await,
+            Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace, judged).await,
+            // What was judged was the other request.
+            Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace, None).await,
             Ok(Entrance::Answered(state)) => Ok(state),
             Err(error) => Err(error),
         };
@@ -280,8 +297,12 @@ impl Front {
         caller: &Caller,
         incoming: &Incoming,
         trace: &TraceContext,
+        judged: Option<Result<(), Box<Judged>>>,
     ) -> Result<State, RpcError> {
-        self.allow(caller, incoming).await?;
+        match judged {
+            Some(judged) => self.settle(caller, incoming, judged)?,
+            None => self.allow(caller, incoming).await?,
+        }
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
