@@ -23,6 +23,7 @@ use bridges::{
     legacy::Doors,
     nats::{Identity, NatsDoor},
     tenants::Tenants,
+    tls::TlsOptions,
     upstream::{Upstream, remote::Connections},
 };
 use bus_schema::{ServerId, card::name_of, integrity::Policies, subject::CallerClass};
@@ -76,6 +77,8 @@ pub struct Node {
     policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
+    /// How the HTTP door speaks TLS, if it does.
+    tls: Option<watch::Sender<TlsOptions>>,
     /// The accounts that users connect; opened on first use.
     connections: Option<Connections>,
     /// How the auth callout reaches NATS, where its secrets are known.
@@ -152,6 +155,7 @@ impl Node {
             services: Vec::new(),
             policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
+            tls: None,
             connections: None,
             callout,
             nats,
@@ -327,7 +331,7 @@ impl Node {
             serves,
             max_connections: config.max_connections,
             auth: config.auth()?,
-            tls: config.tls.clone(),
+            tls: self.follow_tls(config),
             connections: Box::pin(self.open_connections(config)).await?,
         };
         open_door::warn(config, &options)?;
