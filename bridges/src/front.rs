@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod answering;
+mod asking;
 mod authorize;
 mod bounds;
 mod changes;
@@ -36,7 +37,10 @@ use bus_schema::{
     mcp::{meta, method},
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Discovery, limits::Running, traffic::Plan, virtuals::Virtuals};
+use runtime::{
+    Bus, Catalogue, Directory, Discovery, catalogue::Listed, limits::Running, traffic::Plan,
+    virtuals::Virtuals,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -52,7 +56,6 @@ pub use bounds::{Bounds, Met};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
-use entrance::Entrance;
 use listening::Listening;
 use route::Route;
 use task_owners::TaskOwners;
@@ -175,78 +178,6 @@ impl Front {
         &self.0.catalogue
     }
 
-    /// Takes one modern request. The answer is asked of what this returns.
-    pub async fn ask(&self, caller: &Caller, incoming: &Incoming) -> Answering {
-        self.take(caller, incoming, None).await
-    }
-
-    /// Takes a request that was judged already.
-    pub async fn ask_weighed(&self, weighed: Weighed<'_>) -> Answering {
-        self.take(weighed.caller, weighed.incoming, Some(weighed.judged))
-            .await
-    }
-
-    async fn take(
-        &self,
-        caller: &Caller,
-        incoming: &Incoming,
-        judged: Option<Result<(), Box<Judged>>>,
-    ) -> Answering {
-        let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
-        let trace = self.0.ids.next_trace(outside);
-        let id = incoming.id.clone();
-        let stop = self.stop(&caller.principal);
-        if stop.is_pulled() {
-            self.put_blocked(caller, incoming);
-            let state = State::Local(Some(Final::blocked(id.as_deref())));
-            return Answering {
-                state,
-                id,
-                trace,
-                stop,
-            };
-        }
-        let entered = match self.enter(caller, incoming).await {
-            Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace, judged).await,
-            // What was judged was the other request.
-            Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace, None).await,
-            Ok(Entrance::Answered(state)) => Ok(state),
-            Err(error) => Err(error),
-        };
-        let state = match entered {
-            Ok(state) => state,
-            Err(error) => {
-                self.put_unknown(caller, incoming, &error);
-                let error = self.veiled(&caller.principal, incoming, error);
-                State::Local(Some(Final::error(incoming, &error)))
-            }
-        };
-        Answering {
-            state,
-            id,
-            trace,
-            stop,
-        }
-    }
-
-    /// Passes a notification on to the server that it is for, and waits until that has taken it.
-    ///
-    /// # Errors
-    /// When the endpoint does not pass such a notification, or its server does not take it.
-    pub async fn notify(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Box<Final>> {
-        let mut answering = match self.check_method(&caller.endpoint, &incoming.method) {
-            Ok(()) => self.ask(caller, incoming).await,
-            Err(error) => return Err(Box::new(Final::error(incoming, &error))),
-        };
-        loop {
-            match answering.next().await {
-                Step::Part(_) => {}
-                Step::Final(last) if last.code.is_none() => return Ok(()),
-                Step::Final(last) => return Err(Box::new(last)),
-            }
-        }
-    }
-
     /// Tells a client of changes on an endpoint, until what this gives is dropped.
     pub async fn watch(&self, endpoint: &Endpoint, wanted: Wanted) -> Watching {
         let owned = self.owners(endpoint, &wanted.uris).await;
@@ -315,22 +246,22 @@ impl Front {
             return self.listen(caller, incoming).await;
         }
         let route = match &caller.endpoint {
-            Endpoint::All | Endpoint::Search => match self
-                .0
-                .aggregate
-                .list(incoming, self.sight(&caller.principal).as_ref())
-                .await?
-            {
-                Some(result) => {
-                    let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
-                    return Ok(State::Local(Some(Final {
-                        code: None,
-                        body: body.into(),
-                        fault: None,
-                    })));
+            Endpoint::All | Endpoint::Search => {
+                // What somebody sees costs a copy of who it is, and matters to lists only.
+                let list = Listed::of(&incoming.method);
+                let sight = list.and_then(|_| self.sight(&caller.principal));
+                match self.0.aggregate.list(incoming, sight.as_ref()).await? {
+                    Some(result) => {
+                        let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
+                        return Ok(State::Local(Some(Final {
+                            code: None,
+                            body: body.into(),
+                            fault: None,
+                        })));
+                    }
+                    None => self.find_owner(&caller.principal, incoming).await?,
                 }
-                None => self.find_owner(&caller.principal, incoming).await?,
-            },
+            }
             Endpoint::Server(id) => {
                 let name = incoming.name.as_ref().map(|name| name.value.clone());
                 Route {

@@ -7,7 +7,7 @@ mod decided;
 
 use std::{
     sync::{Arc, LazyLock},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bus_schema::{
@@ -22,7 +22,7 @@ use tracing::debug;
 use crate::{
     bus::Bus,
     catalogue::{Item, Listed},
-    documents::{self, Documents, Kind, MAX_BYTES, Unusable},
+    documents::{self, Documents, Kind, Unusable},
     store::BucketOptions,
 };
 use decided::Decided;
@@ -49,18 +49,8 @@ impl Kind for Rules {
     type Ready = Arc<Ready>;
 
     const WHAT: &'static str = "policy";
-    const CURRENT: BucketOptions = BucketOptions {
-        name: "policy",
-        max_age: Duration::ZERO,
-        max_bytes: 64 * 1024 * 1024,
-        max_record_bytes: MAX_BYTES,
-    };
-    const HISTORY: BucketOptions = BucketOptions {
-        name: "policy_history",
-        max_age: Duration::ZERO,
-        max_bytes: 256 * 1024 * 1024,
-        max_record_bytes: MAX_BYTES,
-    };
+    const CURRENT: BucketOptions = documents::current("policy");
+    const HISTORY: BucketOptions = documents::history("policy_history");
     const SET: &'static str = SET;
     const ROLLBACK: &'static str = ROLLBACK;
 

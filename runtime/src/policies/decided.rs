@@ -137,20 +137,9 @@ fn named(what: What<'_>) -> (Kind, &str) {
 
 /// How many bytes a question has.
 fn length(principal: &Principal, action: &Action<'_>) -> usize {
-    let Principal {
-        subject,
-        tenant,
-        issuer,
-        client,
-        roles,
-        scopes,
-    } = principal;
-    let optional = [issuer, client].into_iter().flatten();
-    let texts = [subject, tenant]
-        .into_iter()
-        .chain(optional)
-        .chain(roles)
-        .chain(scopes);
+    let single = [&principal.subject, &principal.tenant].into_iter();
+    let single = single.chain(&principal.issuer).chain(&principal.client);
+    let texts = single.chain(&principal.roles).chain(&principal.scopes);
     let of_action = action.server.len() + action.method.len() + named(action.what).1.len();
     texts.map(|text| text.len() + size_of::<String>()).sum::<usize>() + of_action
 }
