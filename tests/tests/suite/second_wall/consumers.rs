@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use bus_schema::subject::CallerClass::{self, Bridge, Cli, Host, Node, Registry};
+use bus_schema::subject::CallerClass::{self, Bridge, Cli, Host, Node, Registry, Worker};
 use tests::{forger::Forger, nats::Nats, root};
 
 /// Every process holds a picture of these.
@@ -16,10 +16,12 @@ enum Reads {
     Watched,
     /// The names of its records only, to count or to find them.
     Counted,
+    /// One by one, by a consumer that many share and that stays.
+    Taken,
 }
 
 /// Who may make consumers of each stream. Of one that is not here, nobody may.
-const READERS: [(&str, Reads, &[CallerClass]); 13] = [
+const READERS: [(&str, Reads, &[CallerClass]); 14] = [
     ("KV_blocks", Reads::Watched, &EVERYBODY),
     ("KV_guardrails", Reads::Watched, &EVERYBODY),
     ("KV_nodes", Reads::Watched, &[Node, Host]),
@@ -31,6 +33,8 @@ const READERS: [(&str, Reads, &[CallerClass]); 13] = [
     ("KV_statuses", Reads::Watched, &[Node, Registry]),
     ("KV_traffic", Reads::Watched, &EVERYBODY),
     ("KV_virtual", Reads::Watched, &EVERYBODY),
+    // A worker takes by the platform's own consumers only, which are named otherwise than those here.
+    ("TASKS", Reads::Taken, &[Node, Host]),
     // What nobody reads as a whole: the rest is in the log, or asked for by name.
     ("AUDIT", Reads::Watched, &[]),
     ("KV_credentials", Reads::Watched, &[]),
@@ -42,6 +46,7 @@ fn answers(whose: CallerClass) -> &'static [CallerClass] {
         Node | Bridge => &[Node, Bridge, Host, Registry],
         Host => &[Node, Host],
         Registry => &[Node, Host, Registry],
+        Worker => &[Node, Host, Worker],
         Cli => &[Node, Host, Registry, Cli],
     }
 }
@@ -87,23 +92,27 @@ async fn of_each_stream_only_those_make_consumers_who_read_it() {
             let reader = READERS.iter().find(|(of, ..)| of == stream);
             let reads = reader.filter(|(.., who)| role.is_some_and(|role| who.contains(&role)));
             let reads = reads.map(|(_, reads, _)| *reads);
+            let (makes, takes) = (
+                matches!(reads, Some(Reads::Watched | Reads::Counted)),
+                reads == Some(Reads::Taken),
+            );
             let bucket = stream.strip_prefix("KV_").unwrap_or(stream);
             for (request, expected) in [
-                (format!("CREATE.{stream}"), reads.is_some()),
+                (format!("CREATE.{stream}"), makes),
                 (
                     format!("CREATE.{stream}.x.$KV.{bucket}.y"),
-                    reads == Some(Reads::Watched),
+                    takes || reads == Some(Reads::Watched),
                 ),
-                (format!("DELETE.{stream}.x"), reads.is_some()),
+                (format!("DELETE.{stream}.x"), makes),
                 // By a filter of another bucket, by a name alone, and in the ways of consumers that stay.
-                (format!("CREATE.{stream}.x.$KV.other.y"), false),
-                (format!("CREATE.{stream}.x.>"), false),
+                (format!("CREATE.{stream}.x.$KV.other.y"), takes),
+                (format!("CREATE.{stream}.x.>"), takes),
+                (format!("MSG.NEXT.{stream}.x"), takes),
+                (format!("INFO.{stream}.x"), takes),
                 (format!("CREATE.{stream}.x"), false),
                 (format!("DURABLE.CREATE.{stream}.x"), false),
-                (format!("MSG.NEXT.{stream}.x"), false),
                 (format!("NAMES.{stream}"), false),
                 (format!("LIST.{stream}"), false),
-                (format!("INFO.{stream}.x"), false),
                 (format!("PAUSE.{stream}.x"), false),
             ] {
                 let subject = format!("$JS.API.CONSUMER.{request}");
@@ -124,8 +133,11 @@ async fn into_the_inboxes_of_a_role_only_those_write_who_answer_it() {
             let inbox = format!("_INBOX_{}.x", whose.as_str());
             for (subject, expected) in [
                 (format!("{inbox}.call.1"), may),
-                // Of its own inboxes, the command line writes into those of calls only.
-                (format!("{inbox}.lib.1"), may && role != Some(Cli)),
+                // Of their own inboxes, these write into those of calls only.
+                (
+                    format!("{inbox}.lib.1"),
+                    may && !matches!(role, Some(Cli | Worker)),
+                ),
             ] {
                 let taken = forger.publish(&subject, None, b"").await;
                 assert_eq!(taken, expected, "{name} writes to {subject}");
