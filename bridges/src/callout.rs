@@ -9,6 +9,7 @@ mod staying;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bus_schema::{
+    Principal,
     audit::{Kind, Record},
     subject,
 };
@@ -203,52 +204,57 @@ impl Checks {
             if expires_at <= now {
                 return Err("the token has expired".to_owned());
             }
-            let principal = admitted.principal;
-            let name = principal.to_user_name();
-            if name.len() > MAX_NAME_BYTES {
-                return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
-            }
-            let Some(front) = self.fronts.of(&principal.tenant) else {
-                return Err("the servers of this caller's tenant are not here".to_owned());
-            };
-            if front.blocks().stops(&principal) {
-                return Err("this caller is blocked".to_owned());
-            }
-            let changes = Changes::of(front);
-            let publish = grants::publish(front, &principal).await;
-            if publish.len() > MAX_SUBJECTS {
-                return Err(format!(
-                    "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",
-                    publish.len()
-                ));
-            }
-            let hooks = grants::hooks(front, &principal);
-            let answers = !hooks.is_empty();
-            let (publish, mut grounds): (Vec<_>, Vec<_>) = publish.into_iter().unzip();
-            let (hooks, of_hooks): (Vec<_>, Vec<_>) = hooks.into_iter().unzip();
-            grounds.extend(of_hooks);
-            let own = subject::private_inboxes(&inbox_of(shown.unwrap_or_default()));
-            Ok(Entering {
-                entry: Entry {
-                    tenant: principal.tenant.clone(),
-                    name,
-                    publish,
-                    subscribe: [own].into_iter().chain(hooks).collect(),
-                    answers,
-                    expires_at,
-                },
-                who: LetIn {
-                    front: front.clone(),
-                    principal,
-                    grounds,
-                    expires_at,
-                },
-                changes,
-            })
+            self.entering(admitted.principal, shown.unwrap_or_default(), expires_at)
+                .await
         };
         timeout(ANSWER_LIMIT, looking)
             .await
             .unwrap_or_else(|_| Err("what the client shows could not be checked in time".to_owned()))
+    }
+
+    /// What somebody may do whose token or key is good until a time.
+    async fn entering(&self, principal: Principal, shown: &str, expires_at: u64) -> Result<Entering, String> {
+        let name = principal.to_user_name();
+        if name.len() > MAX_NAME_BYTES {
+            return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
+        }
+        let Some(front) = self.fronts.of(&principal.tenant) else {
+            return Err("the servers of this caller's tenant are not here".to_owned());
+        };
+        if front.blocks().stops(&principal) {
+            return Err("this caller is blocked".to_owned());
+        }
+        let changes = Changes::of(front);
+        let publish = grants::publish(front, &principal).await;
+        if publish.len() > MAX_SUBJECTS {
+            return Err(format!(
+                "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",
+                publish.len()
+            ));
+        }
+        let hooks = grants::hooks(front, &principal);
+        let answers = !hooks.is_empty();
+        let (publish, mut grounds): (Vec<_>, Vec<_>) = publish.into_iter().unzip();
+        let (hooks, of_hooks): (Vec<_>, Vec<_>) = hooks.into_iter().unzip();
+        grounds.extend(of_hooks);
+        let own = subject::private_inboxes(&inbox_of(shown));
+        Ok(Entering {
+            entry: Entry {
+                tenant: principal.tenant.clone(),
+                name,
+                publish,
+                subscribe: [own].into_iter().chain(hooks).collect(),
+                answers,
+                expires_at,
+            },
+            who: LetIn {
+                front: front.clone(),
+                principal,
+                grounds,
+                expires_at,
+            },
+            changes,
+        })
     }
 }
 

@@ -94,6 +94,13 @@ async fn configure(bus: &Bus, config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Ends a NATS that was started and cannot be used.
+async fn end(server: Option<NatsServer>) {
+    if let Some(server) = server {
+        server.stop().await;
+    }
+}
+
 impl Node {
     /// Connects to the bus, and starts a NATS first if that was chosen.
     ///
@@ -129,9 +136,7 @@ impl Node {
         let bus = match Bus::connect(options).await {
             Ok(bus) => bus,
             Err(error) => {
-                if let Some((_, server)) = server {
-                    server.stop().await;
-                }
+                end(server.map(|(_, server)| server)).await;
                 return Err(error.into());
             }
         };

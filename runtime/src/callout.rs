@@ -124,7 +124,7 @@ pub struct Callout {
 /// What the broker says.
 pub enum Word {
     /// A client wants to come in.
-    Asks(Question),
+    Asks(Box<Question>),
     /// A connection has ended, of whomever.
     Left(Connection),
 }
@@ -245,7 +245,7 @@ impl Callout {
             match self.read(&message.payload, sealed_by.as_deref()) {
                 Some((asked, server)) => {
                     let reply = reply.to_string();
-                    return Some(Word::Asks(Question { reply, asked, server }));
+                    return Some(Word::Asks(Box::new(Question { reply, asked, server })));
                 }
                 None => warn!(
                     "ignored a question about a client that cannot be read; does the broker have the xkey of this callout?"
