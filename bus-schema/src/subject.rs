@@ -490,6 +490,12 @@ pub fn all_events(tenant: &Token, kind: EventKind) -> String {
     format!("{EVENT}.{tenant}.*.{}", kind.as_str())
 }
 
+/// What is told of all tasks, of every tenant.
+#[must_use]
+pub fn all_task_events() -> String {
+    format!("{EVENT}.*.*.{}", EventKind::Task.as_str())
+}
+
 /// What is told of one server of every tenant, of one kind.
 #[must_use]
 pub fn all_events_of(server: &Token, kind: EventKind) -> String {

@@ -5,6 +5,7 @@
 
 mod context;
 mod driving;
+mod hearing;
 mod listing;
 mod pulling;
 mod store;
@@ -23,11 +24,13 @@ use crate::{bus::Bus, moment};
 
 pub use context::{Question, TaskContext};
 pub use driving::{Ended, Later, Work};
+pub use hearing::WatchedTasks;
 pub use listing::{Page, Wanted};
 pub use pulling::{Worker, WorkerOptions};
 pub use store::Kept;
 pub use telling::{created, told};
 
+use hearing::Hearing;
 use store::Store;
 
 /// How often a write is tried again that met another one.
@@ -63,6 +66,7 @@ pub struct Tasks(Arc<Inner>);
 struct Inner {
     bus: Bus,
     store: Store,
+    hearing: Hearing,
 }
 
 /// An id that no task has.
@@ -92,7 +96,11 @@ impl Tasks {
     #[must_use]
     pub fn new(bus: Bus) -> Self {
         let store = Store::new(bus.clone());
-        Self(Arc::new(Inner { bus, store }))
+        Self(Arc::new(Inner {
+            bus,
+            store,
+            hearing: Hearing::default(),
+        }))
     }
 
     /// Makes a task. When this returns, it is on disk, and whoever looks it up finds it.

@@ -167,10 +167,16 @@ async fn a_task_waits_for_a_worker_and_is_found_at_any_process_until_it_has_ende
     );
     assert_eq!(theirs.find("other", &order.id).await.expect("asks"), None);
 
+    let mut watched = theirs.watch(vec![order.id.clone()]).await.expect("watches");
     let tools = Arc::new(Tools::default());
     let bus = nats.bus_as(CallerClass::Worker).await;
     let worker = worker(&bus, &tools).await;
     let ended = stands(&theirs, &order, "completed").await;
+    let heard = within("the event", watched.next()).await;
+    assert_eq!(
+        heard.first().map(|heard| heard.standing.as_str()),
+        Some("completed")
+    );
     assert_eq!(result(&ended), json!({ "done": true }));
     assert_eq!(tools.runs.load(Ordering::SeqCst), 1);
     // What has ended is not changed by anybody.
