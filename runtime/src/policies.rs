@@ -1,7 +1,7 @@
 //! The policies in force, ready to decide, as [`documents`] holds them.
 //!
 //! Where none is kept and none configured, what is known is allowed. Until a process knows what is kept it lets nobody do anything.
-//! What depends on nothing that changes between calls is decided once for each principal and version ([`decided`]).
+//! What depends on nothing that changes between calls is decided once for each principal and version (`decided`).
 
 mod decided;
 
