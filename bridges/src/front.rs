@@ -5,6 +5,7 @@
 
 mod aggregate;
 mod answering;
+mod asking;
 mod authorize;
 mod bounds;
 mod changes;
@@ -38,7 +39,8 @@ use bus_schema::{
     rpc::{self, Kind},
 };
 use runtime::{
-    Bus, Catalogue, Directory, Discovery, limits::Running, tasks::Tasks, traffic::Plan, virtuals::Virtuals,
+    Bus, Catalogue, Directory, Discovery, catalogue::Listed, limits::Running, tasks::Tasks, traffic::Plan,
+    virtuals::Virtuals,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -48,13 +50,13 @@ use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
-pub use authorize::Barred;
+use authorize::Judged;
+pub use authorize::{Barred, Weighed};
 pub(crate) use bounds::blocked;
 pub use bounds::{Bounds, Met};
 use changes::{Changes, parse_digests};
 pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
-use entrance::Entrance;
 use listening::Listening;
 use route::Route;
 use task_owners::TaskOwners;
@@ -180,62 +182,6 @@ impl Front {
         &self.0.catalogue
     }
 
-    /// Takes one modern request. The answer is asked of what this returns.
-    pub async fn ask(&self, caller: &Caller, incoming: &Incoming) -> Answering {
-        let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
-        let trace = self.0.ids.next_trace(outside);
-        let id = incoming.id.clone();
-        let stop = self.stop(&caller.principal);
-        if stop.is_pulled() {
-            self.put_blocked(caller, incoming);
-            let state = State::Local(Some(Final::blocked(id.as_deref())));
-            return Answering {
-                state,
-                id,
-                trace,
-                stop,
-            };
-        }
-        let entered = match self.enter(caller, incoming).await {
-            Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace).await,
-            Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace).await,
-            Ok(Entrance::Answered(state)) => Ok(state),
-            Err(error) => Err(error),
-        };
-        let state = match entered {
-            Ok(state) => state,
-            Err(error) => {
-                self.put_unknown(caller, incoming, &error);
-                let error = self.veiled(&caller.principal, incoming, error);
-                State::Local(Some(Final::error(incoming, &error)))
-            }
-        };
-        Answering {
-            state,
-            id,
-            trace,
-            stop,
-        }
-    }
-
-    /// Passes a notification on to the server that it is for, and waits until that has taken it.
-    ///
-    /// # Errors
-    /// When the endpoint does not pass such a notification, or its server does not take it.
-    pub async fn notify(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Box<Final>> {
-        let mut answering = match self.check_method(&caller.endpoint, &incoming.method) {
-            Ok(()) => self.ask(caller, incoming).await,
-            Err(error) => return Err(Box::new(Final::error(incoming, &error))),
-        };
-        loop {
-            match answering.next().await {
-                Step::Part(_) => {}
-                Step::Final(last) if last.code.is_none() => return Ok(()),
-                Step::Final(last) => return Err(Box::new(last)),
-            }
-        }
-    }
-
     /// Tells a client of changes on an endpoint, until what this gives is dropped.
     pub async fn watch(&self, endpoint: &Endpoint, wanted: Wanted) -> Watching {
         let owned = self.owners(endpoint, &wanted.uris).await;
@@ -286,9 +232,15 @@ impl Front {
         caller: &Caller,
         incoming: &Incoming,
         trace: &TraceContext,
+        judged: Option<Result<(), Box<Judged>>>,
     ) -> Result<State, RpcError> {
-        self.allow(caller, incoming).await?;
-        if let Some(state) = Box::pin(self.hosted_task(caller, incoming)).await? {
+        match judged {
+            Some(judged) => self.settle(caller, incoming, judged)?,
+            None => self.allow(caller, incoming).await?,
+        }
+        if method::TASKS.contains(&incoming.method.as_str())
+            && let Some(state) = Box::pin(self.hosted_task(caller, incoming)).await?
+        {
             return Ok(state);
         }
         if incoming.method == method::DISCOVER {
@@ -316,11 +268,14 @@ impl Front {
                 return Ok(State::Local(Some(last)));
             }
         };
-        let auto = match Box::pin(self.fate(caller, incoming, &route, trace)).await? {
-            Fate::Call => None,
-            Fate::Auto(auto) => Some(auto),
-            Fate::Answered(state) => return Ok(state),
-        };
+        let mut auto = None;
+        if self.may_be_task(incoming, &route) {
+            match Box::pin(self.fate(caller, incoming, &route, trace)).await? {
+                Fate::Call => {}
+                Fate::Auto(call) => auto = Some(call),
+                Fate::Answered(state) => return Ok(state),
+            }
+        }
         let remote = self.remote(caller, incoming, route, trace, task).await;
         Ok(State::Remote(Box::new(Remote {
             owner,
@@ -340,7 +295,9 @@ impl Front {
                 body: incoming.body.clone(),
             }));
         }
-        let sight = self.sight(&caller.principal);
+        // What somebody sees costs a copy of who it is, and matters to lists only.
+        let list = Listed::of(&incoming.method);
+        let sight = list.and_then(|_| self.sight(&caller.principal));
         let Some(result) = self.0.aggregate.list(incoming, sight.as_ref()).await? else {
             return self.find_owner(&caller.principal, incoming).await.map(Ok);
         };

@@ -12,7 +12,7 @@ pub const DEFAULT_TENANT: &str = "default";
 const PLATFORM: &str = "trunkline:platform";
 
 /// A caller whose identity a door has established.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Principal {
     /// Who it is, unique at its issuer.
     pub subject: String,

@@ -3,6 +3,7 @@
 mod audit;
 mod auth;
 mod credentials;
+mod held_back;
 mod http;
 mod limits;
 mod place;

@@ -23,6 +23,7 @@ use bridges::{
     legacy::Doors,
     nats::{Identity, NatsDoor},
     tenants::Tenants,
+    tls::TlsOptions,
     upstream::{Upstream, remote::Connections},
 };
 use bus_schema::{ServerId, card::name_of, integrity::Policies, subject::CallerClass};
@@ -77,6 +78,8 @@ pub struct Node {
     policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
+    /// How the HTTP door speaks TLS, if it does.
+    tls: Option<watch::Sender<TlsOptions>>,
     /// The accounts that users connect; opened on first use.
     connections: Option<Connections>,
     /// How the auth callout reaches NATS, where its secrets are known.
@@ -90,6 +93,13 @@ async fn configure(bus: &Bus, config: &Config) -> anyhow::Result<()> {
     bus.guardrails().configure(config.guardrails.clone())?;
     bus.policies().configure(config.policy()?).await?;
     Ok(())
+}
+
+/// Ends a NATS that was started and cannot be used.
+async fn end(server: Option<NatsServer>) {
+    if let Some(server) = server {
+        server.stop().await;
+    }
 }
 
 impl Node {
@@ -127,9 +137,7 @@ impl Node {
         let bus = match Bus::connect(options).await {
             Ok(bus) => bus,
             Err(error) => {
-                if let Some((_, server)) = server {
-                    server.stop().await;
-                }
+                end(server.map(|(_, server)| server)).await;
                 return Err(error.into());
             }
         };
@@ -153,6 +161,7 @@ impl Node {
             services: Vec::new(),
             policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
+            tls: None,
             connections: None,
             callout,
             nats,
@@ -336,7 +345,7 @@ impl Node {
             serves,
             max_connections: config.max_connections,
             auth: config.auth()?,
-            tls: config.tls.clone(),
+            tls: self.follow_tls(config),
             connections: Box::pin(self.open_connections(config)).await?,
         };
         open_door::warn(config, &options)?;

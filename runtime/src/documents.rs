@@ -36,6 +36,24 @@ use crate::{
 
 pub use store::{MAX_BYTES, Store};
 
+/// How documents in force are kept.
+pub(crate) const fn current(name: &'static str) -> BucketOptions {
+    BucketOptions {
+        name,
+        max_age: Duration::ZERO,
+        max_bytes: 64 * 1024 * 1024,
+        max_record_bytes: MAX_BYTES,
+    }
+}
+
+/// How their former versions are kept.
+pub(crate) const fn history(name: &'static str) -> BucketOptions {
+    BucketOptions {
+        max_bytes: 256 * 1024 * 1024,
+        ..current(name)
+    }
+}
+
 /// How long a process waits before it tries again to open what it could not.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long who starts waits for what is kept.

@@ -10,14 +10,14 @@ use bus_schema::{
     Principal,
     policy::{Decision, Scope},
 };
-use runtime::blocks::Blocks;
+use runtime::{blocks::Blocks, moment};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use url::form_urlencoded;
 
 use super::{
-    api_keys::ApiKeys,
+    api_keys::{ApiKeys, Digest, sha256},
     certificates::{self, CertificateOptions},
     challenge::Refusal,
     claims, crypto,
@@ -26,6 +26,7 @@ use super::{
     options::{Auth, AuthError, AuthOptions, IssuerOptions, public_url},
     resource::{self, Resources},
     token::Signed,
+    verified::{Genuine, Verified},
 };
 use crate::{
     tls::Peer,
@@ -89,6 +90,7 @@ struct Checks {
     api_keys: ApiKeys,
     certificates: Vec<CertificateOptions>,
     resources: Resources,
+    verified: Verified,
     /// What every caller needs.
     required: Vec<Scope>,
     /// What clients are told of beforehand.
@@ -245,6 +247,7 @@ impl Checks {
         let advertised = options.scopes_supported.as_ref();
         Ok(Self {
             issuers,
+            verified: Verified::default(),
             api_keys: ApiKeys::new(&options.api_keys)?,
             certificates: options.certificates.clone(),
             resources: Resources::new(&public),
@@ -315,8 +318,17 @@ impl Checks {
         Ok(admitted)
     }
 
+    /// A token that was found genuine before and still counts.
+    fn known_genuine(&self, digest: &Digest) -> Option<Arc<Genuine>> {
+        let genuine = self.verified.find(digest)?;
+        let issuer = &self.issuers[genuine.issuer];
+        let counts = genuine.counts_at(moment::now_secs(), &issuer.options);
+        (counts && issuer.keys.has(&genuine.key)).then_some(genuine)
+    }
+
     async fn identify(&self, endpoint: &str, token: &str, peer: Option<&Peer>) -> Result<Admitted, Refusal> {
-        if let Some(principal) = self.api_keys.find(token) {
+        let digest = sha256(token);
+        if let Some(principal) = self.api_keys.find(&digest) {
             return Ok(Admitted {
                 principal: principal.clone(),
                 until: None,
@@ -331,14 +343,18 @@ impl Checks {
             resource::canonical(&self.resources.uri("")),
             self.resources.uri(endpoint),
         ];
+        if let Some(genuine) = self.known_genuine(&digest) {
+            let issuer = &self.issuers[genuine.issuer];
+            return claims::admit(&genuine.claims, &issuer.options, &resources, peer);
+        }
         if let Some(signed) = Signed::read(token) {
             let signed = signed?;
-            let issuer = self
-                .issuers
-                .iter()
-                .find(|known| known.options.issuer == signed.issuer);
-            let issuer = issuer.ok_or(Refusal::BadToken("the token is of another issuer"))?;
-            let claims = signed.verify(&issuer.options, &issuer.keys).await?;
+            let made_it = |known: &Issuer| known.options.issuer == signed.issuer;
+            let at = self.issuers.iter().position(made_it);
+            let at = at.ok_or(Refusal::BadToken("the token is of another issuer"))?;
+            let issuer = &self.issuers[at];
+            let (claims, key) = signed.verify(&issuer.options, &issuer.keys).await?;
+            self.verified.remember(token, digest, at, key, &claims);
             return claims::admit(&claims, &issuer.options, &resources, peer);
         }
         let mut refused = Refusal::BadToken("the token is not known here");

@@ -36,7 +36,7 @@ use bus_schema::{
 };
 use futures::future::join_all;
 use runtime::{Bus, audit::Audit};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 
@@ -80,8 +80,8 @@ pub struct HttpOptions {
     pub max_connections: usize,
     /// Who may come in.
     pub auth: Auth,
-    /// How it speaks TLS; without, it is spoken to as it is.
-    pub tls: Option<TlsOptions>,
+    /// How it speaks TLS from now on; without, it is spoken to as it is.
+    pub tls: Option<watch::Receiver<TlsOptions>>,
     /// The accounts that users connect here; without it there are no pages for that.
     pub connections: Option<Connections>,
 }

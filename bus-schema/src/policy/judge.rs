@@ -314,7 +314,7 @@ impl<H: Hears> Question<'_, '_, H> {
 }
 
 impl CompiledRule {
-    fn concerns(&self, kind: Kind, name: &str) -> bool {
+    pub(super) fn concerns(&self, kind: Kind, name: &str) -> bool {
         match &self.targets {
             Some(targets) => targets[kind as usize].iter().any(|pattern| pattern.matches(name)),
             None => true,

@@ -117,7 +117,7 @@ pub(super) fn judge(shared: &Shared, request: &Request) -> Result<Option<Box<Wat
             }
             _ => action,
         };
-        let decision = in_force.decide(&request.principal, &action);
+        let decision = in_force.decide_call(&request.principal, &action);
         if let Some(error) = decision.refusal(&action) {
             refused(server, &request.principal, &action, &decision);
             let record = Record::refused(Kind::Policy, decision.rule()).of_request(request);

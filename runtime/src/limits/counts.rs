@@ -270,7 +270,8 @@ async fn buy(
                 state.budget.take(&window, purchase, bought, now_ms)
             }
             None => {
-                state.budget.take_unasked(&window, purchase, now_ms);
+                let uncounted = state.budget.take_unasked(&window, purchase, now_ms);
+                counters.owe(&bus, span, &own, uncounted);
                 0
             }
         }

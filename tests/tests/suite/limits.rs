@@ -1,6 +1,7 @@
 //! Limits and blocks: what a caller may have done is counted once for all processes and all doors, and a full stop is one.
 
 mod blocks;
+mod broker;
 mod doors;
 
 use std::sync::Arc;

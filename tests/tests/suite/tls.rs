@@ -14,6 +14,7 @@ use tests::{
     within,
 };
 use tokio_tungstenite::{client_async, tungstenite::Error};
+use trunkline::node::Adds;
 
 const PATH: &str = "/servers/whoami/mcp";
 
@@ -66,6 +67,15 @@ impl Stage {
     /// The status of a call on a connection of its own, and who the server saw.
     async fn call(&self, shows: Option<&Certificate>, headers: &[(&str, &str)]) -> (u16, Value) {
         call(&mut self.connect(shows).await, headers).await
+    }
+
+    /// Has the platform read another file.
+    async fn reload(&mut self, file: &std::path::Path, text: &str) {
+        std::fs::write(file, text).expect("the file is written");
+        let new = self.platform.config.again().expect("it is right");
+        let node = &mut self.platform.node;
+        node.reload(&self.platform.config, &new, Adds::AllOfTheFile).await;
+        self.platform.config = new;
     }
 
     fn client(&self, named: Named) -> Certificate {
@@ -380,6 +390,54 @@ async fn changed_files_are_for_new_connections_and_old_ones_go_on() {
     stage.write("clients.crt", &other.pem());
     eventually("the end of what is not trusted", async || {
         call(&mut of_bot, &[]).await.0 == 401
+    })
+    .await;
+    stage.platform.stop().await;
+}
+
+#[tokio::test]
+async fn other_files_that_the_configuration_names_are_taken_while_the_door_is_open() {
+    let mut stage = Stage::start(LINES, "").await;
+    let ops = stage.client(Named {
+        cn: "ops",
+        ..Named::default()
+    });
+    let mut open = stage.connect(Some(&ops)).await;
+    let (file, other) = (stage.platform.folder().join("trunkline.toml"), Authority::new());
+    let before = std::fs::read_to_string(&file).expect("the file");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let named = |folder: &std::path::Path| folder.display().to_string();
+    let new = before
+        .replace(
+            &named(&stage.folder.path().join("door.crt")),
+            &named(&elsewhere.path().join("door.crt")),
+        )
+        .replace(
+            &named(&stage.folder.path().join("door.key")),
+            &named(&elsewhere.path().join("door.key")),
+        );
+    assert_ne!(new, before);
+    // Where there is nothing yet, nothing changes.
+    stage.reload(&file, &new).await;
+    assert_eq!(stage.call(Some(&ops), &[]).await.0, 200);
+    other.for_door().write(elsewhere.path());
+    eventually("the new certificate", async || {
+        connect(stage.at(), &other.pem(), None, &[]).await.is_ok()
+    })
+    .await;
+    assert_eq!(call(&mut open, &[]).await.0, 200, "who is connected goes on");
+    // Who has to show a certificate is a setting, too.
+    let required = new.replace("[auth]", "client_certificates = \"required\"\n[auth]");
+    stage.reload(&file, &required).await;
+    eventually("nobody comes in without", async || {
+        match connect(stage.at(), &other.pem(), None, &["http/1.1"]).await {
+            Ok(stream) => {
+                let mut raw = Raw::over(stream);
+                // The client hears of it instead of its first answer.
+                !raw.send(post(PATH, &[], "{}")).await || raw.reply().await.is_none()
+            }
+            Err(_) => true,
+        }
     })
     .await;
     stage.platform.stop().await;

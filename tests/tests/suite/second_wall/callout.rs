@@ -31,16 +31,21 @@ use super::{call, tool};
 const POLICY: &str = "[policy.scopes]\n\"who:read\" = [\"whoami__whoami\"]\n\"who:all\" = [\"whoami__*\"]\n";
 
 /// A platform whose plain clients are asked who they are, with a server whose tools need scopes.
-struct Stage {
-    issuer: Issuer,
-    platform: Platform,
+pub(super) struct Stage {
+    pub(super) issuer: Issuer,
+    pub(super) platform: Platform,
     _host: runtime::Host,
 }
 
 impl Stage {
-    async fn start(more: &str) -> Self {
+    pub(super) async fn start(more: &str) -> Self {
+        Self::start_with(more, &[]).await
+    }
+
+    /// The same with servers of the platform's own.
+    pub(super) async fn start_with(more: &str, servers: &[&str]) -> Self {
         let issuer = Issuer::start().await;
-        let platform = Platform::start(&(issuer.section("") + more + POLICY), &[]).await;
+        let platform = Platform::start(&(issuer.section("") + more + POLICY), servers).await;
         let host = WhoAmI::serve(platform.node.bus()).await;
         platform.knows("whoami").await;
         Self {
@@ -50,15 +55,15 @@ impl Stage {
         }
     }
 
-    fn nats(&self) -> &str {
+    pub(super) fn nats(&self) -> &str {
         self.platform.node.nats_url().expect("a NATS of its own")
     }
 
-    fn token(&self, more: Value) -> String {
+    pub(super) fn token(&self, more: Value) -> String {
         self.issuer.token("ann", &self.platform.url(""), more)
     }
 
-    async fn enter(&self, token: &str) -> Result<Forger, String> {
+    pub(super) async fn enter(&self, token: &str) -> Result<Forger, String> {
         Forger::enter_by(self.nats(), token).await
     }
 }
