@@ -14,7 +14,7 @@ use std::{net::SocketAddr, path::PathBuf};
 use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use add::{AddServer, LimitFlags, OauthFlags};
+pub use add::{AddServer, ConnectFlags, LimitFlags, OauthFlags};
 pub use audit::{Audit, AuditCommand, AuditTail, Outcome};
 pub use blocks::{Block, WhoIsBlocked};
 pub use documents::{ListVersions, RollBack, SetDocument, ShowVersion};

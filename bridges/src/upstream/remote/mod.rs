@@ -33,9 +33,10 @@ mod users;
 mod ws;
 
 pub(super) use connect::RemoteConnector;
+pub use declared::BadMember;
 pub use documents::{Addresses, Documents};
 pub use error::{ForbiddenKind, RemoteError};
 pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob};
 pub(super) use users::Users;
 pub(crate) use users::{Answered, NotConnected, Whose};
-pub use users::{ConnectError, ConnectOptions, Connections, LoginOptions, UserOptions};
+pub use users::{ConnectError, ConnectOptions, Connections, LoginOptions, MOST_AT_ONCE, UserOptions};

@@ -24,6 +24,9 @@ pub(crate) use consent::{Answered, NotConnected};
 pub(crate) use store::Whose;
 pub(in crate::upstream::remote) use token::UserToken;
 
+/// How many users may be connected to a server at once, unless somebody says otherwise. One that is idle gives way.
+pub const MOST_AT_ONCE: usize = 250;
+
 /// What users' credentials need. Not `Debug`, as sources may hold secrets.
 #[derive(Clone)]
 pub struct ConnectOptions {
