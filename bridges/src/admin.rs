@@ -1,5 +1,6 @@
 //! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
 
+mod accounts;
 mod blocks;
 mod catalogue;
 mod documents;
@@ -36,6 +37,7 @@ use crate::{
     front::Front,
     http::serve::{Limits, serve},
     tenants::Tenants,
+    upstream::remote::Connections,
 };
 
 pub use fleet::{Browsers, Fleet, Private};
@@ -63,8 +65,10 @@ pub(crate) fn meters<S: Clone + Send + Sync + 'static>(bus: Bus) -> Router<S> {
 
 /// What is told of servers to everybody who may come in. Whoever mounts these says who looks, by a [`Viewer`] in the request, and at what, by
 /// the [`Fleet`] of the viewer's tenant.
-pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    servers::reader_routes()
+pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>(
+    connections: Option<&Connections>,
+) -> Router<S> {
+    servers::reader_routes().merge(accounts::routes(connections))
 }
 
 /// How servers are registered, and all that is for operators alone. Whoever mounts these asks who comes, and puts the [`Fleet`] of the

@@ -304,9 +304,9 @@ fn routes(
     router
         .route_layer(middleware::from_fn_with_state(listener.clone(), admission::admit))
         .merge(admission::documents())
-        .merge(connections.map(connect::routes).unwrap_or_default())
         .merge(of_platform(listener))
-        .merge(of_servers(listener, serves, browsers))
+        .merge(of_servers(listener, serves, browsers, connections.as_ref()))
+        .merge(connections.map(connect::routes).unwrap_or_default())
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(listener.clone(), guard))
         .with_state(listener.clone())
@@ -329,13 +329,18 @@ fn of_platform(listener: &Listener) -> Router<Listener> {
 }
 
 /// What is told of servers and done with them, each behind the question who may.
-fn of_servers(listener: &Listener, serves: Serves, browsers: Browsers) -> Router<Listener> {
+fn of_servers(
+    listener: &Listener,
+    serves: Serves,
+    browsers: Browsers,
+    connections: Option<&Connections>,
+) -> Router<Listener> {
     let operating = middleware::from_fn_with_state(listener.clone(), admission::operate);
     let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
     let browsing = middleware::from_fn_with_state(listener.clone(), admission::browse);
     let routes = admin::operator_routes()
         .route_layer(operating)
-        .merge(admin::reader_routes().route_layer(looking.clone()));
+        .merge(admin::reader_routes(connections).route_layer(looking.clone()));
     // The catalogue sends its clients to the endpoints of Streamable HTTP.
     if serves == Serves::WebSocket {
         return routes;

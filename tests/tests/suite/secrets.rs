@@ -1,6 +1,9 @@
 //! What the platform shows to servers: where it comes from, how it is exchanged while everything runs, and where it never appears.
 
+mod accounts;
 mod issuers;
+mod legacy_accounts;
+mod stage;
 mod users;
 
 use std::{
