@@ -4,6 +4,7 @@ mod accounts;
 mod issuers;
 mod legacy_accounts;
 mod stage;
+mod traces;
 mod users;
 
 use std::{

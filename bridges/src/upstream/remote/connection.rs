@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bus_schema::{RpcError, mcp::Era};
 use futures::{FutureExt as _, future::BoxFuture};
+use runtime::Verdict;
 use serde_json::Value;
 use tokio::{
     task::JoinSet,
@@ -125,7 +126,12 @@ impl Remote {
             .as_ref()
             .is_some_and(CancellationToken::is_cancelled)
         {
-            self.close("worked on the call with your account there, which is not connected to this platform any more");
+            // That says nothing of the server.
+            let verdict = Verdict::Unasked;
+            self.close_saying(
+                verdict,
+                "worked on the call with your account there, which is not connected to this platform any more",
+            );
             return RemoteError::Gone("the account of its user is not connected any more".to_owned()).into();
         }
         let why = self
@@ -152,8 +158,13 @@ impl Remote {
     }
 
     fn close(&self, what: &str) {
+        self.close_saying(Verdict::Failed, what);
+    }
+
+    fn close_saying(&self, verdict: Verdict, what: &str) {
         let server = &self.link.server;
-        self.link.pending.close(
+        self.link.pending.close_saying(
+            verdict,
             &RpcError::internal(format!("server `{server}` {what}")),
             RpcError::internal(format!(
                 "server `{server}` is not connected; the call was not begun"

@@ -237,14 +237,10 @@ async fn what_is_forgotten_ends_at_once_in_every_process() {
         busy(&replica).contains("there"),
         "the other replica has some of them"
     );
-    let forgetting = stage.rest("ann", Method::DELETE, "/credentials/there");
-    let (client, request) = forgetting.build_split();
-    let mut request = request.expect("a request");
-    request.url_mut().set_port(Some(at.port())).expect("a port");
-    let answer = within("an answer", client.execute(request))
-        .await
-        .expect("an answer");
-    assert_eq!(answer.status(), StatusCode::OK);
+    let base = format!("http://{at}");
+    let forgetting = stage.rest_at(&base, "ann", Method::DELETE, "/credentials/there");
+    let (status, said) = send(forgetting).await;
+    assert_eq!(status, StatusCode::OK, "{said}");
     for call in of_ann {
         let answer = within("its end", call).await.expect("it ends");
         let words = answer["error"]["message"].as_str().expect("an error");

@@ -13,6 +13,9 @@ use tests::{
 
 use super::stage::{PUBLIC, Stage, UNPROVEN};
 
+/// The code of the error, for clients that know it and for others.
+const MODERN: i32 = -32042;
+const LEGACY: i32 = -32603;
 const WHOAMI: &str = r#"{ "name": "whoami", "arguments": {} }"#;
 
 async fn stage(speaks: Speaks) -> Stage {
@@ -25,10 +28,16 @@ fn whoami() -> Value {
     serde_json::from_str(WHOAMI).expect("JSON")
 }
 
-/// The link in an error, which stands in its words as well.
-fn link_in(answer: &Value) -> String {
-    assert_eq!(answer["error"]["code"], -32042, "{answer}");
-    let page = &answer["error"]["data"]["elicitations"][0];
+/// The link in an error, which stands in its words as well. A legacy client that opens no pages does not know the error for it, and gets it
+/// as one that it knows.
+fn link_in(answer: &Value, knows: i32) -> String {
+    assert_eq!(answer["error"]["code"], knows, "{answer}");
+    let error = match knows {
+        MODERN => &answer["error"],
+        _ => &answer["error"]["data"]["original"],
+    };
+    assert_eq!(error["code"], -32042, "{answer}");
+    let page = &error["data"]["elicitations"][0];
     let link = page["url"].as_str().expect("a link").to_owned();
     assert_eq!(page["mode"], "url", "{answer}");
     assert!(
@@ -47,7 +56,7 @@ async fn each_user_has_sessions_of_their_own_at_a_legacy_server() {
         // Modern clients, one that opens pages and one that does not.
         stage.connect(&stage.link_for("ann").await, "ann-at-work").await;
         let refused = stage.client_of("bob").call("whoami", json!({})).await;
-        stage.connect(&link_in(&refused), "bob-at-work").await;
+        stage.connect(&link_in(&refused, MODERN), "bob-at-work").await;
         let users = [("ann", "ann-at-work"), ("bob", "bob-at-work")];
         let calls = (0..10).map(|n| {
             let (stage, (user, account)) = (&stage, users[n % 2]);
@@ -111,7 +120,7 @@ async fn legacy_clients_are_asked_to_open_the_page_or_told_where_it_is() {
             let user = format!("user-{version}-{}", capabilities.to_string().len());
             let session = Session::open_as(&stage.client_of(&user), version, &capabilities).await;
             let refused = session.ask(method::TOOLS_CALL, &whoami()).await;
-            stage.connect(&link_in(&refused), &user).await;
+            stage.connect(&link_in(&refused, LEGACY), &user).await;
             let answer = session.ask(method::TOOLS_CALL, &whoami()).await;
             assert_eq!(text(&answer), user, "{version}: {answer}");
         }
@@ -140,7 +149,7 @@ async fn legacy_clients_are_asked_at_the_endpoint_of_all_servers_as_well() {
     let params = json!({ "name": "there__whoami", "arguments": {} });
     let refused = messages(session.request(method::TOOLS_CALL, &params)).await.pop();
     stage
-        .connect(&link_in(&refused.expect("an answer")), "ann-at-work")
+        .connect(&link_in(&refused.expect("an answer"), LEGACY), "ann-at-work")
         .await;
     let answer = session.ask(method::TOOLS_CALL, &params).await;
     assert_eq!(text(&answer), "ann-at-work", "{answer}");

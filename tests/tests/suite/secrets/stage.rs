@@ -75,16 +75,24 @@ impl Stage {
 
     /// A request to a page for people who run the platform, or for its users.
     pub(super) fn rest(&self, who: &str, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        let roles = if who == OPERATOR {
-            json!(["operator"])
-        } else {
-            json!([])
+        self.rest_at(&self.platform.url(""), who, method, path)
+    }
+
+    /// The same at another door.
+    pub(super) fn rest_at(
+        &self,
+        base: &str,
+        who: &str,
+        method: reqwest::Method,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        let roles = match who {
+            OPERATOR => json!(["operator"]),
+            _ => json!([]),
         };
-        let token = self
-            .issuer
-            .token(who, &self.platform.url(""), json!({ "roles": roles }));
+        let token = self.issuer.token(who, base, json!({ "roles": roles }));
         reqwest::Client::new()
-            .request(method, self.platform.url(path))
+            .request(method, format!("{base}{path}"))
             .header(header::CONTENT_TYPE, "application/json")
             .bearer_auth(token)
     }
@@ -108,6 +116,43 @@ impl Stage {
         within("its text", answer.json()).await.expect("JSON")
     }
 
+    /// A browser that believes the platform to be elsewhere.
+    pub(super) fn browser(&self) -> Browser<'_> {
+        Browser {
+            base: self.platform.url(""),
+            accounts: &self.accounts,
+        }
+    }
+
+    pub(super) async fn browse(&self, method: reqwest::Method, url: &str, cookie: Option<&str>) -> Response {
+        self.browser().browse(method, url, cookie).await
+    }
+
+    pub(super) async fn follow(&self, link: &str) -> (String, String) {
+        self.browser().follow(link).await
+    }
+
+    pub(super) async fn agree(&self, page: &str, login: &str) -> String {
+        self.browser().agree(page, login).await
+    }
+
+    pub(super) async fn connect(&self, link: &str, login: &str) {
+        self.browser().connect(link, login).await;
+    }
+
+    pub(super) async fn link_for(&self, user: &str) -> String {
+        link_in(&self.call(user, &json!({})).await)
+    }
+}
+
+/// A browser, and the server where its user has an account.
+pub(super) struct Browser<'a> {
+    /// Where the platform really is.
+    pub(super) base: String,
+    pub(super) accounts: &'a Accounts,
+}
+
+impl Browser<'_> {
     /// A page of the platform, as a browser gets it that believes to be elsewhere.
     pub(super) async fn browse(&self, method: reqwest::Method, url: &str, cookie: Option<&str>) -> Response {
         let url = Url::parse(url).expect("a URL");
@@ -116,7 +161,7 @@ impl Stage {
             .redirect(Policy::none())
             .build()
             .expect("a client");
-        let mut request = browser.request(method, self.platform.url(&format!("{}{query}", url.path())));
+        let mut request = browser.request(method, format!("{}{}{query}", self.base, url.path()));
         if let Some(cookie) = cookie {
             request = request.header(header::COOKIE, format!("other=1; {cookie}"));
         }
@@ -165,10 +210,6 @@ impl Stage {
         let back = self.agree(&page, login).await;
         let done = self.browse(reqwest::Method::GET, &back, Some(&cookie)).await;
         assert_eq!(done.status(), StatusCode::OK);
-    }
-
-    pub(super) async fn link_for(&self, user: &str) -> String {
-        link_in(&self.call(user, &json!({})).await)
     }
 }
 
