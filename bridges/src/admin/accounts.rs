@@ -8,7 +8,10 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{delete, get},
 };
-use bus_schema::ServerId;
+use bus_schema::{
+    Principal, ServerId,
+    audit::{Kind, Record},
+};
 use serde_json::json;
 use url::form_urlencoded;
 
@@ -18,7 +21,8 @@ use super::{
 };
 use crate::{
     auth::Admitted,
-    upstream::remote::{Accounts, Connections, Which},
+    http::recording::mark,
+    upstream::remote::{Accounts, Connections, Own, Which},
 };
 
 /// What this process has of them, if it has the key.
@@ -87,7 +91,7 @@ impl Asked {
     }
 
     /// Others are for operators.
-    fn of(self, viewer: &Viewer) -> Result<Whose, Refused> {
+    fn of(self, viewer: &Viewer) -> Result<Whose, NotYours> {
         if self.user.is_none() && !self.everybody {
             return Ok(Whose::Own(self.server));
         }
@@ -97,12 +101,22 @@ impl Asked {
                 subject: self.user,
                 issuer: self.issuer,
             })),
-            Viewer::Reader(_) => Err(Refused::new(
-                StatusCode::FORBIDDEN,
-                "not_yours",
-                "the accounts of others are for operators; leave user and everybody out",
-            )),
+            Viewer::Reader(_) => Err(NotYours),
         }
+    }
+}
+
+/// Somebody asks about the accounts of others who is no operator.
+struct NotYours;
+
+impl NotYours {
+    const MESSAGE: &str = "the accounts of others are for operators; leave user and everybody out";
+
+    /// The answer, which is put on record.
+    fn answer(&self, principal: &Principal) -> Response {
+        let refused = Refused::new(StatusCode::FORBIDDEN, "not_yours", Self::MESSAGE);
+        let record = Record::refused(Kind::Admin, "not_yours").by(principal);
+        mark(refused.into_response(), record.because(Self::MESSAGE))
     }
 }
 
@@ -126,8 +140,12 @@ async fn list(
     // Operators see what there is.
     asked.everybody = asked.user.is_none() && matches!(viewer, Viewer::Operator);
     let (accounts, tenant) = (kept.accounts()?, &who.principal.tenant);
-    let listed = match asked.of(&viewer)? {
-        Whose::Own(server) => accounts.list_own(&Which::of(&who.principal, server)).await?,
+    let whose = match asked.of(&viewer) {
+        Ok(whose) => whose,
+        Err(refused) => return Ok(refused.answer(&who.principal)),
+    };
+    let listed = match whose {
+        Whose::Own(server) => accounts.list_own(&Own::of(&who.principal, server)).await?,
         Whose::Others(which) => accounts.list(tenant, &which).await?,
     };
     Ok(axum::Json(json!({ "credentials": listed })).into_response())
@@ -143,8 +161,12 @@ async fn forget(
     let mut asked = Asked::read(&uri, &["user", "issuer", "everybody"])?;
     asked.server = Some(read_id(&server)?);
     let (accounts, tenant) = (kept.accounts()?, &who.principal.tenant);
-    let forgotten = match asked.of(&viewer)? {
-        Whose::Own(server) => accounts.forget_own(&Which::of(&who.principal, server)).await?,
+    let whose = match asked.of(&viewer) {
+        Ok(whose) => whose,
+        Err(refused) => return Ok(refused.answer(&who.principal)),
+    };
+    let forgotten = match whose {
+        Whose::Own(server) => accounts.forget_own(&Own::of(&who.principal, server)).await?,
         Whose::Others(which) => accounts.forget(tenant, &which).await?,
     };
     if forgotten.is_empty() {

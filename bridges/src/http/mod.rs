@@ -13,7 +13,7 @@ mod legacy;
 mod limited;
 mod modern;
 mod origin;
-mod recording;
+pub(crate) mod recording;
 pub(crate) mod serve;
 mod sse;
 

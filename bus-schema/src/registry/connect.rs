@@ -209,6 +209,10 @@ mod tests {
             assert_eq!(at, field, "{connect}");
             assert!(said.contains(words), "{said}");
         }
+    }
+
+    #[test]
+    fn what_is_not_known_is_refused() {
         for wrong in [
             json!({ "id": "a", "url": "https://a", "credentials": "users" }),
             json!({ "id": "a", "url": "https://a", "credentials": "user", "connect": { "clientSecret": "s3cret" } }),

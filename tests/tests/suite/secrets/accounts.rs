@@ -10,6 +10,7 @@ use tests::{
     http::text,
     platform::Platform,
     program,
+    recorded::Recorded,
     remote::local,
     within,
 };
@@ -136,6 +137,7 @@ async fn a_process_without_a_key_says_that_it_cannot_run_a_server_with_users_acc
 #[tokio::test]
 async fn users_see_and_forget_their_own_accounts_and_operators_those_of_the_tenant() {
     let stage = stage(Knows::Registration, PUBLIC).await;
+    let recorded = Recorded::start(&stage.platform).await;
     for user in ["ann", "bob", "eve"] {
         stage
             .connect(&stage.link_for(user).await, &format!("{user}-at-work"))
@@ -213,6 +215,12 @@ async fn users_see_and_forget_their_own_accounts_and_operators_those_of_the_tena
     let reason = said["forgotten"][0]["reason"].as_str().expect("a reason");
     assert!(reason.contains("unsupported_token_type"), "{said}");
     assert_eq!(whose(OPERATOR, "/credentials").await, ["eve"]);
+    recorded
+        .comes("the refusal is on record", |record| record.rule == "not_yours")
+        .await;
+    let told = format!("{:?}", recorded.all());
+    assert!(told.contains("ann") && !told.contains("user=bob"), "{told}");
+    recorded.stop().await;
     stage.platform.stop().await;
 }
 

@@ -103,15 +103,6 @@ impl Revocation {
 }
 
 impl Which {
-    /// Those of one user.
-    #[must_use]
-    pub fn of(principal: &Principal, server: Option<ServerId>) -> Own {
-        Own {
-            whose: principal.identity().pieces().map(str::to_owned),
-            server,
-        }
-    }
-
     fn fits(&self, credential: Option<&Credential>) -> bool {
         let whose = credential.and_then(|credential| credential.whose.as_ref());
         let is = |wanted: &Option<String>, is: fn(&Whose) -> &str| {
@@ -128,6 +119,17 @@ impl Which {
 pub struct Own {
     whose: [String; 3],
     server: Option<ServerId>,
+}
+
+impl Own {
+    /// That of a caller, at one server or at all.
+    #[must_use]
+    pub fn of(principal: &Principal, server: Option<ServerId>) -> Self {
+        Self {
+            whose: principal.identity().pieces().map(str::to_owned),
+            server,
+        }
+    }
 }
 
 impl Accounts {

@@ -221,7 +221,7 @@ impl Store {
     pub(super) async fn link(&self, secret: &str) -> Result<Option<Kept<Link>>, StoreError> {
         let key = digest_of(&[secret]);
         let record = self.links.get(&key).await?;
-        Ok(record.and_then(|record| opened(&self.keys, &key, record)))
+        Ok(record.and_then(|record| opened(&self.keys, &key, &record)))
     }
 
     /// Keeps a link under what stands in it, of which only a digest is kept.
@@ -246,7 +246,7 @@ impl Credentials {
     /// Reads a record. One that cannot be opened, as its key is gone, is as good as none.
     pub(super) async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Kept<T>>, StoreError> {
         let record = self.bucket.get(key).await?;
-        Ok(record.and_then(|record| opened(&self.keys, key, record)))
+        Ok(record.and_then(|record| opened(&self.keys, key, &record)))
     }
 
     /// Writes a record: over the revision that was read, or over whatever is there. Gives the new revision.
@@ -315,7 +315,7 @@ pub(super) struct Listed {
     pub(super) credential: Option<Credential>,
 }
 
-fn opened<T: DeserializeOwned>(keys: &Keys, key: &str, record: Record) -> Option<Kept<T>> {
+fn opened<T: DeserializeOwned>(keys: &Keys, key: &str, record: &Record) -> Option<Kept<T>> {
     Some(Kept {
         value: keys.open(key, &record.value)?,
         revision: record.revision,
