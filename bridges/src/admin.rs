@@ -65,10 +65,15 @@ pub(crate) fn meters<S: Clone + Send + Sync + 'static>(bus: Bus) -> Router<S> {
 
 /// What is told of servers to everybody who may come in. Whoever mounts these says who looks, by a [`Viewer`] in the request, and at what, by
 /// the [`Fleet`] of the viewer's tenant.
-pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>(
+pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    servers::reader_routes()
+}
+
+/// The accounts that users have connected. Whoever mounts these says who looks, as with [`reader_routes`].
+pub(crate) fn account_routes<S: Clone + Send + Sync + 'static>(
     connections: Option<&Connections>,
 ) -> Router<S> {
-    servers::reader_routes().merge(accounts::routes(connections))
+    accounts::routes(connections)
 }
 
 /// How servers are registered, and all that is for operators alone. Whoever mounts these asks who comes, and puts the [`Fleet`] of the

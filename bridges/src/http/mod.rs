@@ -305,7 +305,8 @@ fn routes(
         .route_layer(middleware::from_fn_with_state(listener.clone(), admission::admit))
         .merge(admission::documents())
         .merge(of_platform(listener))
-        .merge(of_servers(listener, serves, browsers, connections.as_ref()))
+        .merge(of_servers(listener, serves, browsers))
+        .merge(connect::accounts(listener, connections.as_ref()))
         .merge(connections.map(connect::routes).unwrap_or_default())
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(listener.clone(), guard))
@@ -329,18 +330,13 @@ fn of_platform(listener: &Listener) -> Router<Listener> {
 }
 
 /// What is told of servers and done with them, each behind the question who may.
-fn of_servers(
-    listener: &Listener,
-    serves: Serves,
-    browsers: Browsers,
-    connections: Option<&Connections>,
-) -> Router<Listener> {
+fn of_servers(listener: &Listener, serves: Serves, browsers: Browsers) -> Router<Listener> {
     let operating = middleware::from_fn_with_state(listener.clone(), admission::operate);
     let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
     let browsing = middleware::from_fn_with_state(listener.clone(), admission::browse);
     let routes = admin::operator_routes()
         .route_layer(operating)
-        .merge(admin::reader_routes(connections).route_layer(looking.clone()));
+        .merge(admin::reader_routes().route_layer(looking.clone()));
     // The catalogue sends its clients to the endpoints of Streamable HTTP.
     if serves == Serves::WebSocket {
         return routes;
