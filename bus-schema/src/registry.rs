@@ -3,6 +3,7 @@
 //! A declaration says what somebody wants; who serves it at this moment is presence, and stands in cards and health reports.
 
 mod auth;
+mod connect;
 mod removed;
 mod status;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use auth::{Auth, SECRET_PREFIX, SecretRef, is_secret_name};
+pub use connect::{Connect, Credentials};
 pub use removed::{GONE_FOR_DAYS, Gone, MOST_GONE, Record, Removed, with_gone};
 pub use status::{Status, StatusEvent, Told};
 
@@ -70,6 +72,12 @@ pub struct Declaration {
     /// How the platform is let in.
     #[serde(default)]
     pub auth: Auth,
+    /// Whose account it is used with. Where that is the user's, `auth` is for its lists only.
+    #[serde(default, skip_serializing_if = "Credentials::is_usual")]
+    pub credentials: Credentials,
+    /// How users connect their accounts there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Connect>,
     /// Headers of every request to it. They are shown to whoever may read the registry, so they are no place for secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -244,6 +252,8 @@ impl Declaration {
             version: None,
             tags: Vec::new(),
             auth: Auth::None,
+            credentials: Credentials::default(),
+            connect: None,
             headers: BTreeMap::new(),
             allow_private: false,
             health_url: None,
@@ -294,6 +304,7 @@ impl Declaration {
         }
         check_tags(&self.tags)?;
         self.auth.check()?;
+        connect::check(self.credentials, self.connect.as_ref())?;
         for (field, number, most) in [
             ("maxInFlight", self.max_in_flight, MOST_IN_FLIGHT),
             ("replicas", self.replicas, MOST_REPLICAS),

@@ -282,6 +282,10 @@ impl Node {
 
     async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         let (bus, declared) = (self.bus.clone(), self.declared.clone());
+        let connections = match name {
+            REGISTRY => None,
+            _ => Box::pin(self.open_connections(config)).await?,
+        };
         let fronts = self.fronts(config).await?;
         let each = fronts.each();
         let directories = each
@@ -307,6 +311,7 @@ impl Node {
                 directories,
                 bus,
                 declared,
+                connections,
             }),
         })
     }

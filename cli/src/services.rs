@@ -9,9 +9,16 @@ use actors::{
 use bridges::{
     admin::Private,
     tenants::Tenants,
-    upstream::{Upstream, remote::RemoteOptions},
+    upstream::{
+        Upstream,
+        remote::{Connections, RemoteOptions, UserOptions},
+    },
 };
-use bus_schema::{integrity::Policies, registry::Entry, task::HOSTED};
+use bus_schema::{
+    integrity::Policies,
+    registry::{Credentials, Declaration, Entry, SecretRef},
+    task::HOSTED,
+};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, join_all, try_join_all},
@@ -125,12 +132,14 @@ pub struct UpstreamsPart {
     pub declared: Declared,
     /// Who is there, of each tenant.
     pub directories: Tenants<Directory>,
+    /// The accounts that users connect, if this process has what they need.
+    pub connections: Option<Connections>,
 }
 
 impl UpstreamsPart {
     fn make(&self) -> Make {
         let (bus, config) = (self.bus.clone(), self.config.clone());
-        let directories = self.directories.clone();
+        let (directories, connections) = (self.directories.clone(), self.connections.clone());
         Arc::new(move |tenant: &str, entry: &Entry, epoch| {
             let declaration = &entry.declaration;
             if declaration.allow_private && config.private() == Private::Refused {
@@ -140,6 +149,7 @@ impl UpstreamsPart {
                 epoch: Some(epoch),
                 health_every: config.health_every,
                 tool_timeouts: config.timeouts_of(tenant, &declaration.id),
+                users: users(&config, tenant, declaration, connections.as_ref())?,
                 ..RemoteOptions::declared(declaration, |named| config.registered_secret(tenant, named))?
             };
             let upstream = Upstream::remote(bus.clone(), options)?.of_tenant(tenant);
@@ -148,6 +158,26 @@ impl UpstreamsPart {
                 None => upstream,
             }))
         })
+    }
+}
+
+/// How users connect to a declared server, if they do.
+fn users(
+    config: &Config,
+    tenant: &str,
+    declaration: &Declaration,
+    connections: Option<&Connections>,
+) -> Result<Option<UserOptions>, PartError> {
+    match (declaration.credentials, connections) {
+        (Credentials::Platform, _) => Ok(None),
+        (Credentials::User, Some(connections)) => {
+            let secret = |named: SecretRef<'_>| config.registered_secret(tenant, named);
+            Ok(Some(UserOptions::declared(declaration, connections, secret)?))
+        }
+        (Credentials::User, None) => Err(
+            "its declaration has credentials `user`, for which [credentials] of this process's configuration needs a key; see docs/secrets.md"
+                .into(),
+        ),
     }
 }
 

@@ -203,7 +203,7 @@ async fn write(
         .check()
         .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
     RemoteOptions::check_declared(&declaration)
-        .map_err(|error| Refused::unusable("url", error.to_string()))?;
+        .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
     let id = &declaration.id;
     if fleet.front.virtuals().get(id).is_some() {
         let message = format!("`{id}` is a virtual server; choose another id");

@@ -13,7 +13,7 @@ mod legacy;
 mod limited;
 mod modern;
 mod origin;
-mod recording;
+pub(crate) mod recording;
 pub(crate) mod serve;
 mod sse;
 
@@ -304,9 +304,10 @@ fn routes(
     router
         .route_layer(middleware::from_fn_with_state(listener.clone(), admission::admit))
         .merge(admission::documents())
-        .merge(connections.map(connect::routes).unwrap_or_default())
         .merge(of_platform(listener))
         .merge(of_servers(listener, serves, browsers))
+        .merge(connect::accounts(listener, connections.as_ref()))
+        .merge(connections.map(connect::routes).unwrap_or_default())
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(listener.clone(), guard))
         .with_state(listener.clone())

@@ -66,6 +66,7 @@ async fn every_described_method_is_answered_and_others_are_refused() {
         let url = platform.url(
             &path
                 .replace("{id}", "nobody")
+                .replace("{server}", "nobody")
                 .replace("{tool}", "nothing")
                 .replace("{name}", "a%2Fb")
                 .replace("{version}", "latest"),
@@ -222,6 +223,7 @@ fn asked_route(command: &str) -> String {
         ["servers", _, "tools"] => "/servers/{id}/tools".to_owned(),
         ["servers", _, "tools", decision] => format!("/servers/{{id}}/tools/{decision}"),
         ["servers", _, "tools", _, decision] => format!("/servers/{{id}}/tools/{{tool}}/{decision}"),
+        ["credentials", _] => "/credentials/{server}".to_owned(),
         ["policy", "versions", _] => "/policy/versions/{version}".to_owned(),
         ["virtual-servers", _] => "/virtual-servers/{id}".to_owned(),
         [version, "servers", _, "versions"] => format!("/{version}/servers/{{name}}/versions"),

@@ -1,6 +1,10 @@
 //! What the platform shows to servers: where it comes from, how it is exchanged while everything runs, and where it never appears.
 
+mod accounts;
 mod issuers;
+mod legacy_accounts;
+mod stage;
+mod traces;
 mod users;
 
 use std::{
