@@ -273,20 +273,19 @@ impl Node {
     async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         let (bus, declared) = (self.bus.clone(), self.declared.clone());
         let fronts = self.fronts(config).await?;
-        let each = fronts.each();
-        let directories = each
-            .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
-            .collect();
         Ok(match name {
             REGISTRY => Arc::new(RegistryPart {
-                directories,
+                fronts,
                 bus,
                 declared,
                 policies: self.policies.subscribe(),
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
-                directories,
+                directories: fronts
+                    .each()
+                    .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
+                    .collect(),
                 bus,
                 declared,
             }),

@@ -223,6 +223,7 @@ fn asked_route(command: &str) -> String {
         ["servers", _, "tools", decision] => format!("/servers/{{id}}/tools/{decision}"),
         ["servers", _, "tools", _, decision] => format!("/servers/{{id}}/tools/{{tool}}/{decision}"),
         ["policy", "versions", _] => "/policy/versions/{version}".to_owned(),
+        ["guardrails", "history", _] => "/guardrails/history/{version}".to_owned(),
         ["virtual-servers", _] => "/virtual-servers/{id}".to_owned(),
         [version, "servers", _, "versions"] => format!("/{version}/servers/{{name}}/versions"),
         [version, "servers", _, "versions", _] => format!("/{version}/servers/{{name}}/versions/{{version}}"),
