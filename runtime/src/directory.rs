@@ -6,7 +6,10 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -17,18 +20,21 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use tokio::{
     sync::{broadcast, watch},
-    time::{Instant, MissedTickBehavior, interval, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at},
 };
 use tracing::{debug, info};
 
 use crate::{
     bus::{Bus, BusError, Presence},
+    guardrails::AllGuardrails,
     store::Named,
     traffic::{self, Rule, Rules},
 };
 
 /// How often everybody is asked.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long other processes may take to hear of what this one has heard.
+const HEARD_EVERYWHERE: Duration = Duration::from_secs(1);
 /// How many sweeps an instance may leave unanswered.
 const MISSED_SWEEPS: u64 = 2;
 /// How long a newcomer waits for the first answer, and then until none has come for a while; never longer than the limit.
@@ -40,6 +46,8 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 pub struct Snapshot {
     /// Counts up at each change.
     pub generation: u64,
+    /// Counts up when lists may go out otherwise than before, though no server has changed: guardrails look at them, or do no more.
+    pub(crate) looks: u64,
     servers: BTreeMap<ServerId, Vec<ServerCard>>,
     /// How the calls of servers are spread, where that is not left to the broker.
     rules: Table,
@@ -132,6 +140,8 @@ struct Inner {
     /// When each server was heard of, also those that are gone. Held only to read or write.
     seen: Mutex<BTreeMap<ServerId, Seen>>,
     changed: watch::Sender<u64>,
+    /// What [`Snapshot::looks`] says.
+    looks: AtomicU64,
 }
 
 /// By server and instance.
@@ -199,6 +209,7 @@ impl Directory {
             table: ArcSwap::default(),
             seen: Mutex::default(),
             changed: watch::channel(0).0,
+            looks: AtomicU64::new(0),
         }));
         directory.take_rules();
         directory
@@ -250,6 +261,22 @@ impl Directory {
         });
         self.0.table.store(Arc::new(rules.collect()));
         self.publish(&known);
+    }
+
+    /// Has lists made anew.
+    fn look_anew(&self) {
+        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        self.0.looks.fetch_add(1, Ordering::Relaxed);
+        self.publish(&known);
+    }
+
+    /// By which guardrails lists are looked at, if they are; `Some` of any number where these are not kept.
+    fn looked_at_by(&self, guardrails: &AllGuardrails) -> Option<u64> {
+        let in_force = guardrails.of(self.tenant());
+        let looks = in_force
+            .rails()
+            .is_ok_and(|guardrails| guardrails.look_at_lists());
+        looks.then(|| in_force.version.unwrap_or_default())
     }
 
     fn insert(&self, card: &ServerCard, sweep: u64) {
@@ -324,6 +351,7 @@ impl Directory {
         let generation = self.0.snapshot.load().generation + 1;
         self.0.snapshot.store(Arc::new(Snapshot {
             generation,
+            looks: self.0.looks.load(Ordering::Relaxed),
             servers,
             rules,
         }));
@@ -392,8 +420,30 @@ impl Watching {
         let Some(mut rules) = self.directories.first().map(|first| first.0.rules.changes()) else {
             return;
         };
+        let guardrails = self.bus.guardrails();
+        let mut looks = guardrails.changes();
+        let by = || {
+            self.directories
+                .iter()
+                .map(|directory| directory.looked_at_by(&guardrails))
+        };
+        let mut looked_by: Vec<Option<u64>> = vec![None; self.directories.len()];
+        // Hosts hear of other guardrails when doors do: what was asked for in between is asked for once more.
+        let mut once_more: Option<Instant> = None;
         loop {
             tokio::select! {
+                Ok(()) = looks.changed() => {
+                    let now: Vec<_> = by().collect();
+                    if now != looked_by {
+                        looked_by = now;
+                        once_more = Some(Instant::now() + HEARD_EVERYWHERE);
+                        self.directories.iter().for_each(Directory::look_anew);
+                    }
+                }
+                () = sleep_until(once_more.unwrap_or_else(Instant::now)), if once_more.is_some() => {
+                    once_more = None;
+                    self.directories.iter().for_each(Directory::look_anew);
+                }
                 Ok(()) = rules.changed() => self.directories.iter().for_each(Directory::take_rules),
                 Ok(presence) = presence.recv() => self.take_presence(&presence, sweep),
                 Some(message) = answers.next() => self.take_answer(&message, sweep),
@@ -496,6 +546,7 @@ mod tests {
             table: ArcSwap::default(),
             seen: Mutex::default(),
             changed: watch::channel(0).0,
+            looks: AtomicU64::new(0),
         }));
         let id: ServerId = "a".parse().unwrap();
         assert_eq!(directory.seen(&id), None);

@@ -82,7 +82,7 @@ impl Clerk {
         Ok(match (called, params["name"].as_str().unwrap_or_default()) {
             (method::DISCOVER, _) => json!({
                 "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0, "cacheScope": "private",
-                "capabilities": { "tools": {}, "prompts": {}, "resources": {}, "logging": {}, "extensions": { "io.modelcontextprotocol/tasks": {} } },
+                "capabilities": { "tools": {}, "prompts": {}, "resources": {}, "logging": {}, "completions": {}, "extensions": { "io.modelcontextprotocol/tasks": {} } },
             })
             .to_string(),
             (method::TOOLS_LIST, _) => whole("tools", self.tools()),
@@ -100,6 +100,10 @@ impl Clerk {
             }
             (method::TOOLS_CALL, "report") => json!({
                 "resultType": "complete", "content": [], "structuredContent": { "n": arguments["n"] },
+            })
+            .to_string(),
+            (method::COMPLETE, _) => json!({
+                "resultType": "complete", "completion": { "values": [params["argument"]["value"], "else"] },
             })
             .to_string(),
             (method::TASKS_GET, _) => done_task(&params).to_string(),

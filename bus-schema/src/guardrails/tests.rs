@@ -57,6 +57,16 @@ fn a_bad_document_is_named_with_what_would_be_right() {
             "find",
             "\"sensitive\" or \"injection\"",
         ),
+        (
+            json!({ "name": "a", "check": "sensitive", "find": ["card"], "on": ["lists"] }),
+            "on",
+            "\"completions\"",
+        ),
+        (
+            json!({ "name": "a", "check": "schema", "on": ["arguments", "completions"] }),
+            "on",
+            "\"arguments\", \"results\"",
+        ),
         (json!({ "name": "a", "check": "size" }), "check", "argument_bytes"),
         (
             json!({ "name": "a", "check": "size", "result_bytes": 0 }),
