@@ -2,6 +2,7 @@
 
 mod blocks;
 mod doors;
+mod places;
 
 use std::sync::Arc;
 
