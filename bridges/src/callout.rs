@@ -8,6 +8,7 @@ mod grants;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bus_schema::{
+    Principal,
     audit::{Kind, Record},
     subject,
 };
@@ -68,6 +69,29 @@ struct Checks {
     answers: Answerer,
 }
 
+/// Why a client does not come in.
+struct KeptOut {
+    reason: String,
+    /// Who it is, if what it has shown is genuine.
+    principal: Option<Box<Principal>>,
+}
+
+impl KeptOut {
+    fn of(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            principal: None,
+        }
+    }
+
+    fn by(self, principal: &Principal) -> Self {
+        Self {
+            principal: Some(Box::new(principal.clone())),
+            ..self
+        }
+    }
+}
+
 impl Callout {
     /// Connects, and listens to the broker. `local` is where HTTP listens, which tokens are for if the operator has not said otherwise;
     /// `fronts` are those of the tenants that have an account.
@@ -111,20 +135,17 @@ impl Callout {
             running.spawn(async move {
                 let entry = match &slot {
                     Some(_) => checks.entry(&question).await,
-                    None => Err("too many clients come at once; come again shortly".to_owned()),
+                    None => Err(KeptOut::of("too many clients come at once; come again shortly")),
                 };
                 match entry {
                     Ok(entry) => {
                         debug!(client = %question, tenant = entry.tenant, subjects = entry.publish.len(), "let a plain NATS client in");
                         checks.answers.admit(&question, &entry).await;
                     }
-                    Err(reason) => {
-                        info!(client = %question, reason, "kept a plain NATS client out");
-                        let refused = Record::refused(Kind::Callout, "kept_out").through(DOOR).from(question.address());
-                        if let Some((_, front)) = checks.fronts.each().next() {
-                            front.bus().audit().put(refused.because(reason.clone()));
-                        }
-                        checks.answers.refuse(&question, &reason).await;
+                    Err(kept_out) => {
+                        info!(client = %question, reason = kept_out.reason, "kept a plain NATS client out");
+                        checks.put(&question, &kept_out);
+                        checks.answers.refuse(&question, &kept_out.reason).await;
                     }
                 }
             });
@@ -136,54 +157,76 @@ impl Callout {
 }
 
 impl Checks {
+    /// Puts on record who was kept out: with the tenant that it concerns, if that is known and one of ours.
+    fn put(&self, question: &Question, kept_out: &KeptOut) {
+        let Some((_, front)) = self.fronts.each().next() else {
+            return;
+        };
+        let refused = Record::refused(Kind::Callout, "kept_out").through(DOOR);
+        let refused = refused.from(question.address()).because(kept_out.reason.clone());
+        let known = kept_out.principal.as_deref();
+        let of_ours = known.filter(|principal| self.fronts.of(&principal.tenant).is_some());
+        front.bus().audit().put(match of_ours {
+            Some(principal) => refused.by(principal),
+            None => refused,
+        });
+    }
+
     /// What a client may do, or why it does not come in.
-    async fn entry(&self, question: &Question) -> Result<Entry, String> {
+    async fn entry(&self, question: &Question) -> Result<Entry, KeptOut> {
         let looking = async {
             let shown = question.shown();
-            let admitted = self
-                .gate
-                .admit_token(shown)
-                .await
-                .map_err(|refusal| refusal.to_string())?;
+            let admitted = self.gate.admit_token(shown).await;
+            let admitted = admitted.map_err(|(refusal, principal)| KeptOut {
+                reason: refusal.to_string(),
+                principal,
+            })?;
             let now = moment::now_secs();
+            let longest = now + LONGEST_STAY_SECS;
             let expires_at = admitted
                 .expires_at
-                .unwrap_or(u64::MAX)
-                .min(now + LONGEST_STAY_SECS);
+                .map_or(longest, |expires| expires.min(longest));
+            let principal = admitted.principal;
             // The clocks of issuers may be behind, which doors allow for; the broker ends a connection to the second.
             if expires_at <= now {
-                return Err("the token has expired".to_owned());
+                return Err(KeptOut::of("the token has expired").by(&principal));
             }
-            let principal = admitted.principal;
-            let name = principal.to_user_name();
-            if name.len() > MAX_NAME_BYTES {
-                return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
-            }
-            let Some(front) = self.fronts.of(&principal.tenant) else {
-                return Err("the servers of this caller's tenant are not here".to_owned());
-            };
-            let publish = grants::publish(front, &principal).await;
-            if publish.len() > MAX_SUBJECTS {
-                return Err(format!(
-                    "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",
-                    publish.len()
-                ));
-            }
-            let hooks = grants::hooks(front, &principal);
-            let mut subscribe = vec![subject::private_inboxes(&inbox_of(shown.unwrap_or_default()))];
-            subscribe.extend(hooks.iter().cloned());
-            Ok(Entry {
-                tenant: principal.tenant.clone(),
-                name,
-                publish,
-                subscribe,
-                answers: !hooks.is_empty(),
-                expires_at,
-            })
+            self.granted(&principal, shown.unwrap_or_default(), expires_at)
+                .await
+                .map_err(|reason| KeptOut::of(reason).by(&principal))
         };
         timeout(ANSWER_LIMIT, looking)
             .await
-            .unwrap_or_else(|_| Err("what the client shows could not be checked in time".to_owned()))
+            .unwrap_or_else(|_| Err(KeptOut::of("what the client shows could not be checked in time")))
+    }
+
+    /// What somebody may do who is known.
+    async fn granted(&self, principal: &Principal, shown: &str, expires_at: u64) -> Result<Entry, String> {
+        let name = principal.to_user_name();
+        if name.len() > MAX_NAME_BYTES {
+            return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
+        }
+        let Some(front) = self.fronts.of(&principal.tenant) else {
+            return Err("the servers of this caller's tenant are not here".to_owned());
+        };
+        let publish = grants::publish(front, principal).await;
+        if publish.len() > MAX_SUBJECTS {
+            return Err(format!(
+                "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",
+                publish.len()
+            ));
+        }
+        let hooks = grants::hooks(front, principal);
+        let mut subscribe = vec![subject::private_inboxes(&inbox_of(shown))];
+        subscribe.extend(hooks.iter().cloned());
+        Ok(Entry {
+            tenant: principal.tenant.clone(),
+            name,
+            publish,
+            subscribe,
+            answers: !hooks.is_empty(),
+            expires_at,
+        })
     }
 }
 

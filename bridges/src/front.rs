@@ -8,6 +8,7 @@ mod answering;
 mod authorize;
 mod bounds;
 mod changes;
+mod cutting;
 mod define;
 mod entrance;
 mod faces;
@@ -230,18 +231,26 @@ impl Front {
         }
     }
 
-    /// Tells a client of changes on an endpoint, until what this gives is dropped.
-    pub async fn watch(&self, endpoint: &Endpoint, wanted: Wanted) -> Watching {
+    /// Tells a client of changes on an endpoint, as far as it may hear of them then, until what this gives is dropped.
+    pub async fn watch(&self, principal: &Principal, endpoint: &Endpoint, wanted: Wanted) -> Watching {
         let owned = self.owners(endpoint, &wanted.uris).await;
-        self.0.changes.watch(endpoint.clone(), wanted, owned, None)
+        let who = (principal, endpoint.clone());
+        self.0.changes.watch(who, wanted, owned, None)
     }
 
     /// The same for a client that was told before: begins with what may have changed since. `digests` is what
     /// [`Watching::digests`] gave then; from any other text everything may have changed.
-    pub async fn watch_since(&self, endpoint: &Endpoint, wanted: Wanted, digests: &str) -> Watching {
+    pub async fn watch_since(
+        &self,
+        principal: &Principal,
+        endpoint: &Endpoint,
+        wanted: Wanted,
+        digests: &str,
+    ) -> Watching {
         let owned = self.owners(endpoint, &wanted.uris).await;
         let since = parse_digests(digests).unwrap_or_default();
-        self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
+        let who = (principal, endpoint.clone());
+        self.0.changes.watch(who, wanted, owned, Some(since))
     }
 
     /// Asks the server of a resource to tell of it, which it does as long as what this gives is not dropped. A server that is away, or
@@ -268,7 +277,8 @@ impl Front {
             uris: BTreeSet::from([uri.to_owned()]),
         };
         let owned = vec![(server, wanted.uris.clone())];
-        let watching = self.0.changes.watch(endpoint.clone(), wanted, owned, None);
+        let who = (principal, endpoint.clone());
+        let watching = self.0.changes.watch(who, wanted, owned, None);
         match watching.refusal().await {
             Some(error) => Err(error),
             None => Ok(watching),
@@ -349,7 +359,9 @@ impl Front {
                 }
             }
         }
-        let watching = self.watch(&caller.endpoint, wanted.clone()).await;
+        let watching = self
+            .watch(&caller.principal, &caller.endpoint, wanted.clone())
+            .await;
         let id = incoming.id.as_deref().unwrap_or("null");
         let listening = Listening::new(watching, id, wanted, caller.ending.clone());
         Ok(State::Listening(Box::new(listening)))
@@ -397,6 +409,7 @@ impl Front {
         let version = self
             .version_begun(caller, &route.server, &snapshot, state.as_deref(), task)
             .await;
+        let name = route.name.clone();
         let request = Request {
             caller: String::new(),
             call: 0,
@@ -430,6 +443,10 @@ impl Front {
             owner: None,
             noting: None,
             running: Running::default(),
+            is_over: false,
+            name,
+            body: incoming.body.clone(),
+            protocol: caller.protocol_version,
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,

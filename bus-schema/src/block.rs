@@ -16,7 +16,7 @@ pub const REMOVE: &str = "blocks/remove";
 
 /// A wish that somebody be stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct Stop {
     /// Who it is.
     pub subject: String,

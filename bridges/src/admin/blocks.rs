@@ -10,6 +10,7 @@ use axum::{
 };
 use bus_schema::block::{Block, Release, Stop};
 use runtime::moment;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
@@ -27,6 +28,16 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/blocks", get(list).post(block).delete(unblock))
 }
 
+/// A block as it is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct Wanted {
+    subject: String,
+    issuer: Option<String>,
+    for_secs: Option<u64>,
+    reason: Option<String>,
+}
+
 async fn list(Extension(fleet): Extension<Fleet>) -> axum::Json<Value> {
     let front = &fleet.front;
     let blocks = front.blocks().all(front.directory().tenant());
@@ -39,7 +50,18 @@ async fn block(
     Extension(operator): Extension<Admitted>,
     body: Body,
 ) -> Result<Response, Refused> {
-    let wish: Stop = read_named(body, MAX_BODY_BYTES, None, "block").await?;
+    let Wanted {
+        subject,
+        issuer,
+        for_secs,
+        reason,
+    } = read_named(body, MAX_BODY_BYTES, None, "block").await?;
+    let wish = Stop {
+        subject,
+        issuer,
+        for_secs,
+        reason,
+    };
     let block = fleet.front.bus().block(&operator.principal, &wish).await?;
     Ok((StatusCode::CREATED, axum::Json(told(&block))).into_response())
 }

@@ -57,6 +57,8 @@ pub(crate) struct Admitted {
     pub(crate) expires_at: Option<u64>,
     /// Who is stopped, whatever they show; set where somebody is let in.
     pub(crate) blocks: Option<Blocks>,
+    /// The certificate of the connection that it came by; set there, too.
+    pub(crate) peer: Option<Arc<Peer>>,
 }
 
 /// What a request shows of who sends it. What stands before the door may write into headers, but nothing that is believed: such as
@@ -76,6 +78,8 @@ pub(crate) enum Ended {
     Expired,
     /// The caller is stopped.
     Blocked,
+    /// The connection's certificate was taken back, or has ended.
+    Distrusted,
 }
 
 /// What stands before the endpoints of a door.
@@ -109,6 +113,14 @@ impl Admitted {
         tokio::select! {
             () = self.expired() => Ended::Expired,
             () = self.blocked() => Ended::Blocked,
+            () = self.distrusted() => Ended::Distrusted,
+        }
+    }
+
+    async fn distrusted(&self) {
+        match &self.peer {
+            Some(peer) => peer.distrusted().await,
+            None => pending().await,
         }
     }
 
@@ -140,12 +152,21 @@ impl Gate {
         Ok(Self { checks })
     }
 
-    /// Lets somebody in by a token or key for the whole platform, which has not come in the head of a request.
-    pub(crate) async fn admit_token(&self, token: Option<&str>) -> Result<Admitted, Refusal> {
+    /// Lets somebody in by a token or key for the whole platform, which has not come in the head of a request. A refusal says who it was, if
+    /// what was shown is genuine.
+    pub(crate) async fn admit_token(
+        &self,
+        token: Option<&str>,
+    ) -> Result<Admitted, (Refusal, Option<Box<Principal>>)> {
+        let unknown = |refusal| (refusal, None);
         let (Some(checks), Some(token)) = (&self.checks, token) else {
-            return Err(Refusal::NoToken);
+            return Err(unknown(Refusal::NoToken));
         };
-        checks.let_in(checks.identify("", well_formed(token)?, None).await?)
+        let token = well_formed(token).map_err(unknown)?;
+        let admitted = checks.identify("", token, None).await.map_err(unknown)?;
+        let principal = admitted.principal.clone();
+        let let_in = checks.let_in(admitted);
+        let_in.map_err(|refusal| (refusal, Some(Box::new(principal))))
     }
 
     /// Lets a request in, or says why not. `endpoint` is the path of what it goes to.
@@ -156,6 +177,7 @@ impl Gate {
                 until: None,
                 expires_at: None,
                 blocks: None,
+                peer: None,
             });
         };
         let admitted = checks.admit(endpoint, shown).await;
@@ -322,6 +344,7 @@ impl Checks {
                 until: None,
                 expires_at: None,
                 blocks: None,
+                peer: None,
             });
         }
         if ApiKeys::looks_like_one(token) {

@@ -54,8 +54,12 @@ impl Listening {
             return Step::Part(self.notification(method::ACKNOWLEDGED, &granted));
         }
         let notice = tokio::select! {
-            notice = self.watching.next() => notice,
+            notice = self.watching.next_as_granted() => notice,
             () = self.ending.cancelled() => return self.result(),
+        };
+        // The client listens again, and is told in the acknowledgement what it may still hear of.
+        let Some(notice) = notice else {
+            return self.result();
         };
         Step::Part(match notice {
             Notice::Tools => self.notification(method::TOOLS_CHANGED, &json!({})),

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
+    sync::watch,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_rustls::{
@@ -103,6 +104,8 @@ pub enum TlsError {
 pub(crate) struct Tls {
     options: TlsOptions,
     current: ArcSwap<Current>,
+    /// Told when other files are in use.
+    changes: watch::Sender<u64>,
     handshakes: Handshakes,
 }
 
@@ -142,6 +145,7 @@ impl Tls {
         Ok(Arc::new(Self {
             options,
             current: ArcSwap::from_pointee(current),
+            changes: watch::Sender::new(0),
             handshakes: Handshakes::new(MAX_HANDSHAKES),
         }))
     }
@@ -179,6 +183,7 @@ impl Tls {
             return Ok(Looked::Same);
         }
         self.current.store(Arc::new(Current::new(files, &self.options)?));
+        self.changes.send_modify(|count| *count += 1);
         Ok(Looked::Changed)
     }
 
