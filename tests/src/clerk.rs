@@ -102,10 +102,7 @@ impl Clerk {
                 "resultType": "complete", "content": [], "structuredContent": { "n": arguments["n"] },
             })
             .to_string(),
-            (method::COMPLETE, _) => json!({
-                "resultType": "complete", "completion": { "values": [params["argument"]["value"], "else"] },
-            })
-            .to_string(),
+            (method::COMPLETE, _) => completed(&params).to_string(),
             (method::TASKS_GET, _) => done_task(&params).to_string(),
             (method::PROMPTS_GET, "greet") => json!({
                 "resultType": "complete",
@@ -123,6 +120,12 @@ impl Clerk {
             (other, _) => return Err(RpcError::method_not_found(other)),
         })
     }
+}
+
+/// What has been typed, and something else.
+fn completed(params: &Value) -> Value {
+    let values = [&params["argument"]["value"], &json!("else")];
+    json!({ "resultType": "complete", "completion": { "values": values } })
 }
 
 /// A task that is done, with an address in its result.

@@ -2,6 +2,7 @@
 
 use actors::registry::{Books, RegistryServer, RunningRegistry};
 use bus_schema::integrity::Policies;
+use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
     Bus, Directory, blocks::Blocks, placement::Owners, policies::Configured, registry::Registry,
     virtuals::Virtuals,
@@ -15,7 +16,11 @@ pub const OPERATOR: &str = "operator";
 ///
 /// # Panics
 /// When the bus does not let it.
-pub async fn registry(bus: &Bus, integrity: Option<Policies>) -> RunningRegistry {
+pub fn registry(bus: &Bus, integrity: Option<Policies>) -> BoxFuture<'_, RunningRegistry> {
+    start(bus, integrity).boxed()
+}
+
+async fn start(bus: &Bus, integrity: Option<Policies>) -> RunningRegistry {
     let configured = Configured {
         document: None,
         operator: Some(OPERATOR.to_owned()),

@@ -77,6 +77,7 @@ pub(super) fn admit(peer: &Peer, lines: &[CertificateOptions]) -> Result<Admitte
         expires_at: Some(peer.ends_at()),
         blocks: None,
         peer: None,
+        standing: None,
     })
 }
 

@@ -53,6 +53,7 @@ pub(super) fn admit(
         expires_at: seconds(claims, "exp"),
         blocks: None,
         peer: None,
+        standing: None,
     })
 }
 

@@ -21,7 +21,7 @@ use super::{
     certificates::{self, CertificateOptions},
     challenge::Refusal,
     claims, crypto,
-    introspection::Introspection,
+    introspection::{Introspection, Standing},
     keys::Keys,
     options::{Auth, AuthError, AuthOptions, IssuerOptions, public_url},
     resource::{self, Resources},
@@ -59,6 +59,8 @@ pub(crate) struct Admitted {
     pub(crate) blocks: Option<Blocks>,
     /// The certificate of the connection that it came by; set there, too.
     pub(crate) peer: Option<Arc<Peer>>,
+    /// The token, where only its issuer can say whether it still counts.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// What a request shows of who sends it. What stands before the door may write into headers, but nothing that is believed: such as
@@ -104,7 +106,7 @@ struct Checks {
 struct Issuer {
     options: IssuerOptions,
     keys: Arc<Keys>,
-    introspection: Option<Introspection>,
+    introspection: Option<Arc<Introspection>>,
 }
 
 impl Admitted {
@@ -114,6 +116,14 @@ impl Admitted {
             () = self.expired() => Ended::Expired,
             () = self.blocked() => Ended::Blocked,
             () = self.distrusted() => Ended::Distrusted,
+            () = self.taken_back() => Ended::Expired,
+        }
+    }
+
+    async fn taken_back(&self) {
+        match &self.standing {
+            Some(standing) => standing.taken_back().await,
+            None => pending().await,
         }
     }
 
@@ -178,6 +188,7 @@ impl Gate {
                 expires_at: None,
                 blocks: None,
                 peer: None,
+                standing: None,
             });
         };
         let admitted = checks.admit(endpoint, shown).await;
@@ -345,6 +356,7 @@ impl Checks {
                 expires_at: None,
                 blocks: None,
                 peer: None,
+                standing: None,
             });
         }
         if ApiKeys::looks_like_one(token) {
@@ -370,7 +382,13 @@ impl Checks {
                 continue;
             };
             match introspection.claims(token, &issuer.options).await {
-                Ok(Some(claims)) => return claims::admit(&claims, &issuer.options, &resources, peer),
+                Ok(Some(claims)) => {
+                    let admitted = claims::admit(&claims, &issuer.options, &resources, peer)?;
+                    return Ok(Admitted {
+                        standing: Some(Standing::new(introspection, token)),
+                        ..admitted
+                    });
+                }
                 Ok(None) => {}
                 Err(refusal) => refused = refusal,
             }
@@ -402,7 +420,10 @@ impl Issuer {
         }
         let fetcher = Arc::new(fetcher);
         let introspection = match &options.introspection {
-            Some(own) => Some(Introspection::new(&options.issuer, own, Arc::clone(&fetcher))?),
+            Some(own) => {
+                let asks = Introspection::new(&options.issuer, own, Arc::clone(&fetcher))?;
+                Some(Arc::new(asks))
+            }
             None => None,
         };
         Ok(Self {

@@ -57,16 +57,6 @@ fn a_bad_document_is_named_with_what_would_be_right() {
             "find",
             "\"sensitive\" or \"injection\"",
         ),
-        (
-            json!({ "name": "a", "check": "sensitive", "find": ["card"], "on": ["lists"] }),
-            "on",
-            "\"completions\"",
-        ),
-        (
-            json!({ "name": "a", "check": "schema", "on": ["arguments", "completions"] }),
-            "on",
-            "\"arguments\", \"results\"",
-        ),
         (json!({ "name": "a", "check": "size" }), "check", "argument_bytes"),
         (
             json!({ "name": "a", "check": "size", "result_bytes": 0 }),
@@ -100,6 +90,22 @@ fn a_bad_document_is_named_with_what_would_be_right() {
         json!({ "name": "a", "check": "schema", "more": 1 }),
     ] {
         assert!(serde_json::from_value::<Document>(json!({ "steps": [step] })).is_err());
+    }
+}
+
+#[test]
+fn what_a_check_does_not_look_at_is_named_with_what_it_does() {
+    for (step, words) in [
+        (
+            json!({ "name": "a", "check": "sensitive", "find": ["card"], "on": ["lists"] }),
+            "\"completions\"",
+        ),
+        (
+            json!({ "name": "a", "check": "schema", "on": ["arguments", "completions"] }),
+            "\"arguments\", \"results\"",
+        ),
+    ] {
+        expect_bad(&step, "on", words);
     }
 }
 

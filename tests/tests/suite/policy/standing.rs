@@ -1,4 +1,4 @@
-//! Who listens already hears no more of what a policy hides from then on: streams of listen requests, of legacy sessions and WebSockets.
+//! Who listens already hears no more of what a policy hides from then on: streams of listen requests, of legacy sessions and on sockets.
 
 use std::sync::Arc;
 
