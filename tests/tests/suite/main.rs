@@ -45,6 +45,7 @@ mod slow_readers;
 mod statements;
 mod statuses;
 mod store;
+mod tasks;
 mod tenants;
 mod tidy;
 mod tls;
