@@ -5,6 +5,7 @@ mod auth;
 mod credentials;
 mod http;
 mod limits;
+mod operator;
 mod place;
 mod secrets;
 mod servers;
@@ -29,7 +30,7 @@ use bridges::{
     upstream::remote::{ConnectOptions, HEALTH_EVERY},
 };
 use bus_schema::{
-    Principal, ServerId,
+    ServerId,
     card::{Place, name_of},
     guardrails::{Document, Guardrails},
     integrity::Policies,
@@ -419,14 +420,6 @@ impl Config {
     #[must_use]
     pub fn is_authenticated(&self) -> bool {
         self.auth.is_required()
-    }
-
-    /// Who somebody at the command line is to the registry and in what it keeps: the name that they have on this machine.
-    #[must_use]
-    pub fn operator(&self) -> Principal {
-        let names = ["USER", "LOGNAME", "USERNAME"];
-        let user = names.into_iter().find_map(variable);
-        Principal::command_line(user.as_deref().unwrap_or("unknown"), &self.tenant)
     }
 
     /// What holds of policies where none is kept.

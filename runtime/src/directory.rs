@@ -3,6 +3,8 @@
 //! It is made of what instances announce, of the broker's word that a connection has ended, and of a sweep that asks everybody
 //! from time to time. It is never on the way of a call: a call goes to a subject, and whoever is there answers.
 
+mod looks;
+
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -20,21 +22,20 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use tokio::{
     sync::{broadcast, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at},
+    time::{Instant, MissedTickBehavior, interval, timeout_at},
 };
 use tracing::{debug, info};
 
 use crate::{
     bus::{Bus, BusError, Presence},
-    guardrails::AllGuardrails,
     store::Named,
     traffic::{self, Rule, Rules},
 };
 
+use looks::Looks;
+
 /// How often everybody is asked.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
-/// How long other processes may take to hear of what this one has heard.
-const HEARD_EVERYWHERE: Duration = Duration::from_secs(1);
 /// How many sweeps an instance may leave unanswered.
 const MISSED_SWEEPS: u64 = 2;
 /// How long a newcomer waits for the first answer, and then until none has come for a while; never longer than the limit.
@@ -263,22 +264,6 @@ impl Directory {
         self.publish(&known);
     }
 
-    /// Has lists made anew.
-    fn look_anew(&self) {
-        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
-        self.0.looks.fetch_add(1, Ordering::Relaxed);
-        self.publish(&known);
-    }
-
-    /// By which guardrails lists are looked at, if they are; `Some` of any number where these are not kept.
-    fn looked_at_by(&self, guardrails: &AllGuardrails) -> Option<u64> {
-        let in_force = guardrails.of(self.tenant());
-        let looks = in_force
-            .rails()
-            .is_ok_and(|guardrails| guardrails.look_at_lists());
-        looks.then(|| in_force.version.unwrap_or_default())
-    }
-
     fn insert(&self, card: &ServerCard, sweep: u64) {
         let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(seen) = seen.get_mut(&card.id) {
@@ -420,30 +405,10 @@ impl Watching {
         let Some(mut rules) = self.directories.first().map(|first| first.0.rules.changes()) else {
             return;
         };
-        let guardrails = self.bus.guardrails();
-        let mut looks = guardrails.changes();
-        let by = || {
-            self.directories
-                .iter()
-                .map(|directory| directory.looked_at_by(&guardrails))
-        };
-        let mut looked_by: Vec<Option<u64>> = vec![None; self.directories.len()];
-        // Hosts hear of other guardrails when doors do: what was asked for in between is asked for once more.
-        let mut once_more: Option<Instant> = None;
+        let mut looks = Looks::new(&self.bus);
         loop {
             tokio::select! {
-                Ok(()) = looks.changed() => {
-                    let now: Vec<_> = by().collect();
-                    if now != looked_by {
-                        looked_by = now;
-                        once_more = Some(Instant::now() + HEARD_EVERYWHERE);
-                        self.directories.iter().for_each(Directory::look_anew);
-                    }
-                }
-                () = sleep_until(once_more.unwrap_or_else(Instant::now)), if once_more.is_some() => {
-                    once_more = None;
-                    self.directories.iter().for_each(Directory::look_anew);
-                }
+                () = looks.are_others(&self.directories) => self.directories.iter().for_each(Directory::look_anew),
                 Ok(()) = rules.changed() => self.directories.iter().for_each(Directory::take_rules),
                 Ok(presence) = presence.recv() => self.take_presence(&presence, sweep),
                 Some(message) = answers.next() => self.take_answer(&message, sweep),
