@@ -108,7 +108,7 @@ async fn a_property_based_tester_finds_nothing_that_the_document_forbids() {
     let mut tester = python(&script("described.py"));
     tester.arg(platform.url("")).arg(platform.folder());
     let run = tester.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(tests::LIMIT * 4, run)
+    let output = tokio::time::timeout(tests::LIMIT * 8, run)
         .await
         .expect("the tester comes to an end")
         .expect("the tester runs");
