@@ -83,6 +83,29 @@ struct Entering {
     changes: Changes,
 }
 
+/// Why a client does not come in.
+struct KeptOut {
+    reason: String,
+    /// Who it is, if what it has shown is genuine.
+    principal: Option<Box<Principal>>,
+}
+
+impl KeptOut {
+    fn of(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            principal: None,
+        }
+    }
+
+    fn by(self, principal: &Principal) -> Self {
+        Self {
+            principal: Some(Box::new(principal.clone())),
+            ..self
+        }
+    }
+}
+
 impl Callout {
     /// Connects, and listens to the broker. `local` is where HTTP listens, which tokens are for if the operator has not said otherwise;
     /// `fronts` are those of the tenants that have an account.
@@ -134,11 +157,11 @@ impl Callout {
             running.spawn(async move {
                 let entering = match &slot {
                     Some(_) => checks.entry(&question).await,
-                    None => Err("too many clients come at once; come again shortly".to_owned()),
+                    None => Err(KeptOut::of("too many clients come at once; come again shortly")),
                 };
                 match entering {
                     Ok(entering) => checks.let_in(&question, entering, slot, &stop).await,
-                    Err(reason) => checks.keep_out(&question, &reason).await,
+                    Err(kept_out) => checks.keep_out(&question, &kept_out).await,
                 }
             });
         }
@@ -176,40 +199,53 @@ impl Checks {
     }
 
     /// Keeps a client out, and puts that on record.
-    async fn keep_out(&self, question: &Question, reason: &str) {
-        info!(client = %question, reason, "kept a plain NATS client out");
+    async fn keep_out(&self, question: &Question, kept_out: &KeptOut) {
+        info!(client = %question, reason = kept_out.reason, "kept a plain NATS client out");
+        self.put(question, kept_out);
+        self.answers.refuse(question, &kept_out.reason).await;
+    }
+
+    /// Puts on record who was kept out: with the tenant that it concerns, if that is known and one of ours.
+    fn put(&self, question: &Question, kept_out: &KeptOut) {
+        let Some((_, front)) = self.fronts.each().next() else {
+            return;
+        };
         let refused = Record::refused(Kind::Callout, "kept_out").through(DOOR);
-        let refused = refused.from(question.address()).because(reason.to_owned());
-        if let Some((_, front)) = self.fronts.each().next() {
-            front.bus().audit().put(refused);
-        }
-        self.answers.refuse(question, reason).await;
+        let refused = refused.from(question.address()).because(kept_out.reason.clone());
+        let known = kept_out.principal.as_deref();
+        let of_ours = known.filter(|principal| self.fronts.of(&principal.tenant).is_some());
+        front.bus().audit().put(match of_ours {
+            Some(principal) => refused.by(principal),
+            None => refused,
+        });
     }
 
     /// What a client may do, or why it does not come in.
-    async fn entry(&self, question: &Question) -> Result<Entering, String> {
+    async fn entry(&self, question: &Question) -> Result<Entering, KeptOut> {
         let looking = async {
             let shown = question.shown();
-            let admitted = self
-                .gate
-                .admit_token(shown)
-                .await
-                .map_err(|refusal| refusal.to_string())?;
+            let admitted = self.gate.admit_token(shown).await;
+            let admitted = admitted.map_err(|(refusal, principal)| KeptOut {
+                reason: refusal.to_string(),
+                principal,
+            })?;
             let now = moment::now_secs();
+            let longest = now + LONGEST_STAY_SECS;
             let expires_at = admitted
                 .expires_at
-                .unwrap_or(u64::MAX)
-                .min(now + LONGEST_STAY_SECS);
+                .map_or(longest, |expires| expires.min(longest));
+            let principal = admitted.principal;
             // The clocks of issuers may be behind, which doors allow for; the broker ends a connection to the second.
             if expires_at <= now {
-                return Err("the token has expired".to_owned());
+                return Err(KeptOut::of("the token has expired").by(&principal));
             }
-            self.entering(admitted.principal, shown.unwrap_or_default(), expires_at)
+            self.entering(principal.clone(), shown.unwrap_or_default(), expires_at)
                 .await
+                .map_err(|reason| KeptOut::of(reason).by(&principal))
         };
         timeout(ANSWER_LIMIT, looking)
             .await
-            .unwrap_or_else(|_| Err("what the client shows could not be checked in time".to_owned()))
+            .unwrap_or_else(|_| Err(KeptOut::of("what the client shows could not be checked in time")))
     }
 
     /// What somebody may do whose token or key is good until a time.

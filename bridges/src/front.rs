@@ -9,6 +9,7 @@ mod asking;
 mod authorize;
 mod bounds;
 mod changes;
+mod cutting;
 mod define;
 mod entrance;
 mod faces;
@@ -26,6 +27,7 @@ mod trace_ids;
 mod traffic_rules;
 mod versions;
 mod virtual_servers;
+mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,7 +56,7 @@ use authorize::Judged;
 pub use authorize::{Barred, Weighed};
 pub(crate) use bounds::blocked;
 pub use bounds::{Bounds, Met};
-use changes::{Changes, parse_digests};
+use changes::Changes;
 pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
 use listening::Listening;
@@ -182,51 +184,6 @@ impl Front {
         &self.0.catalogue
     }
 
-    /// Tells a client of changes on an endpoint, until what this gives is dropped.
-    pub async fn watch(&self, endpoint: &Endpoint, wanted: Wanted) -> Watching {
-        let owned = self.owners(endpoint, &wanted.uris).await;
-        self.0.changes.watch(endpoint.clone(), wanted, owned, None)
-    }
-
-    /// The same for a client that was told before: begins with what may have changed since. `digests` is what
-    /// [`Watching::digests`] gave then; from any other text everything may have changed.
-    pub async fn watch_since(&self, endpoint: &Endpoint, wanted: Wanted, digests: &str) -> Watching {
-        let owned = self.owners(endpoint, &wanted.uris).await;
-        let since = parse_digests(digests).unwrap_or_default();
-        self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
-    }
-
-    /// Asks the server of a resource to tell of it, which it does as long as what this gives is not dropped. A server that is away, or
-    /// takes its time, may still refuse later.
-    ///
-    /// # Errors
-    /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
-    pub async fn watch_resource(
-        &self,
-        principal: &Principal,
-        endpoint: &Endpoint,
-        uri: &str,
-    ) -> Result<Watching, RpcError> {
-        let server = match endpoint {
-            Endpoint::Server(id) => match self.virtual_server(endpoint) {
-                Some(defined) => self.owner_of_chosen(&defined, uri).await?,
-                None => id.clone(),
-            },
-            Endpoint::All | Endpoint::Search => self.owner_of_any(principal, Askable::default(), uri).await?,
-        };
-        self.authorize_resource(principal, &server, uri)?;
-        let wanted = Wanted {
-            lists: Lists::default(),
-            uris: BTreeSet::from([uri.to_owned()]),
-        };
-        let owned = vec![(server, wanted.uris.clone())];
-        let watching = self.0.changes.watch(endpoint.clone(), wanted, owned, None);
-        match watching.refusal().await {
-            Some(error) => Err(error),
-            None => Ok(watching),
-        }
-    }
-
     async fn dispatch(
         &self,
         caller: &Caller,
@@ -321,7 +278,9 @@ impl Front {
                 }
             }
         }
-        let watching = self.watch(&caller.endpoint, wanted.clone()).await;
+        let watching = self
+            .watch(&caller.principal, &caller.endpoint, wanted.clone())
+            .await;
         let id = incoming.id.as_deref().unwrap_or("null");
         let listening = Listening::new(watching, id, wanted, tasks, caller.ending.clone());
         Ok(State::Listening(Box::new(listening)))
@@ -369,6 +328,7 @@ impl Front {
         let version = self
             .version_begun(caller, &route.server, &snapshot, state.as_deref(), task)
             .await;
+        let name = route.name.clone();
         let request = Request {
             caller: String::new(),
             call: 0,
@@ -403,6 +363,10 @@ impl Front {
             auto: None,
             noting: None,
             running: Running::default(),
+            is_over: false,
+            name,
+            body: incoming.body.clone(),
+            protocol: caller.protocol_version,
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,

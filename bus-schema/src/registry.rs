@@ -177,6 +177,18 @@ pub struct Written {
     pub was: Was,
 }
 
+/// What is kept of anything else under the id of a server: a traffic rule, a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keeping<R> {
+    /// What the registry keeps now.
+    pub record: R,
+    /// Its revision.
+    pub revision: u64,
+    /// What it was to the registry.
+    pub was: Was,
+}
+
 /// What a declaration was to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -208,6 +220,14 @@ pub enum Refusal {
     OnTheBus,
     /// The registry cannot write at this moment.
     Unavailable,
+    /// The policy does not let who asks do that.
+    Forbidden {
+        /// What decides so: the rule, or the name of the decision.
+        rule: String,
+        /// The scopes that would help.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        scopes: Vec<String>,
+    },
 }
 
 /// Says what of a declaration cannot be used.

@@ -6,6 +6,7 @@ mod credentials;
 mod held_back;
 mod http;
 mod limits;
+mod operator;
 mod place;
 mod secrets;
 mod servers;

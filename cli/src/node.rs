@@ -287,28 +287,24 @@ impl Node {
             _ => Box::pin(self.open_connections(config)).await?,
         };
         let fronts = self.fronts(config).await?;
-        let each = fronts.each();
-        let directories = each
-            .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
-            .collect();
-        let each_catalogue = fronts
+        let catalogues = fronts
             .each()
             .map(|(tenant, front)| (tenant.to_owned(), front.catalogue().clone()))
             .collect();
         Ok(match name {
             REGISTRY => Arc::new(RegistryPart {
-                directories,
+                fronts,
                 bus,
                 declared,
                 policies: self.policies.subscribe(),
             }),
-            WORKERS => Arc::new(TasksPart {
-                catalogues: each_catalogue,
-                bus,
-            }),
+            WORKERS => Arc::new(TasksPart { catalogues, bus }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
-                directories,
+                directories: fronts
+                    .each()
+                    .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
+                    .collect(),
                 bus,
                 declared,
                 connections,

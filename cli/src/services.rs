@@ -3,11 +3,12 @@
 use std::{collections::HashMap, sync::Arc};
 
 use actors::{
-    registry::{RegistryServer, RunningRegistry},
+    registry::{Books, RegistryServer, RunningRegistry},
     tasks::Hosted,
 };
 use bridges::{
     admin::Private,
+    front::Front,
     tenants::Tenants,
     upstream::{
         Upstream,
@@ -84,8 +85,8 @@ impl Part for TasksPart {
 pub struct RegistryPart {
     /// The connection to the bus.
     pub bus: Bus,
-    /// Who is there, of each tenant.
-    pub directories: Tenants<Directory>,
+    /// What the process knows of each tenant.
+    pub fronts: Tenants<Front>,
     /// What is declared.
     pub declared: Declared,
     /// What is done about changed tools, if this process's settings say so; they may change.
@@ -100,14 +101,15 @@ impl Part for RegistryPart {
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
         async move {
             let (registry, owners) = self.declared.open(&self.bus).await?.clone();
-            let starting = self.directories.each().map(|(_, directory)| {
-                let server = RegistryServer::new(
-                    self.bus.clone(),
-                    registry.clone(),
-                    owners.clone(),
-                    directory.clone(),
-                    self.policies.clone(),
-                );
+            let starting = self.fronts.each().map(|(_, front)| {
+                let books = Books {
+                    registry: registry.clone(),
+                    owners: owners.clone(),
+                    directory: front.directory().clone(),
+                    virtuals: front.virtuals().clone(),
+                    blocks: front.blocks().clone(),
+                };
+                let server = RegistryServer::new(self.bus.clone(), books, self.policies.clone());
                 server.start(self.bus.clone())
             });
             let registries = try_join_all(starting).await?;

@@ -218,6 +218,12 @@ impl<K: Kind> Documents<K> {
         self.0.configured.send_replace(configured);
     }
 
+    /// What stands in the configuration of this process.
+    #[must_use]
+    pub fn configured(&self) -> K::Configured {
+        self.0.configured.borrow().clone()
+    }
+
     /// Waits until it is known what is kept, or for long enough. Whether it is.
     pub async fn ready(&self) -> bool {
         let mut known = self.0.known.subscribe();

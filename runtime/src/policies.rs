@@ -100,6 +100,12 @@ impl Ready {
             decided: Decided::default(),
         }
     }
+
+    /// What decides.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
 }
 
 impl InForce {

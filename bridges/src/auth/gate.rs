@@ -21,7 +21,7 @@ use super::{
     certificates::{self, CertificateOptions},
     challenge::Refusal,
     claims, crypto,
-    introspection::Introspection,
+    introspection::{Introspection, Standing},
     keys::Keys,
     options::{Auth, AuthError, AuthOptions, IssuerOptions, public_url},
     resource::{self, Resources},
@@ -58,6 +58,10 @@ pub(crate) struct Admitted {
     pub(crate) expires_at: Option<u64>,
     /// Who is stopped, whatever they show; set where somebody is let in.
     pub(crate) blocks: Option<Blocks>,
+    /// The certificate of the connection that it came by; set there, too.
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// The token, where only its issuer can say whether it still counts.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// What a request shows of who sends it. What stands before the door may write into headers, but nothing that is believed: such as
@@ -77,6 +81,8 @@ pub(crate) enum Ended {
     Expired,
     /// The caller is stopped.
     Blocked,
+    /// The connection's certificate was taken back, or has ended.
+    Distrusted,
 }
 
 /// What stands before the endpoints of a door.
@@ -102,7 +108,7 @@ struct Checks {
 struct Issuer {
     options: IssuerOptions,
     keys: Arc<Keys>,
-    introspection: Option<Introspection>,
+    introspection: Option<Arc<Introspection>>,
 }
 
 impl Admitted {
@@ -111,6 +117,22 @@ impl Admitted {
         tokio::select! {
             () = self.expired() => Ended::Expired,
             () = self.blocked() => Ended::Blocked,
+            () = self.distrusted() => Ended::Distrusted,
+            () = self.taken_back() => Ended::Expired,
+        }
+    }
+
+    async fn taken_back(&self) {
+        match &self.standing {
+            Some(standing) => standing.taken_back().await,
+            None => pending().await,
+        }
+    }
+
+    async fn distrusted(&self) {
+        match &self.peer {
+            Some(peer) => peer.distrusted().await,
+            None => pending().await,
         }
     }
 
@@ -142,12 +164,21 @@ impl Gate {
         Ok(Self { checks })
     }
 
-    /// Lets somebody in by a token or key for the whole platform, which has not come in the head of a request.
-    pub(crate) async fn admit_token(&self, token: Option<&str>) -> Result<Admitted, Refusal> {
+    /// Lets somebody in by a token or key for the whole platform, which has not come in the head of a request. A refusal says who it was, if
+    /// what was shown is genuine.
+    pub(crate) async fn admit_token(
+        &self,
+        token: Option<&str>,
+    ) -> Result<Admitted, (Refusal, Option<Box<Principal>>)> {
+        let unknown = |refusal| (refusal, None);
         let (Some(checks), Some(token)) = (&self.checks, token) else {
-            return Err(Refusal::NoToken);
+            return Err(unknown(Refusal::NoToken));
         };
-        checks.let_in(checks.identify("", well_formed(token)?, None).await?)
+        let token = well_formed(token).map_err(unknown)?;
+        let admitted = checks.identify("", token, None).await.map_err(unknown)?;
+        let principal = admitted.principal.clone();
+        let let_in = checks.let_in(admitted);
+        let_in.map_err(|refusal| (refusal, Some(Box::new(principal))))
     }
 
     /// Lets a request in, or says why not. `endpoint` is the path of what it goes to.
@@ -158,6 +189,8 @@ impl Gate {
                 until: None,
                 expires_at: None,
                 blocks: None,
+                peer: None,
+                standing: None,
             });
         };
         let admitted = checks.admit(endpoint, shown).await;
@@ -334,6 +367,8 @@ impl Checks {
                 until: None,
                 expires_at: None,
                 blocks: None,
+                peer: None,
+                standing: None,
             });
         }
         if ApiKeys::looks_like_one(token) {
@@ -363,7 +398,13 @@ impl Checks {
                 continue;
             };
             match introspection.claims(token, &issuer.options).await {
-                Ok(Some(claims)) => return claims::admit(&claims, &issuer.options, &resources, peer),
+                Ok(Some(claims)) => {
+                    let admitted = claims::admit(&claims, &issuer.options, &resources, peer)?;
+                    return Ok(Admitted {
+                        standing: Some(Standing::new(introspection, token)),
+                        ..admitted
+                    });
+                }
                 Ok(None) => {}
                 Err(refusal) => refused = refusal,
             }
@@ -395,7 +436,10 @@ impl Issuer {
         }
         let fetcher = Arc::new(fetcher);
         let introspection = match &options.introspection {
-            Some(own) => Some(Introspection::new(&options.issuer, own, Arc::clone(&fetcher))?),
+            Some(own) => {
+                let asks = Introspection::new(&options.issuer, own, Arc::clone(&fetcher))?;
+                Some(Arc::new(asks))
+            }
             None => None,
         };
         Ok(Self {

@@ -210,8 +210,11 @@ async fn go_on(listener: &Listener, admitted: Admitted, mut request: Request, ne
     let came_in = CameIn(admitted.principal.clone());
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Arc::clone(door));
+    let remote = request.extensions().get::<Remote>();
+    let peer = remote.and_then(|remote| remote.peer.clone());
     request.extensions_mut().insert(Admitted {
         blocks: Some(blocks.clone()),
+        peer,
         ..admitted
     });
     let mut response = next.run(request).await;

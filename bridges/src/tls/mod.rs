@@ -105,6 +105,8 @@ pub(crate) struct Tls {
     /// What the settings say, which may change while it runs.
     options: watch::Receiver<TlsOptions>,
     current: ArcSwap<Current>,
+    /// Told when other files are in use.
+    changes: watch::Sender<u64>,
     handshakes: Handshakes,
 }
 
@@ -145,6 +147,7 @@ impl Tls {
         Ok(Arc::new(Self {
             options,
             current: ArcSwap::from_pointee(current),
+            changes: watch::Sender::new(0),
             handshakes: Handshakes::new(MAX_HANDSHAKES),
         }))
     }
@@ -189,6 +192,7 @@ impl Tls {
             return Ok(Looked::Same);
         }
         self.current.store(Arc::new(Current::new(files, options)?));
+        self.changes.send_modify(|count| *count += 1);
         Ok(Looked::Changed)
     }
 

@@ -320,7 +320,7 @@ impl Watched {
 }
 
 /// The list in an answer, as it is spelled, and the items in it. An answer without the list has none.
-fn read_list(body: &[u8], list: Listed) -> Option<(&RawValue, Vec<&RawValue>)> {
+pub(super) fn read_list(body: &[u8], list: Listed) -> Option<(&RawValue, Vec<&RawValue>)> {
     let result = Message::parse(body).ok()?.result?;
     let mut found = None;
     let members: Members<'_> = serde_json::from_str(result.get()).ok()?;

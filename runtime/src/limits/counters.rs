@@ -185,6 +185,20 @@ impl Counters {
         }
     }
 
+    /// Changes a count by so many, where somebody can be told.
+    pub(super) async fn change(&self, span: Span, subject: &str, by: i64) {
+        if moment::now_ms() < self.alone_until_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        let changing = async {
+            self.prepare(span).await?;
+            self.publish(subject, format!("{by:+}")).await
+        };
+        if !matches!(timeout(REPLY_LIMIT, changing).await, Ok(Ok(_))) {
+            debug!(by, "a count could not be changed");
+        }
+    }
+
     async fn publish(&self, subject: &str, change: String) -> Result<u64, Failed> {
         let mut headers = HeaderMap::new();
         headers.insert(header::NATS_INCREMENT, change);

@@ -2,6 +2,7 @@
 
 mod hooks;
 mod keeping;
+mod lists;
 
 use std::sync::Arc;
 

@@ -3,6 +3,7 @@
 mod blocks;
 mod broker;
 mod doors;
+mod places;
 
 use std::sync::Arc;
 

@@ -30,6 +30,7 @@ mod listening;
 mod matrix;
 mod nats_door;
 mod negative;
+mod operators;
 mod placement;
 mod policy;
 mod processes;

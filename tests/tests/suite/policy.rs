@@ -2,6 +2,7 @@
 
 mod commands;
 mod roles;
+mod standing;
 
 use std::{sync::Arc, time::Duration};
 

@@ -109,7 +109,7 @@ async fn a_property_based_tester_finds_nothing_that_the_document_forbids() {
     let mut tester = python(&script("described.py"));
     tester.arg(platform.url("")).arg(platform.folder());
     let run = tester.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(tests::LIMIT * 4, run)
+    let output = tokio::time::timeout(tests::LIMIT * 8, run)
         .await
         .expect("the tester comes to an end")
         .expect("the tester runs");
@@ -225,6 +225,7 @@ fn asked_route(command: &str) -> String {
         ["servers", _, "tools", _, decision] => format!("/servers/{{id}}/tools/{{tool}}/{decision}"),
         ["credentials", _] => "/credentials/{server}".to_owned(),
         ["policy", "versions", _] => "/policy/versions/{version}".to_owned(),
+        ["guardrails", "history", _] => "/guardrails/history/{version}".to_owned(),
         ["virtual-servers", _] => "/virtual-servers/{id}".to_owned(),
         [version, "servers", _, "versions"] => format!("/{version}/servers/{{name}}/versions"),
         [version, "servers", _, "versions", _] => format!("/{version}/servers/{{name}}/versions/{{version}}"),

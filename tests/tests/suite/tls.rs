@@ -1,6 +1,7 @@
 //! TLS at the door, and clients that come with a certificate.
 
 use bus_schema::audit::{Kind, Record};
+use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tests::{
     certificates::{Authority, Certificate, Named, connect},
@@ -13,7 +14,10 @@ use tests::{
     whoami::WhoAmI,
     within,
 };
-use tokio_tungstenite::{client_async, tungstenite::Error};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Error, Message},
+};
 use trunkline::node::Adds;
 
 const PATH: &str = "/servers/whoami/mcp";
@@ -487,5 +491,54 @@ async fn a_websocket_opens_behind_tls_with_a_certificate() {
     )
     .await;
     assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 401));
+    stage.platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_websocket_whose_certificate_is_taken_back_is_closed() {
+    let stage = Stage::start(LINES, "").await;
+    let url = "wss://localhost/servers/whoami/ws";
+    let ops = stage.client(Named {
+        cn: "ops",
+        ..Named::default()
+    });
+    let bot = stage.client(Named {
+        cn: "x",
+        uris: &["spiffe://acme.example/bot"],
+        ..Named::default()
+    });
+    let open = async |shows: &Certificate| {
+        let stream = connect(stage.at(), &stage.authority.pem(), Some(shows), &["http/1.1"]).await;
+        let opening = Box::pin(client_async(url, stream.expect("a handshake")));
+        within("the WebSocket", opening).await.expect("opens").0
+    };
+    let (mut of_ops, mut of_bot) = (open(&ops).await, open(&bot).await);
+    stage.write("clients.crl", &stage.clients.taken_back(&[&ops]));
+    let last = within("the close", async {
+        loop {
+            match of_ops.next().await.expect("a close").expect("a frame") {
+                Message::Close(frame) => return frame.expect("a reason"),
+                other => assert!(other.is_ping(), "{other:?}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(u16::from(last.code), 3000, "{last:?}");
+    assert!(last.reason.contains("certificate"), "{last:?}");
+    // Others go on.
+    let list = modern_body("tools/list", json!({}));
+    of_bot
+        .send(Message::text(list.to_string()))
+        .await
+        .expect("it is open");
+    let answer = within("an answer", async {
+        loop {
+            if let Message::Text(text) = of_bot.next().await.expect("an answer").expect("a frame") {
+                return text.to_string();
+            }
+        }
+    })
+    .await;
+    assert!(answer.contains("\"tools\""), "{answer}");
     stage.platform.stop().await;
 }

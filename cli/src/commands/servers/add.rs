@@ -3,7 +3,6 @@
 use anyhow::{Context as _, bail};
 use bridges::{admin::Private, upstream::remote::RemoteOptions};
 use bus_schema::{
-    Principal,
     registry::{Auth, Connect, Declaration, Over, Put, Was},
     upstream::{BreakerKnob, RetryKnob},
 };
@@ -57,12 +56,7 @@ pub(in crate::commands) async fn register(
 ) -> anyhow::Result<Was> {
     let id = declaration.id.clone();
     judge(config, &declaration).with_context(|| format!("server `{id}` cannot be registered"))?;
-    let written = bus
-        .register(
-            &Principal::developer_of(&config.tenant),
-            &Put { declaration, over },
-        )
-        .await;
+    let written = bus.register(&config.operator(), &Put { declaration, over }).await;
     let written = written.with_context(|| format!("server `{id}` was not registered"))?;
     for place in written.entry.declaration.hidden() {
         output::warn(&format!(
