@@ -5,6 +5,7 @@
 
 mod mirror;
 mod named;
+pub mod objects;
 
 use std::time::Duration;
 
