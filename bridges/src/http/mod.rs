@@ -14,6 +14,7 @@ mod limited;
 mod modern;
 mod origin;
 mod recording;
+mod results;
 pub(crate) mod serve;
 mod sse;
 
@@ -35,7 +36,11 @@ use bus_schema::{
     rpc::Kind,
 };
 use futures::future::join_all;
-use runtime::{Bus, audit::Audit};
+use runtime::{
+    Bus,
+    audit::Audit,
+    store::objects::{ObjectLimits, Objects},
+};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
@@ -328,13 +333,16 @@ fn of_platform(listener: &Listener) -> Router<Listener> {
     meters.merge(admin::routes(fronts.collect()))
 }
 
-/// What is told of servers and done with them, each behind the question who may.
+/// What is told of servers and done with them, and what they have left for somebody, each behind the question who may.
 fn of_servers(listener: &Listener, serves: Serves, browsers: Browsers) -> Router<Listener> {
     let operating = middleware::from_fn_with_state(listener.clone(), admission::operate);
     let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
     let browsing = middleware::from_fn_with_state(listener.clone(), admission::browse);
+    let letting_in = middleware::from_fn_with_state(listener.clone(), admission::let_in);
+    let objects = Objects::new(&listener.0.bus, ObjectLimits::default());
     let routes = admin::operator_routes()
         .route_layer(operating)
+        .merge(results::routes(objects).route_layer(letting_in))
         .merge(admin::reader_routes().route_layer(looking.clone()));
     // The catalogue sends its clients to the endpoints of Streamable HTTP.
     if serves == Serves::WebSocket {
