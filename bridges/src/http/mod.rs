@@ -36,11 +36,7 @@ use bus_schema::{
     rpc::Kind,
 };
 use futures::future::join_all;
-use runtime::{
-    Bus,
-    audit::Audit,
-    store::objects::{ObjectLimits, Objects},
-};
+use runtime::{Bus, audit::Audit};
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
@@ -338,11 +334,9 @@ fn of_servers(listener: &Listener, serves: Serves, browsers: Browsers) -> Router
     let operating = middleware::from_fn_with_state(listener.clone(), admission::operate);
     let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
     let browsing = middleware::from_fn_with_state(listener.clone(), admission::browse);
-    let letting_in = middleware::from_fn_with_state(listener.clone(), admission::let_in);
-    let objects = Objects::new(&listener.0.bus, ObjectLimits::default());
     let routes = admin::operator_routes()
         .route_layer(operating)
-        .merge(results::routes(objects).route_layer(letting_in))
+        .merge(results::routes(listener))
         .merge(admin::reader_routes().route_layer(looking.clone()));
     // The catalogue sends its clients to the endpoints of Streamable HTTP.
     if serves == Serves::WebSocket {

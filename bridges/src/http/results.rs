@@ -10,18 +10,19 @@ use axum::{
     body::Body,
     extract::Path,
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    middleware,
     response::{IntoResponse as _, Response},
     routing::get,
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures::StreamExt as _;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use runtime::store::objects::{Info, ObjectError, ObjectKey, Objects, Reading};
+use runtime::store::objects::{Info, ObjectError, ObjectKey, ObjectLimits, Objects, Reading};
 use serde_json::json;
 use tokio::time::sleep;
 use tracing::warn;
 
-use super::{Door, Listener};
+use super::{Door, Listener, admission};
 use crate::auth::Admitted;
 
 /// How long a file may still be taken when the door closes; a client goes on with a range at another.
@@ -35,11 +36,14 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'_')
     .remove(b'~');
 
-/// The route. Whoever mounts it asks who comes, and puts that into the request, with the [`Door`] of their tenant.
-pub(super) fn routes(objects: Objects) -> Router<Listener> {
+/// The route, behind the question who comes.
+pub(super) fn routes(listener: &Listener) -> Router<Listener> {
+    let letting_in = middleware::from_fn_with_state(listener.clone(), admission::let_in);
+    let objects = Objects::new(&listener.0.bus, ObjectLimits::default());
     Router::new()
         .route("/results/{id}", get(give).delete(forget))
         .layer(Extension(objects))
+        .route_layer(letting_in)
 }
 
 async fn give(
@@ -53,7 +57,7 @@ async fn give(
         return unknown();
     }
     match objects.read(&ObjectKey::new(&who.principal, &id)).await {
-        Ok(Some(reading)) => answer(reading, &door, who, &headers),
+        Ok(Some(reading)) => answer(&reading, &door, who, &headers),
         Ok(None) => unknown(),
         Err(error) => unavailable(&error),
     }
@@ -102,7 +106,7 @@ fn refused(status: StatusCode, code: &str, message: &str) -> Response {
     (status, Json(error)).into_response()
 }
 
-fn answer(reading: Reading, door: &Door, who: Admitted, asked: &HeaderMap) -> Response {
+fn answer(reading: &Reading, door: &Door, who: Admitted, asked: &HeaderMap) -> Response {
     let info = reading.info().clone();
     let tag = format!("\"{}\"", info.sha256);
     let mut response = if names(asked, header::IF_NONE_MATCH, &tag) {
@@ -133,7 +137,7 @@ fn answer(reading: Reading, door: &Door, who: Admitted, asked: &HeaderMap) -> Re
 }
 
 /// Sends a range, for as long as its reader may have it.
-fn sent(reading: Reading, range: Range<u64>, status: StatusCode, door: &Door, who: Admitted) -> Response {
+fn sent(reading: &Reading, range: Range<u64>, status: StatusCode, door: &Door, who: Admitted) -> Response {
     let length = range.end - range.start;
     let stop = door.stop.clone();
     let ended = async move {
