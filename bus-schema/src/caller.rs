@@ -12,13 +12,22 @@ pub enum CallerClass {
     Host,
     /// What keeps declarations and approvals.
     Registry,
+    /// What works on tasks of servers that know nothing of them.
+    Worker,
     /// The command line, and the bridge of a desktop client: what comes and goes with its user, and hosts nothing.
     Cli,
 }
 
 impl CallerClass {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Node, Self::Bridge, Self::Host, Self::Registry, Self::Cli];
+    pub const ALL: [Self; 6] = [
+        Self::Node,
+        Self::Bridge,
+        Self::Host,
+        Self::Registry,
+        Self::Worker,
+        Self::Cli,
+    ];
 
     /// The name of its user, as `nats.conf` spells it.
     #[must_use]
@@ -28,6 +37,7 @@ impl CallerClass {
             Self::Bridge => "bridge",
             Self::Host => "host",
             Self::Registry => "registry",
+            Self::Worker => "worker",
             Self::Cli => "cli",
         }
     }
@@ -46,7 +56,7 @@ impl CallerClass {
 
     /// Whether it makes calls to any server.
     pub(crate) const fn calls(self) -> bool {
-        matches!(self, Self::Node | Self::Bridge | Self::Cli)
+        matches!(self, Self::Node | Self::Bridge | Self::Worker | Self::Cli)
     }
 
     /// Whether it serves servers.

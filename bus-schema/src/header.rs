@@ -39,6 +39,10 @@ pub const RATE_LIMIT_REMAINING: &str = "ratelimit-remaining";
 pub const RATE_LIMIT_RESET: &str = "ratelimit-reset";
 /// What a message adds to the counter of its subject (NATS ADR-49).
 pub const NATS_INCREMENT: &str = "Nats-Incr";
+/// When a message is to be published (NATS ADR-51).
+pub const NATS_SCHEDULE: &str = "Nats-Schedule";
+/// On which subject it is published then.
+pub const NATS_SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
 
 const OPEN: &str = "=?base64?";
 const CLOSE: &str = "?=";

@@ -24,6 +24,7 @@ pub mod registry;
 pub mod rpc;
 pub mod state;
 pub mod subject;
+pub mod task;
 pub mod token;
 pub mod trace;
 pub mod traffic;

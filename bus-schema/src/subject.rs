@@ -8,6 +8,7 @@ mod instance_verb;
 mod public;
 mod services;
 mod span;
+mod task;
 
 use std::fmt;
 
@@ -20,6 +21,7 @@ pub use instance_verb::InstanceVerb;
 pub use public::{all_public_calls, every_name, private_inboxes, public_calls_of};
 pub use services::{ServiceVerb, ask_all_services, ask_stats, service_questions};
 pub use span::Span;
+pub use task::{TaskPlace, dead_tasks, order_of_anybody, orders_of, task_queue, words_for};
 
 /// The queue group in which replicas share requests.
 pub const QUEUE_GROUP: &str = "mcp";
@@ -83,16 +85,22 @@ pub enum EventKind {
     Tool,
     /// A server is otherwise than it was; the payload is a [`StatusEvent`](crate::registry::StatusEvent).
     Status,
+    /// Something has happened to a task of the server's; the payload is a [`Happened`](crate::task::Happened).
+    Task,
+    /// A task was cancelled; its worker stops. The payload is the same.
+    TaskStop,
 }
 
 impl EventKind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Up,
         Self::Down,
         Self::Left,
         Self::Call,
         Self::Tool,
         Self::Status,
+        Self::Task,
+        Self::TaskStop,
     ];
 
     const fn as_str(self) -> &'static str {
@@ -103,6 +111,8 @@ impl EventKind {
             Self::Call => "call",
             Self::Tool => "tool",
             Self::Status => "status",
+            Self::Task => "task",
+            Self::TaskStop => "task.stop",
         }
     }
 }
@@ -478,6 +488,18 @@ pub fn all_gone(tenant: &Token, server: &Token, instance: &Token) -> String {
 #[must_use]
 pub fn all_events(tenant: &Token, kind: EventKind) -> String {
     format!("{EVENT}.{tenant}.*.{}", kind.as_str())
+}
+
+/// What is told of all tasks, of every tenant.
+#[must_use]
+pub fn all_task_events() -> String {
+    format!("{EVENT}.*.*.{}", EventKind::Task.as_str())
+}
+
+/// What is told of one server of every tenant, of one kind.
+#[must_use]
+pub fn all_events_of(server: &Token, kind: EventKind) -> String {
+    format!("{EVENT}.*.{server}.{}", kind.as_str())
 }
 
 /// The comings and goings of replicas, of every tenant. One subscription for all of them: what a replica says comes in the order

@@ -483,9 +483,11 @@ async fn subscribe(client: &Client, subject: String) -> Result<Subscriber, BusEr
 fn new_instance_id(class: CallerClass) -> String {
     let id = uuid::Uuid::now_v7().simple().to_string();
     match class {
-        CallerClass::Node | CallerClass::Bridge | CallerClass::Host | CallerClass::Registry => {
-            id[16..].to_owned()
-        }
+        CallerClass::Node
+        | CallerClass::Bridge
+        | CallerClass::Host
+        | CallerClass::Registry
+        | CallerClass::Worker => id[16..].to_owned(),
         CallerClass::Cli => format!("{CLI_PREFIX}{}", &id[16..]),
     }
 }

@@ -34,6 +34,7 @@ pub mod search;
 pub mod status;
 pub mod store;
 pub mod supervise;
+pub mod tasks;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -78,7 +78,9 @@ impl Bus {
                 left.entry(instance).or_default().insert(server);
                 return;
             }
-            EventKind::Call | EventKind::Tool | EventKind::Status => return,
+            EventKind::Call | EventKind::Tool | EventKind::Status | EventKind::Task | EventKind::TaskStop => {
+                return;
+            }
         };
         // Nobody may be listening.
         let _ = self.0.presence.send(presence);

@@ -47,6 +47,7 @@ mod slow_readers;
 mod statements;
 mod statuses;
 mod store;
+mod tasks;
 mod tenants;
 mod tidy;
 mod tls;

@@ -45,7 +45,11 @@ const TAPS: [&str; 23] = [
 ];
 
 /// What no process of ours has to do.
-const NOBODYS: [&str; 20] = [
+const NOBODYS: [&str; 24] = [
+    "$JS.API.STREAM.DELETE.TASKS",
+    "$JS.API.STREAM.PURGE.TASKS",
+    "$JS.API.STREAM.MSG.DELETE.KV_tasks",
+    "$JS.API.STREAM.DELETE.KV_tasks",
     "mcp.pub.default.fixture.tools.call.count",
     "$JS.API.STREAM.DELETE.KV_registry",
     "$JS.API.STREAM.DELETE.KV_sessions",
@@ -105,7 +109,27 @@ fn not_of(role: CallerClass) -> &'static [&'static str] {
             "$JS.API.STREAM.CREATE.KV_sessions",
             "$JS.API.CONSUMER.CREATE.KV_sessions",
         ],
+        CallerClass::Worker => &[
+            "$JS.API.STREAM.MSG.GET.AUDIT",
+            "mcp.evt.default.fixture.replica.down",
+            "mcp.evt.default.fixture.tool",
+            "mcp.gw.default.cancel",
+            "mcp.watch.default",
+            "_R_.abc",
+            "_INBOX_bridge.x.call.1",
+            "_INBOX_host.x.call.1",
+            "$KV.registry.default.x",
+            "$KV.pins.policies",
+            "$KV.virtual.default.x",
+            "$KV.sessions.default.x",
+            "$KV.task_owners.default.x",
+            "$JS.API.STREAM.MSG.GET.KV_sessions",
+            "$JS.API.CONSUMER.CREATE.KV_sessions",
+            "$JS.API.CONSUMER.MSG.NEXT.TASKS.exports-normal",
+        ],
         CallerClass::Registry => &[
+            "mcp.task.default.shop.normal.o.t.run",
+            "$KV.tasks.default.o.t",
             "$JS.API.STREAM.MSG.GET.AUDIT",
             "mcp.rpc.default.fixture.tools.call",
             "mcp.evt.default.fixture.replica.down",

@@ -1,0 +1,3 @@
+//! Durable tasks on a real broker: what was accepted ends once, whoever dies on the way, and nobody does again what was committed.
+
+mod engine;
