@@ -4,3 +4,4 @@
 pub mod exports;
 pub mod products;
 pub mod registry;
+pub mod tasks;

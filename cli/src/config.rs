@@ -373,12 +373,17 @@ impl Config {
     /// # Errors
     /// When a variable that is named is not there.
     pub fn connections(&self) -> anyhow::Result<Option<ConnectOptions>> {
-        let public = self.public_url.as_deref().or(self.auth.public_url());
-        let usual = public.map_or_else(
+        let usual = self.public_url().map_or_else(
             || format!("http://127.0.0.1:{}", self.listen.port()),
             str::to_owned,
         );
         self.credentials.options(&usual)
+    }
+
+    /// Where clients reach the platform, if the file says so.
+    #[must_use]
+    pub fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref().or(self.auth.public_url())
     }
 
     /// The longest that calls of a server's tools may take, by tool.

@@ -174,6 +174,14 @@ impl Manifest {
 #[derive(Clone)]
 pub struct Objects(Arc<Shared>);
 
+impl std::fmt::Debug for Objects {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Objects")
+            .field("limits", &self.0.limits)
+            .finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     bus: Bus,
     limits: ObjectLimits,
