@@ -10,7 +10,11 @@ use bus_schema::Principal;
 use bytes::Bytes;
 use runtime::store::objects::{ObjectKey, ObjectLimits, Objects};
 use serde_json::{Value, json};
-use tests::{nats::Nats, postgres::Postgres, within};
+use tests::{
+    eventually, http::Client, issuer::Issuer, nats::Nats, platform::Platform, postgres::Postgres, within,
+};
+
+use crate::processes::Cluster;
 
 fn key(id: &str) -> ObjectKey {
     ObjectKey::new(&Principal::developer(), id)
@@ -233,4 +237,194 @@ async fn change(folder: &Path, sql: &'static str) {
     let url = format!("sqlite://{}", folder.join("products.db").display());
     let mut database = SqliteConnection::connect(&url).await.expect("it opens");
     database.execute(sql).await.expect("it changes");
+}
+
+/// Asks how a task stands until it has ended.
+async fn ended(client: &Client, id: &str) -> Value {
+    let mut told = Value::Null;
+    eventually("the task ends", async || {
+        told = called(client, "get_task_status", json!({ "task_id": id })).await;
+        told["has_ended"] == true
+    })
+    .await;
+    told
+}
+
+async fn called(client: &Client, tool: &str, arguments: Value) -> Value {
+    let answer = client.call(tool, arguments).await;
+    assert_eq!(answer["result"]["isError"], false, "{tool}: {answer}");
+    answer["result"]["structuredContent"].clone()
+}
+
+#[tokio::test]
+async fn a_model_without_tasks_exports_lists_cancels_and_gets_its_file() {
+    let platform = Platform::start("", &["products", "jobs"]).await;
+    let client = platform.client("jobs");
+    let tools = client.list_tools().await;
+    let described = tools["result"]["tools"].as_array().expect("tools").iter();
+    let export = described.clone().find(|tool| tool["name"] == "start_data_export");
+    let said = export.expect("the tool")["description"]
+        .as_str()
+        .expect("text")
+        .to_owned();
+    for word in ["`products`", "`stock_changes`", "get_task_status", "has_ended"] {
+        assert!(said.contains(word), "{said}");
+    }
+    let wanted =
+        json!({ "dataset": "products", "format": "json", "from": "2025-02-01", "until": "2025-02-28" });
+    let begun = called(&client, "start_data_export", wanted).await;
+    let id = begun["task_id"].as_str().expect("an id").to_owned();
+    assert_eq!(
+        (&begun["has_ended"], &begun["tool"]),
+        (&json!(false), &json!("start_data_export"))
+    );
+    let done = ended(&client, &id).await;
+    assert_eq!(done["status"], "completed", "{done}");
+    let file = &done["result"]["structuredContent"];
+    let url = file["url"].as_str().expect("a URL");
+    assert_eq!(url, platform.url(&format!("/results/{id}")));
+    let got = within("the file", reqwest::get(url)).await.expect("an answer");
+    let tag = format!("\"{}\"", file["sha256"].as_str().expect("a checksum"));
+    assert_eq!(got.headers()["etag"], tag.as_str());
+    let bytes = got.bytes().await.expect("a body");
+    assert_eq!(file["bytes"], bytes.len());
+    let rows: Vec<Value> = serde_json::from_slice(&bytes).expect("JSON");
+    assert!(!rows.is_empty() && file["rows"] == rows.len(), "{file}");
+    let listed = called(&client, "list_my_tasks", json!({ "status": ["completed"] })).await;
+    assert_eq!(listed["tasks"][0]["task_id"], id.as_str());
+    let pending = called(&client, "list_my_tasks", json!({})).await;
+    assert_eq!(pending["tasks"], json!([]));
+    // What has ended stays as it is.
+    let cancelled = called(&client, "cancel_task", json!({ "task_id": id })).await;
+    assert_eq!(cancelled["status"], "completed");
+    for (tool, arguments, words) in [
+        (
+            "start_data_export",
+            json!({ "dataset": "orders" }),
+            "use one of products, stock_changes",
+        ),
+        (
+            "start_data_export",
+            json!({ "dataset": "products", "format": "xls" }),
+            "xls",
+        ),
+        (
+            "start_data_export",
+            json!({ "dataset": "products", "from": "tomorrow" }),
+            "send a date such as",
+        ),
+        (
+            "get_task_status",
+            json!({ "task_id": "tlt-x" }),
+            "find it with list_my_tasks",
+        ),
+        ("list_my_tasks", json!({ "limit": 0 }), "between 1 and 100"),
+        (
+            "list_my_tasks",
+            json!({ "cursor": "x" }),
+            "send next_cursor unchanged",
+        ),
+    ] {
+        let answer = client.call(tool, arguments).await;
+        let text = answer["result"]["content"][0]["text"]
+            .as_str()
+            .unwrap_or_default();
+        assert!(
+            answer["result"]["isError"] == true && text.contains(words),
+            "{answer}"
+        );
+    }
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn an_export_is_its_owners_and_nobody_elses() {
+    let issuer = Issuer::start().await;
+    let platform = Platform::start(&issuer.section("audience = \"here\""), &["products", "jobs"]).await;
+    let token = |who: &str| issuer.token(who, "here", json!({}));
+    let (ann, bob) = (
+        platform.client("jobs").with_token(&token("ann")),
+        platform.client("jobs").with_token(&token("bob")),
+    );
+    let begun = called(&ann, "start_data_export", json!({ "dataset": "products" })).await;
+    let id = begun["task_id"].as_str().expect("an id");
+    assert_eq!(ended(&ann, id).await["result"]["structuredContent"]["rows"], 420);
+    for tool in ["get_task_status", "cancel_task"] {
+        let answer = bob.call(tool, json!({ "task_id": id })).await;
+        assert_eq!(answer["result"]["isError"], true, "{answer}");
+    }
+    let all = json!({ "status": ["completed", "cancelled", "failed"] });
+    assert_eq!(called(&bob, "list_my_tasks", all).await["tasks"], json!([]));
+    for (who, status) in [("ann", 200), ("bob", 404)] {
+        let request = reqwest::Client::new().get(platform.url(&format!("/results/{id}")));
+        let got = within("an answer", request.bearer_auth(token(who)).send()).await;
+        assert_eq!(got.expect("an answer").status(), status, "{who}");
+    }
+    platform.stop().await;
+}
+
+/// Makes the catalogue so large that an export of it has many batches.
+const MANY: &str = "
+    WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 150)
+    INSERT INTO products (sku, name, description, category, brand, price_cents, currency, stock, tags, version, created_at, updated_at)
+    SELECT sku || '-' || n, name, description, category, brand, price_cents, currency, stock, tags, version, created_at, updated_at
+    FROM products, n";
+
+#[tokio::test]
+async fn an_export_whose_worker_is_killed_is_carried_on_by_another() {
+    let cluster = Cluster::start().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let products = sqlite(folder.path()).await;
+    change(folder.path(), MANY).await;
+    let url = format!("sqlite://{}", folder.path().join("products.db").display());
+    let file = cluster.file("jobs.toml", &format!("[products]\ndatabase_url = \"{url}\"\n"));
+    let words = ["jobs", "--config", &file.display().to_string()];
+    let mut lost = cluster.serve(&words).await;
+    let bridge = cluster.bridge().await;
+    let client = bridge.client("jobs");
+    eventually("the bridge knows the server", async || {
+        client.list_tools().await["result"].is_object()
+    })
+    .await;
+    let begun = called(
+        &client,
+        "start_data_export",
+        json!({ "dataset": "products", "format": "parquet" }),
+    )
+    .await;
+    let id = begun["task_id"].as_str().expect("an id").to_owned();
+    let key = key(&id);
+    let objects = Objects::new(&cluster.nats.bus().await, ObjectLimits::default());
+    // A part of it is committed, as a record that has not ended tells.
+    eventually("it is under way", async || {
+        let told = called(&client, "get_task_status", json!({ "task_id": id })).await;
+        told["fraction"].as_f64().is_some_and(|fraction| fraction > 0.0)
+    })
+    .await;
+    lost.program.child.kill().await.expect("killed");
+    assert!(
+        objects.info(&key).await.expect("asks").is_none(),
+        "it has ended already"
+    );
+    let _taker = cluster.serve(&words).await;
+    eventually("the bridge knows the other", async || {
+        client.list_tools().await["result"].is_object()
+    })
+    .await;
+    let done = ended(&client, &id).await;
+    let told = &done["result"]["structuredContent"];
+    assert_eq!(told["rows"], 420 * 151, "{done}");
+    let dataset = products.datasets().find("products").expect("there is one");
+    let whole = delivered(
+        &objects,
+        "whole",
+        dataset,
+        Plan::new(Format::Parquet, DateRange::default(), NOW_MS),
+    )
+    .await;
+    assert_eq!(
+        told["sha256"],
+        whole.expect("a file").file.sha256,
+        "as if nobody had been killed"
+    );
 }
