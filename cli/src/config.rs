@@ -380,12 +380,6 @@ impl Config {
         self.credentials.options(&usual)
     }
 
-    /// Where clients reach the platform, if the file says so.
-    #[must_use]
-    pub fn public_url(&self) -> Option<&str> {
-        self.public_url.as_deref().or(self.auth.public_url())
-    }
-
     /// The longest that calls of a server's tools may take, by tool.
     #[must_use]
     pub fn timeouts_of(&self, tenant: &str, server: &ServerId) -> HashMap<String, Duration> {

@@ -79,14 +79,16 @@ print(json.dumps(json.load(open(sys.argv[1], encoding='utf-8'))))
 #[tokio::test]
 async fn the_catalogue_is_read_back_by_other_programs_from_sqlite() {
     let folder = tempfile::tempdir().expect("a folder");
-    within("the files", read_back(&sqlite(folder.path()).await)).await;
+    let products = sqlite(folder.path()).await;
+    // Boxed, as it is large.
+    Box::pin(within("the files", read_back(&products))).await;
 }
 
 #[tokio::test]
 async fn the_catalogue_is_read_back_by_other_programs_from_postgresql() {
     let postgres = Postgres::start().await;
     let products = Products::open(&postgres.url).await.expect("it opens");
-    within("the files", read_back(&products)).await;
+    Box::pin(within("the files", read_back(&products))).await;
 }
 
 async fn read_back(products: &Products) {
