@@ -5,6 +5,7 @@ mod connecting;
 mod lines;
 mod open_door;
 mod own_nats;
+mod tasks;
 mod tenants;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use actors::products::Products;
+use actors::{products::Products, tasks::SERVER as TASKS};
 use anyhow::Context as _;
 use bridges::{
     admin::AdminDoor,
@@ -42,15 +43,16 @@ use tracing::{info, warn};
 pub use lines::Adds;
 pub use own_nats::{NatsChoice, own_nats};
 use own_nats::{OwnNats, default_nats, say_who_comes_in};
+use tasks::TasksPart;
 use tenants::{own_id, start_doors, stop_doors};
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
-    services::{Declared, RegistryPart, TasksPart, UpstreamsPart},
+    services::{Declared, RegistryPart, UpstreamsPart, WorkersPart},
 };
 
 /// The servers that are built in.
-pub const BUILT_IN: [&str; 1] = ["products"];
+pub const BUILT_IN: [&str; 2] = ["products", TASKS];
 /// What is built in and no server of its own: what keeps declarations, what runs declared servers, and what works on tasks.
 pub const SERVICES: [&str; 3] = [REGISTRY, "upstreams", WORKERS];
 const REGISTRY: &str = "registry";
@@ -258,25 +260,26 @@ impl Node {
             let known: Vec<_> = built_in.chain(configured).collect();
             anyhow::bail!("there is no server `{name}`; known are {}", known.join(", "));
         }
-        let database = match &config.products_database {
-            Some(url) => url.clone(),
-            None => {
-                std::fs::create_dir_all(&config.data_dir)
-                    .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
-                let folder = config
-                    .data_dir
-                    .canonicalize()
-                    .context("cannot find the data folder")?;
-                format!("sqlite://{}", folder.join("products.db").display())
-            }
-        };
+        let database = tasks::database_of(config)?;
         let (id, tenant): (ServerId, _) = (name.parse()?, &config.products_tenant);
+        let (bus, tool_timeouts) = (self.bus.clone(), config.timeouts_of(tenant, &id));
+        let (name_there, tenant) = (name_of(tenant, &id), tenant.clone());
+        if name == TASKS {
+            return Ok(Arc::new(TasksPart {
+                bus,
+                database,
+                name: name_there,
+                tenant,
+                tool_timeouts,
+                base_url: self.base_url(config),
+            }));
+        }
         Ok(Arc::new(ProductsPart {
-            bus: self.bus.clone(),
+            bus,
             database,
-            name: name_of(tenant, &id),
-            tool_timeouts: config.timeouts_of(tenant, &id),
-            tenant: tenant.clone(),
+            name: name_there,
+            tenant,
+            tool_timeouts,
         }))
     }
 
@@ -298,7 +301,7 @@ impl Node {
                 declared,
                 policies: self.policies.subscribe(),
             }),
-            WORKERS => Arc::new(TasksPart { catalogues, bus }),
+            WORKERS => Arc::new(WorkersPart { catalogues, bus }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
                 directories: fronts

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use actors::{
     registry::{Books, RegistryServer, RunningRegistry},
-    tasks::Hosted,
+    workers::Hosted,
 };
 use bridges::{
     admin::Private,
@@ -53,14 +53,14 @@ impl Declared {
 }
 
 /// A worker for tasks of servers that know nothing of them.
-pub struct TasksPart {
+pub struct WorkersPart {
     /// The connection to the bus.
     pub bus: Bus,
     /// What there is, of each tenant.
     pub catalogues: HashMap<String, Catalogue>,
 }
 
-impl Part for TasksPart {
+impl Part for WorkersPart {
     fn name(&self) -> &str {
         "workers"
     }

@@ -6,6 +6,7 @@
 mod following;
 mod mirror;
 mod named;
+pub mod objects;
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Tasks of the platform's own, for servers that know nothing of them: which calls become tasks, and what clients ask about those.
 //!
 //! A task belongs to its caller and to the endpoint that it was made on; to everybody else, and everywhere else, it is as unknown as one that is
-//! not there. What a task does, its worker does (`actors/src/tasks`), or this door while it has the call in hand ([`adopting`]).
+//! not there. What a task does, its worker does (`actors/src/workers`), or this door while it has the call in hand ([`adopting`]).
 
 mod adopting;
 mod hearing;

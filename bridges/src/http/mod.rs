@@ -14,6 +14,7 @@ mod limited;
 mod modern;
 mod origin;
 pub(crate) mod recording;
+mod results;
 pub(crate) mod serve;
 mod sse;
 
@@ -329,13 +330,14 @@ fn of_platform(listener: &Listener) -> Router<Listener> {
     meters.merge(admin::routes(fronts.collect()))
 }
 
-/// What is told of servers and done with them, each behind the question who may.
+/// What is told of servers and done with them, and what they have left for somebody, each behind the question who may.
 fn of_servers(listener: &Listener, serves: Serves, browsers: Browsers) -> Router<Listener> {
     let operating = middleware::from_fn_with_state(listener.clone(), admission::operate);
     let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
     let browsing = middleware::from_fn_with_state(listener.clone(), admission::browse);
     let routes = admin::operator_routes()
         .route_layer(operating)
+        .merge(results::routes(listener))
         .merge(admin::reader_routes().route_layer(looking.clone()));
     // The catalogue sends its clients to the endpoints of Streamable HTTP.
     if serves == Serves::WebSocket {

@@ -94,6 +94,7 @@ fn not_of(role: CallerClass) -> &'static [&'static str] {
             "$JS.API.STREAM.PURGE.KV_pins",
             "_INBOX_cli.x.call.1",
             "_INBOX_host.x.call.1",
+            "$KV.results.p.default.x.x.0",
         ],
         CallerClass::Host => &[
             "$JS.API.STREAM.MSG.GET.AUDIT",
@@ -145,6 +146,8 @@ fn not_of(role: CallerClass) -> &'static [&'static str] {
             "$KV.sessions.default.x",
             "$JS.API.STREAM.MSG.GET.KV_sessions",
             "$JS.API.CONSUMER.CREATE.KV_sessions",
+            "$KV.results.p.default.x.x.0",
+            "$JS.API.STREAM.MSG.GET.KV_results",
         ],
         CallerClass::Cli => &[
             // It speaks to the registry as nobody but the command line.
@@ -168,6 +171,8 @@ fn not_of(role: CallerClass) -> &'static [&'static str] {
             "$KV.owners.default.x.0",
             "$KV.sessions.default.x",
             "$JS.API.STREAM.MSG.GET.KV_sessions",
+            "$KV.results.p.default.x.x.0",
+            "$JS.API.STREAM.MSG.GET.KV_results",
         ],
     }
 }
