@@ -31,6 +31,18 @@ pub const POLL_MS: u64 = 1_000;
 /// The member of `_meta` by which a server knows that a call is made again: the same text each time.
 pub const IDEMPOTENCY_KEY: &str = "io.trunkline/idempotency-key";
 
+/// All that [`Task::standing`] says.
+pub const STANDINGS: [&str; 8] = [
+    "queued",
+    "working",
+    "sleeping",
+    "held",
+    "input_required",
+    "completed",
+    "failed",
+    "cancelled",
+];
+
 const PREFIX: &str = "tlt-";
 const DIGITS: usize = 32;
 

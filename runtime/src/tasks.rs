@@ -5,6 +5,7 @@
 
 mod context;
 mod driving;
+mod following;
 mod hearing;
 mod listing;
 mod pulling;
@@ -24,6 +25,7 @@ use crate::{bus::Bus, moment};
 
 pub use context::{Question, TaskContext};
 pub use driving::{Ended, Later, Work};
+pub use following::Following;
 pub use hearing::WatchedTasks;
 pub use listing::{Page, Wanted};
 pub use pulling::{Worker, WorkerOptions};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Naming, kept::members, limits, rfc3339};
+use super::{Naming, TaskDesk, kept::members, limits, rfc3339};
 use crate::front::{Endpoint, Front};
 use bus_schema::{
     ProtocolVersion, ServerCard, ServerId, Token,
@@ -18,6 +18,7 @@ use runtime::{
     placement::Owners,
     registry::Registry,
     status::status_of,
+    tasks::Tasks,
     virtuals::Virtual,
 };
 use serde_json::{Map, Value, json};
@@ -26,6 +27,7 @@ use serde_json::{Map, Value, json};
 #[derive(Clone)]
 pub struct Fleet {
     pub(crate) front: Front,
+    tasks: Tasks,
     /// `None` on a bus without JetStream, where nothing is declared.
     declared: Option<(Registry, Owners)>,
     /// Whether servers at private addresses may be declared.
@@ -92,6 +94,7 @@ impl Fleet {
     #[must_use]
     pub fn new(front: Front, declared: Option<(Registry, Owners)>, private: Private) -> Self {
         Self {
+            tasks: Tasks::new(front.bus().clone()),
             front,
             declared,
             private,
@@ -108,6 +111,11 @@ impl Fleet {
     /// The tenant whose servers these are.
     pub(crate) fn tenant(&self) -> &str {
         self.front.directory().tenant()
+    }
+
+    /// What can be done about the tasks of the tenant.
+    pub(super) fn task_desk(&self) -> TaskDesk {
+        TaskDesk::new(self.tasks.clone(), self.tenant())
     }
 
     /// What is told of all servers, by id.

@@ -1,3 +1,6 @@
 //! Durable tasks on a real broker: what was accepted ends once, whoever dies on the way, and nobody does again what was committed.
 
-mod engine;
+mod commands;
+mod crew;
+pub(crate) mod engine;
+mod rest;
