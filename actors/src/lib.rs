@@ -3,3 +3,4 @@
 
 pub mod products;
 pub mod registry;
+pub mod tasks;

@@ -41,7 +41,7 @@ use crate::{
 
 pub use fleet::{Browsers, Fleet, Private};
 pub use naming::{BadNaming, Naming};
-pub use tasks::{Answered, BadAnswers, TaskDesk, TaskFilter, TaskRefusal, TaskTold, Whose};
+pub use tasks::{Answered, Answerer, BadAnswers, TaskDesk, TaskFilter, TaskRefusal, TaskTold, Whose};
 pub use tools::{ApprovedState, Flag, NotKnown, ServerTools, ToolState};
 pub(crate) use viewer::Viewer;
 

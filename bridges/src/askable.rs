@@ -3,10 +3,10 @@
 //! Nothing else of what a client declares counts here. So this has a few dozen values, whatever clients write, and lists can be kept
 //! for each of them.
 
-use bus_schema::mcp::meta;
+use bus_schema::{edit::Members, mcp::meta};
 use serde_json::{Map, Value, json, value::RawValue};
 
-use crate::{edit::Members, request::Incoming};
+use crate::request::Incoming;
 
 /// The part of a client's capabilities by which a server may ask it for something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,6 +20,7 @@ mod route;
 mod search_first;
 mod seeing;
 mod task_owners;
+mod tasks;
 mod trace_ids;
 mod traffic_rules;
 mod versions;
@@ -36,7 +37,9 @@ use bus_schema::{
     mcp::{meta, method},
     rpc::{self, Kind},
 };
-use runtime::{Bus, Catalogue, Directory, Discovery, limits::Running, traffic::Plan, virtuals::Virtuals};
+use runtime::{
+    Bus, Catalogue, Directory, Discovery, limits::Running, tasks::Tasks, traffic::Plan, virtuals::Virtuals,
+};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -55,6 +58,7 @@ use entrance::Entrance;
 use listening::Listening;
 use route::Route;
 use task_owners::TaskOwners;
+use tasks::Fate;
 use trace_ids::Ids;
 pub use traffic_rules::RuleError;
 pub(crate) use versions::Stay;
@@ -120,6 +124,7 @@ struct Inner {
     call_timeout: Duration,
     bounds: Bounds,
     task_owners: TaskOwners,
+    tasks: Tasks,
     ids: Ids,
 }
 
@@ -140,6 +145,7 @@ impl Front {
             faces: faces::Faces::new(catalogue.clone(), virtuals),
             discovery: Discovery::new(bus.clone(), catalogue.clone()),
             task_owners: TaskOwners::new(bus.clone()),
+            tasks: Tasks::new(bus.clone()),
             bus,
             catalogue,
             aggregate,
@@ -160,6 +166,12 @@ impl Front {
     #[must_use]
     pub fn bus(&self) -> &Bus {
         &self.0.bus
+    }
+
+    /// The tasks on it.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
     }
 
     /// The servers on the bus.
@@ -282,6 +294,9 @@ impl Front {
         trace: &TraceContext,
     ) -> Result<State, RpcError> {
         self.allow(caller, incoming).await?;
+        if let Some(state) = Box::pin(self.hosted_task(caller, incoming)).await? {
+            return Ok(state);
+        }
         if incoming.method == method::DISCOVER {
             if let Endpoint::Server(id) = &caller.endpoint
                 && self.card(&caller.endpoint).is_none()
@@ -293,32 +308,9 @@ impl Front {
         if incoming.method == method::LISTEN {
             return self.listen(caller, incoming).await;
         }
-        let route = match &caller.endpoint {
-            Endpoint::All | Endpoint::Search => match self
-                .0
-                .aggregate
-                .list(incoming, self.sight(&caller.principal).as_ref())
-                .await?
-            {
-                Some(result) => {
-                    let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
-                    return Ok(State::Local(Some(Final {
-                        code: None,
-                        body: body.into(),
-                        fault: None,
-                    })));
-                }
-                None => self.find_owner(&caller.principal, incoming).await?,
-            },
-            Endpoint::Server(id) => {
-                let name = incoming.name.as_ref().map(|name| name.value.clone());
-                Route {
-                    server: id.clone(),
-                    name,
-                    method: incoming.method.clone(),
-                    body: incoming.body.clone(),
-                }
-            }
+        let route = match self.route(caller, incoming).await? {
+            Ok(route) => route,
+            Err(listed) => return Ok(listed),
         };
         let task = self.own_task(caller, incoming, &route).await?;
         let owner = self.owner(&caller.principal, incoming, &route.server);
@@ -330,16 +322,45 @@ impl Front {
                 return Ok(State::Local(Some(last)));
             }
         };
+        let auto = match Box::pin(self.fate(caller, incoming, &route, trace)).await? {
+            Fate::Call => None,
+            Fate::Auto(auto) => Some(auto),
+            Fate::Answered(state) => return Ok(state),
+        };
         let remote = self.remote(caller, incoming, route, trace, task).await;
         Ok(State::Remote(Box::new(Remote {
             owner,
             running,
+            auto,
             ..remote
         })))
     }
 
+    /// Where a request goes, or what answers it here: a list of all servers.
+    async fn route(&self, caller: &Caller, incoming: &Incoming) -> Result<Result<Route, State>, RpcError> {
+        if let Endpoint::Server(id) = &caller.endpoint {
+            return Ok(Ok(Route {
+                server: id.clone(),
+                name: incoming.name.as_ref().map(|name| name.value.clone()),
+                method: incoming.method.clone(),
+                body: incoming.body.clone(),
+            }));
+        }
+        let sight = self.sight(&caller.principal);
+        let Some(result) = self.0.aggregate.list(incoming, sight.as_ref()).await? else {
+            return self.find_owner(&caller.principal, incoming).await.map(Ok);
+        };
+        let body = rpc::result_response(incoming.id.as_deref().unwrap_or("null"), &result);
+        Ok(Err(State::Local(Some(Final {
+            code: None,
+            body: body.into(),
+            fault: None,
+        }))))
+    }
+
     async fn listen(&self, caller: &Caller, incoming: &Incoming) -> Result<State, RpcError> {
-        let mut wanted = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
+        let (mut wanted, tasks) = listening::wanted(incoming, &self.capabilities(&caller.endpoint))?;
+        let tasks = self.hear_tasks(caller, &tasks).await?;
         // What a caller may not read is nobody's to it.
         for (server, uris) in self.owners(&caller.endpoint, &wanted.uris).await {
             for uri in &uris {
@@ -351,7 +372,7 @@ impl Front {
         }
         let watching = self.watch(&caller.endpoint, wanted.clone()).await;
         let id = incoming.id.as_deref().unwrap_or("null");
-        let listening = Listening::new(watching, id, wanted, caller.ending.clone());
+        let listening = Listening::new(watching, id, wanted, tasks, caller.ending.clone());
         Ok(State::Listening(Box::new(listening)))
     }
 
@@ -428,6 +449,7 @@ impl Front {
         };
         Remote {
             owner: None,
+            auto: None,
             noting: None,
             running: Running::default(),
             server: route.server.to_string(),

@@ -10,7 +10,6 @@ mod askable;
 pub mod auth;
 pub mod callout;
 mod conversation;
-mod edit;
 pub mod front;
 pub mod http;
 pub mod legacy;

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::principal::DEFAULT_TENANT;
+use crate::{principal::DEFAULT_TENANT, task::TaskKnob};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -142,6 +142,9 @@ pub struct ServerCard {
     /// Whether its calls are made once only, also those that read.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub at_most_once: bool,
+    /// Which of its calls become tasks of the platform.
+    #[serde(default, skip_serializing_if = "TaskKnob::is_usual")]
+    pub tasks: TaskKnob,
     /// Why it should not be used now, while that is so. It is there and answers, but is left out of what shows many servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,

@@ -10,6 +10,7 @@ mod caller;
 pub mod canonical;
 pub mod card;
 pub mod codec;
+pub mod edit;
 pub mod envelope;
 pub mod guardrails;
 pub mod header;

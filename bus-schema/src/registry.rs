@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ServerId,
     integrity::{self, Hidden},
+    task::TaskKnob,
     upstream::{BreakerKnob, EraKnob, RetryKnob, TransportKnob},
 };
 
@@ -96,6 +97,9 @@ pub struct Declaration {
     /// How often calls to it are made that were lost.
     #[serde(default, skip_serializing_if = "RetryKnob::is_usual")]
     pub retry: RetryKnob,
+    /// Which of its calls become tasks of the platform.
+    #[serde(default, skip_serializing_if = "TaskKnob::is_usual")]
+    pub tasks: TaskKnob,
 }
 
 /// A declaration as the registry keeps it.
@@ -249,6 +253,7 @@ impl Declaration {
             call_timeout_ms: None,
             breaker: BreakerKnob::default(),
             retry: RetryKnob::default(),
+            tasks: TaskKnob::default(),
         }
     }
 
@@ -306,7 +311,8 @@ impl Declaration {
             ));
         }
         self.breaker.check().map_err(|why| bad("breaker", why))?;
-        self.retry.check().map_err(|why| bad("retry", why))
+        self.retry.check().map_err(|why| bad("retry", why))?;
+        self.tasks.check().map_err(|why| bad("tasks", why))
     }
 }
 

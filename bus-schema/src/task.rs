@@ -31,6 +31,8 @@ pub const POLL_MS: u64 = 1_000;
 /// The member of `_meta` by which a server knows that a call is made again: the same text each time.
 pub const IDEMPOTENCY_KEY: &str = "io.trunkline/idempotency-key";
 
+/// The key of the question whether a call may run.
+pub const APPROVAL: &str = "approval";
 /// All that [`Task::standing`] says.
 pub const STANDINGS: [&str; 8] = [
     "queued",

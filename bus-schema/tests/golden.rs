@@ -168,6 +168,7 @@ fn card() -> ServerCard {
         resources: 2,
         max_in_flight: 64,
         at_most_once: false,
+        tasks: bus_schema::task::TaskKnob::default(),
         trouble: None,
     }
 }

@@ -45,14 +45,15 @@ use tenants::{own_id, start_doors, stop_doors};
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
-    services::{Declared, RegistryPart, UpstreamsPart},
+    services::{Declared, RegistryPart, TasksPart, UpstreamsPart},
 };
 
 /// The servers that are built in.
 pub const BUILT_IN: [&str; 1] = ["products"];
-/// What is built in and no server of its own: what keeps declarations, and what runs declared servers.
-pub const SERVICES: [&str; 2] = [REGISTRY, "upstreams"];
+/// What is built in and no server of its own: what keeps declarations, what runs declared servers, and what works on tasks.
+pub const SERVICES: [&str; 3] = [REGISTRY, "upstreams", WORKERS];
 const REGISTRY: &str = "registry";
+const WORKERS: &str = "workers";
 /// How long a start waits for its servers' first word; slower ones come when they are ready.
 const FIRST_WORD: Duration = Duration::from_secs(20);
 /// How long doors may take to finish what clients have begun.
@@ -277,12 +278,20 @@ impl Node {
         let directories = each
             .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
             .collect();
+        let each_catalogue = fronts
+            .each()
+            .map(|(tenant, front)| (tenant.to_owned(), front.catalogue().clone()))
+            .collect();
         Ok(match name {
             REGISTRY => Arc::new(RegistryPart {
                 directories,
                 bus,
                 declared,
                 policies: self.policies.subscribe(),
+            }),
+            WORKERS => Arc::new(TasksPart {
+                catalogues: each_catalogue,
+                bus,
             }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),

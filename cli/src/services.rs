@@ -1,24 +1,28 @@
 //! The parts that stand behind the registry: what keeps declarations, and what runs this process's share of declared servers.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use actors::registry::{RegistryServer, RunningRegistry};
+use actors::{
+    registry::{RegistryServer, RunningRegistry},
+    tasks::Hosted,
+};
 use bridges::{
     admin::Private,
     tenants::Tenants,
     upstream::{Upstream, remote::RemoteOptions},
 };
-use bus_schema::{integrity::Policies, registry::Entry};
+use bus_schema::{integrity::Policies, registry::Entry, task::HOSTED};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, join_all, try_join_all},
 };
 use runtime::{
-    Bus, Directory,
+    Bus, Catalogue, Directory,
     placement::{Make, Owners, Placement},
     registry::Registry,
     store::StoreError,
     supervise::{Part, PartError, RunningPart},
+    tasks::{Tasks, Worker, WorkerOptions},
 };
 use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +41,35 @@ impl Declared {
     pub async fn open(&self, bus: &Bus) -> Result<&(Registry, Owners), StoreError> {
         let both = async || Ok((Registry::open(bus).await?, Owners::open(bus).await?));
         self.0.get_or_try_init(both).await
+    }
+}
+
+/// A worker for tasks of servers that know nothing of them.
+pub struct TasksPart {
+    /// The connection to the bus.
+    pub bus: Bus,
+    /// What there is, of each tenant.
+    pub catalogues: HashMap<String, Catalogue>,
+}
+
+impl Part for TasksPart {
+    fn name(&self) -> &str {
+        "workers"
+    }
+
+    fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
+        async move {
+            let hosted = Hosted::new(self.bus.clone(), self.catalogues.clone());
+            let (tasks, options) = (Tasks::new(self.bus.clone()), WorkerOptions::new(HOSTED));
+            let worker = Worker::start(tasks, Arc::new(hosted), options).await?;
+            let running = async move {
+                stop.cancelled().await;
+                worker.stop().await;
+                Ok(())
+            };
+            Ok(running.boxed() as RunningPart)
+        }
+        .boxed()
     }
 }
 

@@ -3,10 +3,13 @@
 //! What is promised: a task that was accepted is worked on until it has ended, whichever process dies; what a worker has committed of it
 //! is never done again; and what it does outside is done at least once, or once where the other side knows the idempotency key.
 
+mod adopting;
 mod context;
 mod driving;
 mod following;
+mod hand;
 mod hearing;
+pub mod hosted;
 mod listing;
 mod pulling;
 mod store;
@@ -17,12 +20,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use bus_schema::{
     Body, Principal, Token,
     subject::{EventKind, Subject, TaskPlace},
-    task::{self, Happened, Illegal, Order, State, Task, TaskId, Word},
+    task::{self, APPROVAL, Happened, Illegal, Order, State, Task, TaskId, Word},
 };
 use tracing::debug;
 
 use crate::{bus::Bus, moment};
 
+pub use adopting::{Adopted, RENEW_EVERY};
 pub use context::{Question, TaskContext};
 pub use driving::{Ended, Later, Work};
 pub use following::Following;
@@ -50,6 +54,9 @@ pub enum TaskError {
     /// Somebody else wrote in between.
     #[error("the task was changed by another process in between")]
     Conflict,
+    /// Whoever made the call must not be the one who approves it.
+    #[error("another person than the caller has to approve this call")]
+    SecondPerson,
     /// It is larger than a record may be.
     #[error("the task is larger than what the broker takes in one message")]
     TooLarge,
@@ -110,28 +117,24 @@ impl Tasks {
     /// # Errors
     /// Then it may have been made or not; the same order can be given again and makes one task.
     pub async fn create(&self, order: Order) -> Result<Task, TaskError> {
-        let place = place_of_order(&order);
+        let (place, now) = (place_of_order(&order), moment::now_ms());
         let mut task = Task::new(order.clone());
-        match order.start_ms {
-            Some(start) if start > moment::now_ms() => {
-                task.rest(start, moment::now_ms());
-                self.write_resting(
-                    &place,
-                    &mut Kept {
-                        task: task.clone(),
-                        revision: 0,
-                    },
-                )
-                .await?;
+        if let Some(approval) = &order.approval {
+            task.await_approval(approval.until_ms, now);
+        } else if let Some(start) = order.start_ms.filter(|start| *start > now) {
+            task.rest(start, now);
+        }
+        if task.state == State::Ready {
+            let word = Word::Run(Box::new(order.clone()));
+            let id = order.id.as_str();
+            if self.0.store.put(&place, &order, &word, Some(id)).await.is_err() {
+                // The broker knows it by its id, should it have taken it.
+                self.0.store.put(&place, &order, &word, Some(id)).await?;
             }
-            _ => {
-                let word = Word::Run(Box::new(order.clone()));
-                let id = order.id.as_str();
-                if self.0.store.put(&place, &order, &word, Some(id)).await.is_err() {
-                    // The broker knows it by its id, should it have taken it.
-                    self.0.store.put(&place, &order, &word, Some(id)).await?;
-                }
-            }
+        } else {
+            let mut kept = Kept { task, revision: 0 };
+            self.write_resting(&place, &mut kept).await?;
+            task = kept.task;
         }
         self.tell(&task).await;
         Ok(task)
@@ -157,10 +160,22 @@ impl Tasks {
     /// and the task goes on a little later.
     ///
     /// # Errors
-    /// When the broker does not answer.
-    pub async fn answer(&self, task: &Task, answers: BTreeMap<String, Body>) -> Result<(), TaskError> {
+    /// When another person has to answer, or the broker does not.
+    pub async fn answer(
+        &self,
+        task: &Task,
+        answers: BTreeMap<String, Body>,
+        by: &Principal,
+    ) -> Result<(), TaskError> {
         let place = place_of_order(&task.order);
-        let word = Word::Answers(answers);
+        let approval = task.order.approval.as_ref();
+        let is_own = place.owner == task::owner(by.identity());
+        if is_own && approval.is_some_and(|approval| approval.second_person) && answers.contains_key(APPROVAL)
+        {
+            return Err(TaskError::SecondPerson);
+        }
+        let by = by.subject.clone();
+        let word = Word::Answers { answers, by };
         self.0.store.put(&place, &task.order, &word, None).await
     }
 

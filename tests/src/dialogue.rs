@@ -206,27 +206,8 @@ impl Dialogue {
                 let wanted = json!({
                     "toolsListChanged": true, "promptsListChanged": true, "resourceSubscriptions": [uri],
                 });
-                let (id, params) = (self.id(), json!({ "notifications": wanted }));
-                let mut notices = match &self.way {
-                    Way::Http { client, .. } => {
-                        let request = client.modern_with_id(method::LISTEN, self.with_meta(params), id);
-                        Notices::Stream(Box::new(Stream::of(send(request).await)))
-                    }
-                    Way::Channel(line) => {
-                        line.open()
-                            .await
-                            .send(&self.body(method::LISTEN, params, id))
-                            .await;
-                        self.notices_of(line, Some(id))
-                    }
-                };
-                let first = notices.message().await;
-                assert_eq!(first["method"], method::ACKNOWLEDGED, "{first}");
-                assert_eq!(
-                    first["params"]["notifications"]["resourceSubscriptions"],
-                    json!([uri]),
-                    "{first}"
-                );
+                let (notices, granted) = self.listen_for(wanted).await;
+                assert_eq!(granted["resourceSubscriptions"], json!([uri]), "{granted}");
                 notices
             }
             Era::Legacy => {
@@ -243,6 +224,38 @@ impl Dialogue {
                 notices
             }
         }
+    }
+
+    /// Asks in the modern era to be told of tasks. Those of other ids than the first are not to be granted.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn listen_for_tasks(&self, ids: &[&str]) -> Notices {
+        let (notices, granted) = self.listen_for(json!({ "taskIds": ids })).await;
+        assert_eq!(granted["taskIds"], json!(ids[..1]), "{granted}");
+        notices
+    }
+
+    /// Asks in the modern era to be told of this. Gives what was granted as well.
+    async fn listen_for(&self, wanted: Value) -> (Notices, Value) {
+        let (id, params) = (self.id(), json!({ "notifications": wanted }));
+        let mut notices = match &self.way {
+            Way::Http { client, .. } => {
+                let request = client.modern_with_id(method::LISTEN, self.with_meta(params), id);
+                Notices::Stream(Box::new(Stream::of(send(request).await)))
+            }
+            Way::Channel(line) => {
+                line.open()
+                    .await
+                    .send(&self.body(method::LISTEN, params, id))
+                    .await;
+                self.notices_of(line, Some(id))
+            }
+        };
+        let first = notices.message().await;
+        assert_eq!(first["method"], method::ACKNOWLEDGED, "{first}");
+        let granted = first["params"]["notifications"].clone();
+        (notices, granted)
     }
 
     /// Calls a tool, and gives the call up in the way of the version and the door as soon as it tells of its progress.

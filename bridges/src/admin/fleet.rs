@@ -18,7 +18,6 @@ use runtime::{
     placement::Owners,
     registry::Registry,
     status::status_of,
-    tasks::Tasks,
     virtuals::Virtual,
 };
 use serde_json::{Map, Value, json};
@@ -27,7 +26,6 @@ use serde_json::{Map, Value, json};
 #[derive(Clone)]
 pub struct Fleet {
     pub(crate) front: Front,
-    tasks: Tasks,
     /// `None` on a bus without JetStream, where nothing is declared.
     declared: Option<(Registry, Owners)>,
     /// Whether servers at private addresses may be declared.
@@ -94,7 +92,6 @@ impl Fleet {
     #[must_use]
     pub fn new(front: Front, declared: Option<(Registry, Owners)>, private: Private) -> Self {
         Self {
-            tasks: Tasks::new(front.bus().clone()),
             front,
             declared,
             private,
@@ -115,7 +112,7 @@ impl Fleet {
 
     /// What can be done about the tasks of the tenant.
     pub(super) fn task_desk(&self) -> TaskDesk {
-        TaskDesk::new(self.tasks.clone(), self.tenant())
+        TaskDesk::new(self.front.tasks().clone(), self.tenant())
     }
 
     /// What is told of all servers, by id.

@@ -19,7 +19,7 @@ use bus_schema::{
     task::{STANDINGS, Task},
 };
 use bytes::{Bytes, BytesMut};
-use runtime::tasks::Following;
+use runtime::tasks::{Following, TaskError};
 use serde_json::{json, value::RawValue};
 use url::form_urlencoded;
 
@@ -34,7 +34,7 @@ use crate::{
 };
 
 pub use answers::BadAnswers;
-pub use desk::{Answered, TaskDesk, TaskFilter, TaskRefusal, Whose};
+pub use desk::{Answered, Answerer, TaskDesk, TaskFilter, TaskRefusal, Whose};
 pub use telling::TaskTold;
 
 /// How many tasks a page has unless somebody asks for more or fewer.
@@ -80,6 +80,9 @@ impl From<TaskRefusal> for Refused {
             }
             TaskRefusal::Answers(BadAnswers::Nothing(_)) => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
+            }
+            TaskRefusal::Kept(TaskError::SecondPerson) => {
+                Self::new(StatusCode::FORBIDDEN, "second_person", message)
             }
             TaskRefusal::Kept(_) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
         }
@@ -200,8 +203,8 @@ async fn answer(asker: Asker, Path(id): Path<String>, body: Body) -> Result<Resp
         let right = "{\"<question>\": <answer>}";
         Refused::bad_request(format!("the body is no answers: {error}; send {right}"))
     })?;
-    let by = Some(&asker.who.principal);
-    let answered = asker.desk.answer(asker.whose(), by, &id, &answers).await?;
+    let who = Answerer::Caller(&asker.who.principal);
+    let answered = asker.desk.answer(asker.whose(), who, &id, &answers).await?;
     let told = json!({
         "id": answered.id,
         "answered": answered.answered,

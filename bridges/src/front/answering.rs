@@ -9,10 +9,18 @@ use bus_schema::{
 use bytes::Bytes;
 use runtime::{Answer, Call, CallError, limits::Running, telemetry::Metered};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
-use super::{Front, bounds::Stop, listening::Listening, route::Tie, task_owners::Owner, versions::versioned};
+use super::{
+    Front,
+    bounds::Stop,
+    listening::Listening,
+    route::Tie,
+    task_owners::Owner,
+    tasks::{Adopting, Auto, Made, Waiting},
+    versions::versioned,
+};
 use crate::request::Incoming;
 
 /// An answer on its way to a client.
@@ -27,11 +35,17 @@ pub struct Answering {
 pub(super) enum State {
     Local(Option<Final>),
     Remote(Box<Remote>),
+    /// A call that becomes a task.
+    Adopting(Adopting),
+    /// A call that waits for its task.
+    Waiting(Box<Waiting>),
     Listening(Box<Listening>),
 }
 
 pub(super) struct Remote {
     pub(super) call: Call,
+    /// When it becomes a task, if it does.
+    pub(super) auto: Option<Box<Auto>>,
     /// Who asks, where the answer may tell of a task of theirs.
     pub(super) owner: Option<Owner>,
     /// The answer, while it is noted whose its task is: who stops waiting and asks again loses nothing.
@@ -143,11 +157,47 @@ impl Answering {
 
 impl State {
     async fn next(&mut self, id: Option<&str>) -> Step {
-        let remote = match self {
-            Self::Local(answer) => return Step::Final(answer.take().expect("an answer is taken once")),
-            Self::Listening(listening) => return listening.next().await,
-            Self::Remote(remote) => remote,
+        loop {
+            match self {
+                Self::Local(answer) => return Step::Final(answer.take().expect("an answer is taken once")),
+                Self::Listening(listening) => return listening.next().await,
+                Self::Waiting(waiting) => return Step::Final(waiting.next().await),
+                Self::Adopting(adopting) => match adopting.made().await {
+                    Some(Made::Task(answer)) => return Step::Final(answer),
+                    Some(Made::Call(remote)) => *self = Self::Remote(remote),
+                    None => {
+                        let error = RpcError::internal("the call was to become a task, which has failed");
+                        return Step::Final(Final {
+                            code: Some(error.code),
+                            body: rpc::error_response(id, &error).into(),
+                            fault: None,
+                        });
+                    }
+                },
+                Self::Remote(remote) => match remote.auto.as_ref().map(|auto| auto.due()) {
+                    None => return Self::answer(remote, id).await,
+                    Some(due) => {
+                        if let Ok(step) = timeout_at(due, Self::answer(remote, id)).await {
+                            return step;
+                        }
+                        self.adopt(id);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Has the call become a task, as its time has come.
+    fn adopt(&mut self, id: Option<&str>) {
+        let Self::Remote(mut remote) = std::mem::replace(self, Self::Local(None)) else {
+            return;
         };
+        if let Some(auto) = remote.auto.take() {
+            *self = Self::Adopting(auto.adopt(remote, id.map(str::to_owned)));
+        }
+    }
+
+    async fn answer(remote: &mut Remote, id: Option<&str>) -> Step {
         if let Some(answer) = remote.noting.clone() {
             return Step::Final(remote.noted(id, answer).await);
         }
@@ -259,7 +309,7 @@ impl Answering {
     pub(crate) fn parting(&self) -> Option<Bytes> {
         match &self.state {
             State::Listening(listening) => Some(listening.parting()),
-            State::Local(_) | State::Remote(_) => None,
+            State::Local(_) | State::Remote(_) | State::Adopting(_) | State::Waiting(_) => None,
         }
     }
 }

@@ -181,7 +181,7 @@ impl Front {
         }
     }
 
-    async fn annotations(&self, server: &str, tool: &str) -> Annotations {
+    pub(super) async fn annotations(&self, server: &str, tool: &str) -> Annotations {
         let Ok(id) = server.parse() else {
             return Annotations::default();
         };

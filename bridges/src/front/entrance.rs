@@ -3,10 +3,10 @@
 //! A request that is exchanged here goes on as if its client had sent it to the endpoint of the server that it is for. So whatever is
 //! checked or looked up behind this place is about that server and its own names.
 
-use bus_schema::RpcError;
+use bus_schema::{RpcError, edit::Edits};
 
 use super::{Caller, Endpoint, Front, answering::State, route::without_tasks};
-use crate::{edit::Edits, request::Incoming};
+use crate::request::Incoming;
 
 /// What becomes of a request.
 pub(super) enum Entrance {

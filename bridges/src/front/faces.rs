@@ -10,6 +10,7 @@ use std::{
 use bus_schema::{
     ServerCard, ServerId,
     card::ListDigests,
+    task::TaskKnob,
     virtual_server::{Choice, VirtualServer, fits_any},
 };
 use bytes::Bytes;
@@ -221,6 +222,7 @@ impl Faces {
             resources: 0,
             max_in_flight: 0,
             at_most_once: false,
+            tasks: TaskKnob::default(),
             trouble: None,
             offered: String::new(),
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use bus_schema::{
     RpcError,
-    mcp::{error, meta, method},
+    mcp::{meta, method, task},
     rpc,
 };
 use bytes::Bytes;
@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Final, Step,
     changes::{Lists, Notice, Wanted, Watching},
+    tasks::{HeardTasks, needs_extension},
 };
 use crate::request::Incoming;
 
@@ -31,14 +32,22 @@ pub(super) struct Listening {
     /// The id of the listen request as spelled.
     id: String,
     wanted: Wanted,
+    tasks: Option<HeardTasks>,
     ending: CancellationToken,
     is_acknowledged: bool,
 }
 
 impl Listening {
-    pub(super) fn new(watching: Watching, id: &str, wanted: Wanted, ending: CancellationToken) -> Self {
+    pub(super) fn new(
+        watching: Watching,
+        id: &str,
+        wanted: Wanted,
+        tasks: Option<HeardTasks>,
+        ending: CancellationToken,
+    ) -> Self {
         Self {
             watching,
+            tasks,
             id: id.to_owned(),
             wanted,
             ending,
@@ -50,11 +59,24 @@ impl Listening {
         if !self.is_acknowledged {
             let honoured = self.watching.honoured().await;
             self.is_acknowledged = true;
-            let granted = json!({ "notifications": granted(self.wanted.lists, &honoured) });
+            let mut granted = granted(self.wanted.lists, &honoured);
+            if let Some(tasks) = &self.tasks {
+                granted.insert("taskIds".to_owned(), tasks.ids().collect());
+            }
+            let granted = json!({ "notifications": granted });
             return Step::Part(self.notification(method::ACKNOWLEDGED, &granted));
         }
+        let telling = async {
+            match &mut self.tasks {
+                Some(tasks) => tasks.next().await,
+                None => std::future::pending().await,
+            }
+        };
         let notice = tokio::select! {
             notice = self.watching.next() => notice,
+            task = telling => {
+                return Step::Part(write(task::NOTIFICATION, &format!("{{{},{}", self.subscription(), &task[1..])));
+            }
             () = self.ending.cancelled() => return self.result(),
         };
         Step::Part(match notice {
@@ -122,7 +144,10 @@ fn granted(lists: Lists, honoured: &BTreeSet<String>) -> Map<String, Value> {
 }
 
 /// Reads what a client wants, as far as the endpoint's capabilities allow it.
-pub(super) fn wanted(incoming: &Incoming, capabilities: &Map<String, Value>) -> Result<Wanted, RpcError> {
+pub(super) fn wanted(
+    incoming: &Incoming,
+    capabilities: &Map<String, Value>,
+) -> Result<(Wanted, Vec<String>), RpcError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Params {
@@ -148,11 +173,7 @@ pub(super) fn wanted(incoming: &Incoming, capabilities: &Map<String, Value>) -> 
         ))
     })?;
     if filter.task_ids.is_some() && !incoming.meta.declares_tasks {
-        return Err(RpcError::new(
-            error::MISSING_CAPABILITY,
-            "listening for tasks needs the tasks extension among the client's capabilities",
-        )
-        .with_data(json!({ "requiredCapabilities": { "extensions": { meta::TASKS_EXTENSION: {} } } })));
+        return Err(needs_extension("listening for tasks needs"));
     }
     let bytes: usize = filter.resource_subscriptions.iter().map(String::len).sum();
     if filter.resource_subscriptions.len() > MAX_URIS || bytes > MAX_URI_BYTES {
@@ -166,7 +187,8 @@ pub(super) fn wanted(incoming: &Incoming, capabilities: &Map<String, Value>) -> 
             .and_then(|capability| capability.get(key))
             == Some(&Value::Bool(true))
     };
-    Ok(Wanted {
+    let tasks = filter.task_ids.unwrap_or_default();
+    let wanted = Wanted {
         lists: Lists {
             tools: filter.tools_list_changed && says("tools", "listChanged"),
             prompts: filter.prompts_list_changed && says("prompts", "listChanged"),
@@ -177,5 +199,6 @@ pub(super) fn wanted(incoming: &Incoming, capabilities: &Map<String, Value>) -> 
         } else {
             BTreeSet::new()
         },
-    })
+    };
+    Ok((wanted, tasks))
 }

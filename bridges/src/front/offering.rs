@@ -8,7 +8,7 @@ use bus_schema::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Endpoint, Front, IMPLEMENTATION, search_first};
+use super::{Endpoint, Front, IMPLEMENTATION, search_first, tasks::hosts_tasks};
 
 impl Front {
     /// The card of the one server that an endpoint shows, or what stands for one when that is virtual; `None` when it shows all, or the server is not there.
@@ -32,10 +32,13 @@ impl Front {
                 Some(defined) => self.0.faces.capabilities(&defined),
                 None => snapshot
                     .server(id)
-                    .map(|card| card.capabilities.clone())
+                    .map(|card| hosting(card.capabilities.clone(), [card].into_iter()))
                     .unwrap_or_default(),
             },
-            Endpoint::All => union(snapshot.servers().map(|(_, card)| card)),
+            Endpoint::All => {
+                let cards = || snapshot.servers().map(|(_, card)| card);
+                hosting(union(cards()), cards())
+            }
             Endpoint::Search => {
                 let mut union = union(snapshot.servers().map(|(_, card)| card));
                 // The two tools are always there, and never others.
@@ -54,11 +57,12 @@ impl Front {
             self.offers(endpoint, called)
         } else if method::TASKS.contains(&called) {
             match endpoint {
-                Endpoint::All | Endpoint::Search => false,
+                Endpoint::Search => false,
+                Endpoint::All => has_tasks(&self.capabilities(endpoint)),
                 // A server that is away for a moment has not lost what it had.
-                Endpoint::Server(_) => self
-                    .card(endpoint)
-                    .is_none_or(|card| has_tasks(&card.capabilities)),
+                Endpoint::Server(_) => {
+                    self.card(endpoint).is_none() || has_tasks(&self.capabilities(endpoint))
+                }
             }
         } else {
             method::is_custom(called)
@@ -126,10 +130,26 @@ impl Front {
 }
 
 /// Whether a server's capabilities have the extension for tasks.
-fn has_tasks(capabilities: &Map<String, Value>) -> bool {
+pub(super) fn has_tasks(capabilities: &Map<String, Value>) -> bool {
     capabilities
         .get("extensions")
         .is_some_and(|extensions| extensions.get(meta::TASKS_EXTENSION).is_some())
+}
+
+/// Capabilities with what the platform does for these servers, which they need not know of.
+fn hosting<'a>(
+    mut capabilities: Map<String, Value>,
+    mut cards: impl Iterator<Item = &'a ServerCard>,
+) -> Map<String, Value> {
+    if cards.any(hosts_tasks) {
+        let extensions = capabilities.entry("extensions").or_insert_with(|| json!({}));
+        if let Some(extensions) = extensions.as_object_mut() {
+            extensions
+                .entry(meta::TASKS_EXTENSION)
+                .or_insert_with(|| json!({}));
+        }
+    }
+    capabilities
 }
 
 /// The capabilities of these servers together.

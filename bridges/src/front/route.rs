@@ -2,6 +2,7 @@
 
 use bus_schema::{
     Principal, ProtocolVersion, RoutedState, RpcError, ServerId, Token,
+    edit::{Edits, Members},
     mcp::{Era, meta, method},
     rpc::{self, Message},
 };
@@ -10,7 +11,6 @@ use bytes::Bytes;
 use super::Front;
 use crate::{
     askable::Askable,
-    edit::{Edits, Members},
     request::{Incoming, Piece, Reference},
 };
 

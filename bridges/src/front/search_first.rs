@@ -6,6 +6,7 @@
 
 use bus_schema::{
     Principal, RpcError, ServerId,
+    edit::{Members, Object},
     mcp::{meta, method},
     rpc,
 };
@@ -18,10 +19,7 @@ use super::{
     answering::State,
     entrance::{Entrance, exchanged},
 };
-use crate::{
-    edit::{Members, Object},
-    request::{Incoming, Piece},
-};
+use crate::request::{Incoming, Piece};
 
 const SEARCH_TOOLS: &str = "search_tools";
 const CALL_TOOL: &str = "call_tool";

@@ -9,7 +9,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use bus_schema::{Principal, RoutedState, ServerId, Token, VersionedState, mcp::meta, rpc};
+use bus_schema::{
+    Principal, RoutedState, ServerId, Token, VersionedState,
+    edit::{Edits, Members},
+    mcp::meta,
+    rpc,
+};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use memchr::memmem;
@@ -21,10 +26,7 @@ use runtime::{
 };
 
 use super::{Caller, Endpoint, Front};
-use crate::{
-    edit::{Edits, Members},
-    request::Incoming,
-};
+use crate::request::Incoming;
 
 /// The member of requests and results that a state stands in.
 const STATE: &str = "requestState";

@@ -5,6 +5,7 @@
 
 use bus_schema::{
     ProtocolVersion, RpcError,
+    edit::{Edits, Members, Object, is_key},
     mcp::{meta, method},
     rpc::Message,
 };
@@ -13,7 +14,6 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 
 use super::{form, sampling};
-use crate::edit::{Edits, Members, Object, is_key};
 
 /// How many questions one result may hold.
 const MAX_REQUESTS: usize = 64;

@@ -1,10 +1,13 @@
 //! What both sides of a legacy handshake can do, between the words of its version and those of the modern era.
 
-use bus_schema::{ProtocolVersion, mcp::meta};
+use bus_schema::{
+    ProtocolVersion,
+    edit::{Members, Object, is_key},
+    mcp::meta,
+};
 use serde_json::{Map, Value, json, value::RawValue};
 
 use super::{Dialect, Tasks};
-use crate::edit::{Members, Object, is_key};
 
 const EXTENSIONS: &str = "extensions";
 const TASKS: &str = "tasks";

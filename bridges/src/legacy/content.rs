@@ -5,10 +5,13 @@
 
 use std::borrow::Cow;
 
-use bus_schema::{ProtocolVersion, mcp::meta, rpc};
+use bus_schema::{
+    ProtocolVersion,
+    edit::{Edits, Members, is_key},
+    mcp::meta,
+    rpc,
+};
 use serde_json::value::RawValue;
-
-use crate::edit::{Edits, Members, is_key};
 
 /// Changes a content block into one that a client of this version can read.
 pub(super) fn fit(version: ProtocolVersion, block: &Members<'_>, edits: &mut Edits<'_>) {

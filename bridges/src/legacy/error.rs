@@ -4,13 +4,12 @@
 //! before. Everything else stays to the byte.
 
 use bus_schema::{
+    edit::{Edits, Members},
     mcp::{error, method},
     rpc::Message,
 };
 use bytes::Bytes;
 use serde_json::value::RawValue;
-
-use crate::edit::{Edits, Members};
 
 /// Codes that the modern era reserves for itself.
 const RESERVED: std::ops::RangeInclusive<i64> = -32099..=-32020;

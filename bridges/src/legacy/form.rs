@@ -2,10 +2,11 @@
 //!
 //! That version has texts, numbers, booleans, and one choice of many with `enumNames`. It has no mode, and no choice of several.
 
-use bus_schema::mcp::meta;
+use bus_schema::{
+    edit::{Edits, Members, Object, is_key},
+    mcp::meta,
+};
 use serde_json::value::RawValue;
-
-use crate::edit::{Edits, Members, Object, is_key};
 
 /// Changes the parameters of `elicitation/create`. `None` when the form asks for what that version cannot say.
 pub(super) fn fit(params: &Members<'_>, edits: &mut Edits<'_>) -> Option<()> {

@@ -5,12 +5,12 @@
 
 use bus_schema::{
     ProtocolVersion,
+    edit::{Edits, Members, is_key},
     mcp::{meta, method},
 };
 use serde_json::value::RawValue;
 
 use super::Dialect;
-use crate::edit::{Edits, Members, is_key};
 
 /// The member of a list's result that holds the entries; `None` for methods that list nothing.
 pub(super) fn member(called: &str) -> Option<&'static str> {

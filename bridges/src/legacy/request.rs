@@ -1,9 +1,12 @@
 //! Requests without the parameters that their reader's version does not know.
 
-use bus_schema::{ProtocolVersion, mcp::method, rpc::Message};
+use bus_schema::{
+    ProtocolVersion,
+    edit::{Edits, Members},
+    mcp::method,
+    rpc::Message,
+};
 use bytes::Bytes;
-
-use crate::edit::{Edits, Members};
 
 /// A request from the bus, as a server of this version may get it.
 ///

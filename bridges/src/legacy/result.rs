@@ -5,6 +5,7 @@
 
 use bus_schema::{
     ProtocolVersion, RpcError,
+    edit::{Edits, Members, Opened, is_key},
     mcp::{meta, method},
     rpc::{self, Message},
 };
@@ -12,7 +13,6 @@ use bytes::Bytes;
 use serde_json::{Value, value::RawValue};
 
 use super::{Dialect, asking::InputRequired, content, listing};
-use crate::edit::{Edits, Members, Opened, is_key};
 
 const STRUCTURED: &str = "structuredContent";
 const CONTENT: &str = "content";

@@ -2,11 +2,14 @@
 //!
 //! Tools, and messages of several blocks, came with 2025-11-25; audio with 2025-03-26.
 
-use bus_schema::{ProtocolVersion, RpcError, mcp::meta};
+use bus_schema::{
+    ProtocolVersion, RpcError,
+    edit::{Edits, Members, is_key},
+    mcp::meta,
+};
 use serde_json::value::RawValue;
 
 use super::{asking::Askable, content};
-use crate::edit::{Edits, Members, is_key};
 
 /// Makes of the parameters of `sampling/createMessage` those that a client of this version can use.
 ///

@@ -10,13 +10,13 @@ pub mod server;
 
 use bus_schema::{
     RpcError,
+    edit::{Edits, Members, Object, is_key},
     mcp::{meta, task},
     rpc,
 };
 use serde_json::value::RawValue;
 
 use super::asking::InputRequest;
-use crate::edit::{Edits, Members, Object, is_key};
 
 /// Members of a modern task that no legacy task has.
 const MODERN_DETAILS: [&str; 5] = ["resultType", "result", "error", "inputRequests", "requestState"];

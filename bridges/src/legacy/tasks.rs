@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bus_schema::{
     RpcError,
+    edit::Members,
     mcp::{meta, method, task as names},
     rpc::{self, Message},
 };
@@ -29,7 +30,6 @@ use super::{
     translate::{Declares, upgrade},
 };
 use crate::{
-    edit::Members,
     front::{Final, Step},
     request::Incoming,
 };

@@ -41,7 +41,7 @@ mod subscriptions;
 mod tasks;
 mod users;
 
-use crate::edit;
+use bus_schema::edit;
 
 pub(crate) use environment::own_names;
 pub use error::UpstreamError;

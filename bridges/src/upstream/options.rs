@@ -10,6 +10,7 @@ use bus_schema::ServerId;
 
 use crate::secrets::Source;
 
+use bus_schema::task::TaskKnob;
 pub use bus_schema::upstream::{BreakerKnob, EraKnob, RetryKnob};
 
 /// A server that is a command line. Not `Debug`, as `env` may hold secrets.
@@ -39,6 +40,8 @@ pub struct ChildOptions {
     pub breaker: BreakerKnob,
     /// How often calls are made that were lost.
     pub retry: RetryKnob,
+    /// Which of its calls become tasks of the platform.
+    pub tasks: TaskKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }

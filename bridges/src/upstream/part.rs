@@ -58,6 +58,7 @@ impl Upstream {
             call_timeout: options.call_timeout,
             breaker: Breaker::new(options.breaker),
             retry: Some(options.retry),
+            tasks: options.tasks.clone(),
             ..HostOptions::new(options.id.clone())
         };
         let (knob, asking) = (options.era, options.asking);
@@ -78,6 +79,7 @@ impl Upstream {
             call_timeout: options.call_timeout,
             breaker: Breaker::new(options.breaker),
             retry: Some(options.retry),
+            tasks: options.tasks,
             ..HostOptions::new(options.id)
         };
         Ok(Self::new(

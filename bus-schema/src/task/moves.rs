@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::{
+    APPROVAL,
     asking::Asked,
     order::{Order, Word},
 };
-use crate::envelope::Body;
+use crate::{envelope::Body, mcp::method};
 
 /// How often in a row workers may take a task without it moving on, before it is held for an operator.
 pub const MAX_IDLE: u32 = 8;
@@ -252,13 +254,23 @@ impl Task {
                 self.end(State::Failed { error }, now_ms);
                 Turn::Write
             }
-            (Word::Answers(answers), State::Waiting { .. }) => self.answer(answers, delivery),
+            (Word::Answers { answers, by }, State::Waiting { .. }) => self.answer(answers, by, delivery),
             (Word::Again, State::Held { .. }) => {
                 self.idle = 0;
                 self.take_written(delivery)
             }
             _ => Turn::Drop,
         }
+    }
+
+    /// A process that has begun the call keeps it: how a task begins that was a call before.
+    pub fn adopt(&mut self, worker: &str, now_ms: u64) {
+        self.state = State::Working;
+        self.attempt = 1;
+        self.idle = 1;
+        self.round = 1;
+        worker.clone_into(&mut self.worker);
+        self.touch(now_ms);
     }
 
     fn take(&mut self, delivery: &Delivery<'_>) {
@@ -281,13 +293,16 @@ impl Task {
         Turn::Work
     }
 
-    fn answer(&mut self, answers: &BTreeMap<String, Body>, delivery: &Delivery<'_>) -> Turn {
+    fn answer(&mut self, answers: &BTreeMap<String, Body>, by: &str, delivery: &Delivery<'_>) -> Turn {
         let mut is_new = false;
         for (key, answer) in answers {
             // Unknown keys, and such that have an answer, are passed over, as the protocol says.
             if let Some(asked) = self.asked.get_mut(key).filter(|asked| asked.answer.is_none()) {
                 asked.answer = Some(answer.clone());
                 is_new = true;
+                if key == APPROVAL {
+                    self.decided_by = Some(by.to_owned());
+                }
             }
         }
         if !is_new {
@@ -422,6 +437,36 @@ impl Task {
     pub fn rest(&mut self, until_ms: u64, now_ms: u64) {
         self.round += 1;
         self.state = State::Sleeping {
+            until_ms,
+            round: self.round,
+        };
+        self.touch(now_ms);
+        self.expires_ms = self.expires_ms.max(until_ms + self.order.kept_ms);
+    }
+
+    /// Somebody has to say yes before it begins: how a task begins that needs that.
+    pub fn await_approval(&mut self, until_ms: u64, now_ms: u64) {
+        let call = &self.order.request;
+        let (tool, server) = (call.name.as_deref().unwrap_or_default(), &call.server);
+        let request = json!({
+            "method": method::ELICIT,
+            "params": {
+                "mode": "form",
+                "message": format!("May `{tool}` of `{server}` be called for {}?", call.principal.subject),
+                "requestedSchema": {
+                    "type": "object",
+                    "properties": { "approve": { "type": "boolean", "title": "Call it" } },
+                    "required": ["approve"],
+                },
+            },
+        });
+        let asked = Asked {
+            request: request.to_string().into_bytes().into(),
+            answer: None,
+        };
+        self.asked.insert(APPROVAL.to_owned(), asked);
+        self.round += 1;
+        self.state = State::Waiting {
             until_ms,
             round: self.round,
         };

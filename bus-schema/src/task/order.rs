@@ -167,8 +167,13 @@ fn kept_ms() -> u64 {
 pub enum Word {
     /// There is work.
     Run(Box<Order>),
-    /// Somebody has answered what a task asks, by keys; each answer is JSON.
-    Answers(BTreeMap<String, Body>),
+    /// Somebody has answered what a task asks.
+    Answers {
+        /// By keys; each is JSON.
+        answers: BTreeMap<String, Body>,
+        /// Who: a principal's subject.
+        by: String,
+    },
     /// The time has come that a task sleeps until. The number tells this sleep from others.
     Wake(u32),
     /// It is to be looked at again, whatever it waits for.
@@ -181,7 +186,7 @@ impl Word {
     pub const fn verb(&self) -> &'static str {
         match self {
             Self::Run(_) => "run",
-            Self::Answers(_) => "answer",
+            Self::Answers { .. } => "answer",
             Self::Wake(_) => "wake",
             Self::Again => "again",
         }

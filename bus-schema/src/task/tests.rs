@@ -76,7 +76,10 @@ fn word(spelled: &str) -> Word {
         let answers = keys
             .iter()
             .map(|key| ((*key).to_owned(), Body::from(b"1".to_vec())));
-        Word::Answers(answers.collect())
+        Word::Answers {
+            answers: answers.collect(),
+            by: "ann".to_owned(),
+        }
     };
     match spelled {
         "run" => Word::Run(Box::new(order())),

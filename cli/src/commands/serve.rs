@@ -28,13 +28,18 @@ pub(crate) async fn run(config: Config, serve: args::Serve) -> anyhow::Result<Ex
     ended.map(|()| ExitCode::SUCCESS)
 }
 
-/// Whose work it is: the registry's, that of hosts, or both, which takes the role of a whole node.
+/// Whose work it is: the registry's, that of workers, that of hosts, or several of them, which takes the role of a whole node.
 fn role(servers: &[String]) -> CallerClass {
-    let registries = servers.iter().filter(|name| *name == "registry").count();
-    match (registries, servers.len() - registries) {
-        (0, _) => CallerClass::Host,
-        (_, 0) => CallerClass::Registry,
-        _ => CallerClass::Node,
+    let mut roles = servers.iter().map(|name| match name.as_str() {
+        "registry" => CallerClass::Registry,
+        "workers" => CallerClass::Worker,
+        _ => CallerClass::Host,
+    });
+    let first = roles.next().unwrap_or(CallerClass::Host);
+    if roles.all(|role| role == first) {
+        first
+    } else {
+        CallerClass::Node
     }
 }
 

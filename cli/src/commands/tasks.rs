@@ -5,7 +5,7 @@ mod watch;
 use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::Context as _;
-use bridges::admin::{TaskDesk, TaskFilter, TaskTold, Whose};
+use bridges::admin::{Answerer, TaskDesk, TaskFilter, TaskTold, Whose};
 use bus_schema::{Principal, subject::CallerClass, task::Task};
 use runtime::tasks::Tasks;
 use serde_json::{json, value::RawValue};
@@ -65,7 +65,8 @@ async fn obey(
         }
         TasksCommand::Answer(wish) => {
             // Whoever may start programs of the platform may answer for its callers.
-            let answered = desk.answer(all, None, &wish.id, answers).await?;
+            let by = Principal::developer_of(tenant);
+            let answered = desk.answer(all, Answerer::Bus(&by), &wish.id, answers).await?;
             if wish.ask.json {
                 let told = json!({
                     "id": answered.id,

@@ -17,6 +17,7 @@ use bridges::{
         },
     },
 };
+use bus_schema::task::TaskKnob;
 use bus_schema::{ServerId, card::name_of};
 use serde::Deserialize;
 
@@ -85,6 +86,9 @@ pub struct ServerLine {
     /// How often calls are made that were lost.
     #[serde(default)]
     pub retry: RetryKnob,
+    /// Which of its calls become tasks of the platform.
+    #[serde(default)]
+    pub tasks: TaskKnob,
     /// How long a call waits for input that its caller was asked for.
     pub input_ttl_secs: Option<u64>,
     /// How many connections it may have for callers that can be asked for input, beside the one that all others share; for a
@@ -191,6 +195,7 @@ impl ServerLine {
                 call_timeout: self.call_timeout(),
                 breaker: self.breaker,
                 retry: self.retry,
+                tasks: self.tasks.clone(),
                 asking: self.asking(),
             })));
         };
@@ -302,6 +307,7 @@ impl ServerLine {
             call_timeout: self.call_timeout(),
             breaker: self.breaker,
             retry: self.retry,
+            tasks: self.tasks.clone(),
             asking: self.asking(),
         })
     }
@@ -356,6 +362,9 @@ impl ServerLine {
         }
         if let Err(why) = self.retry.check() {
             bail!("the retry of server `{id}` {why}");
+        }
+        if let Err(why) = self.tasks.check() {
+            bail!("the tasks of server `{id}` {why}");
         }
         Ok(())
     }

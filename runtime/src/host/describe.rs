@@ -232,6 +232,7 @@ fn bare_card(bus: &Bus, options: &HostOptions) -> ServerCard {
         prompts: 0,
         resources: 0,
         max_in_flight: options.max_in_flight,
+        tasks: options.tasks.clone(),
         at_most_once: options.retry.is_some_and(|retry| retry.is_never()),
         trouble: None,
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{Request, RpcError, ServerId, rpc, upstream::RetryKnob};
+use bus_schema::{Request, RpcError, ServerId, rpc, task::TaskKnob, upstream::RetryKnob};
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -82,6 +82,8 @@ pub struct HostOptions {
     pub breaker: Option<Breaker>,
     /// How often calls are made that were lost, where somebody has said so.
     pub retry: Option<RetryKnob>,
+    /// Which of its calls become tasks of the platform.
+    pub tasks: TaskKnob,
     /// Where its other replicas are found, to hand them the calls that cannot go to this one.
     pub peers: Option<Directory>,
     /// How long running calls may go on when the host stops.
@@ -113,6 +115,7 @@ impl HostOptions {
             call_timeout: None,
             breaker: None,
             retry: None,
+            tasks: TaskKnob::default(),
             peers: None,
             drain_time: Duration::from_secs(30),
             visibility: Visibility::Announced,

@@ -53,6 +53,7 @@ pub struct TaskContext(Arc<Inner>);
 struct Inner {
     id: TaskId,
     request: Request,
+    created_ms: u64,
     attempt: u32,
     at_most_once: bool,
     asked: BTreeMap<String, Asked>,
@@ -82,6 +83,7 @@ impl TaskContext {
         Self(Arc::new(Inner {
             id: task.order.id.clone(),
             request: task.order.request.clone(),
+            created_ms: task.order.created_ms,
             attempt: task.attempt,
             at_most_once: task.order.at_most_once,
             asked: task.asked.clone(),
@@ -107,6 +109,12 @@ impl TaskContext {
     #[must_use]
     pub fn principal(&self) -> &Principal {
         &self.0.request.principal
+    }
+
+    /// How long ago it was made, in milliseconds.
+    #[must_use]
+    pub fn age_ms(&self) -> u64 {
+        moment::now_ms().saturating_sub(self.0.created_ms)
     }
 
     /// How often a worker has taken the task, with this time.

@@ -2,5 +2,6 @@
 
 mod commands;
 mod crew;
+mod doors;
 pub(crate) mod engine;
 mod rest;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bus_schema::{
     Principal, Token,
     subject::TaskPlace,
-    task::{self, State, Task, TaskId},
+    task::{self, APPROVAL, State, Task, TaskId},
 };
 use runtime::tasks::{Following, Page, TaskError, Tasks, Wanted, place_of};
 use serde_json::value::RawValue;
@@ -19,6 +19,15 @@ pub enum Whose<'a> {
     Everybodys,
     /// Those of one caller.
     Of(&'a Principal),
+}
+
+/// Who answers a task.
+#[derive(Clone, Copy, Debug)]
+pub enum Answerer<'a> {
+    /// Somebody at a door: whom it asks, or an operator who says whether its call may run.
+    Caller(&'a Principal),
+    /// Whoever has the credentials of the bus, which are good for all answers.
+    Bus(&'a Principal),
 }
 
 /// Which tasks are listed.
@@ -74,7 +83,7 @@ pub enum TaskRefusal {
         standing: &'static str,
     },
     /// Only whom it asks can answer it.
-    #[error("task `{id}` asks {owner}, and takes answers of nobody else")]
+    #[error("task `{id}` asks {owner}; others can only say whether a call may run that needs a yes")]
     NotAsked {
         /// Which task.
         id: TaskId,
@@ -190,24 +199,27 @@ impl TaskDesk {
     /// Answers what a task asks, by keys. It goes on a little later, when nothing is outstanding.
     ///
     /// # Errors
-    /// When there is none, it asks nothing of this or somebody else, or the broker does not answer.
+    /// When there is none, it asks nothing of this, or somebody else, or the broker does not answer.
     pub async fn answer(
         &self,
         whose: Whose<'_>,
-        by: Option<&Principal>,
+        who: Answerer<'_>,
         id: &str,
         answers: &BTreeMap<String, Box<RawValue>>,
     ) -> Result<Answered, TaskRefusal> {
         let (_, task) = self.find(whose, id).await?;
-        let asked = &task.order.request.principal;
-        if by.is_some_and(|by| by.identity() != asked.identity()) {
-            return Err(TaskRefusal::NotAsked {
-                id: task.order.id,
-                owner: asked.subject.clone(),
-            });
-        }
+        let by = match who {
+            Answerer::Bus(by) => by,
+            Answerer::Caller(by) if may_answer(&task, by, answers) => by,
+            Answerer::Caller(_) => {
+                return Err(TaskRefusal::NotAsked {
+                    owner: task.order.request.principal.subject,
+                    id: task.order.id,
+                });
+            }
+        };
         let bodies = read_answers(&task, answers)?;
-        self.tasks.answer(&task, bodies).await?;
+        self.tasks.answer(&task, bodies, by).await?;
         let outstanding = task.outstanding().map(|(key, _)| key);
         let outstanding = outstanding.filter(|key| !answers.contains_key(*key));
         Ok(Answered {
@@ -233,6 +245,13 @@ impl TaskDesk {
             }
         }
     }
+}
+
+/// Whether somebody at a door may give these answers: all that it asks of themselves, and of others whether a call may run.
+fn may_answer(task: &Task, by: &Principal, answers: &BTreeMap<String, Box<RawValue>>) -> bool {
+    let order = &task.order;
+    let is_own = by.identity() == order.request.principal.identity();
+    is_own || (order.approval.is_some() && answers.keys().all(|key| key == APPROVAL))
 }
 
 fn owner(whose: Whose<'_>) -> Option<Token> {

@@ -5,6 +5,7 @@
 
 use bus_schema::{
     RpcError,
+    edit::{Members, Object, is_key},
     mcp::{meta, method, task as names},
     rpc::{self, Message},
 };
@@ -12,13 +13,10 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{MODERN_DETAILS, Status, is_error, push_meta, push_task, with_related};
-use crate::{
-    edit::{Members, Object, is_key},
-    legacy::{
-        Dialect,
-        request::without,
-        result::{self, Downgraded},
-    },
+use crate::legacy::{
+    Dialect,
+    request::without,
+    result::{self, Downgraded},
 };
 
 const TIMES: [(&str, &str); 2] = [("ttlMs", "ttl"), ("pollIntervalMs", "pollInterval")];

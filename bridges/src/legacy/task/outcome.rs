@@ -4,12 +4,13 @@ use std::{collections::HashSet, future::Future, pin::Pin, time::Duration};
 
 use bus_schema::{
     RpcError,
+    edit::Members,
     mcp::{error, method},
 };
 use serde_json::value::RawValue;
 
 use super::{Told, client::params, unusable};
-use crate::{edit::Members, legacy::asking::InputRequest};
+use crate::legacy::asking::InputRequest;
 
 /// How often a task is asked for when its server says nothing of it.
 const USUAL_INTERVAL: Duration = Duration::from_secs(1);

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 
 use bus_schema::{
     RpcError,
+    edit::{Edits, Members, Object, is_key},
     mcp::{error, meta, task as names},
     rpc::Message,
 };
@@ -14,10 +15,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{Status, push_meta, push_task, unusable};
-use crate::{
-    edit::{Edits, Members, Object, is_key},
-    legacy::error::{is_legacy_only, wrapped},
-};
+use crate::legacy::error::{is_legacy_only, wrapped};
 
 const TIMES: [(&str, &str); 2] = [("ttl", "ttlMs"), ("pollInterval", "pollIntervalMs")];
 

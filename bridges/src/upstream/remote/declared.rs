@@ -76,6 +76,7 @@ impl RemoteOptions {
             call_timeout: declaration.call_timeout_ms.map(Duration::from_millis),
             breaker: declaration.breaker,
             retry: declaration.retry,
+            tasks: declaration.tasks.clone(),
             asking: AskingOptions::default(),
         })
     }

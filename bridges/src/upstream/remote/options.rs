@@ -7,7 +7,7 @@ use std::{
 };
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri, header as http};
-use bus_schema::{ServerId, header};
+use bus_schema::{ServerId, header, task::TaskKnob};
 use url::{Host, Url};
 
 use crate::{
@@ -60,6 +60,8 @@ pub struct RemoteOptions {
     pub breaker: BreakerKnob,
     /// How often calls are made that were lost.
     pub retry: RetryKnob,
+    /// Which of its calls become tasks of the platform.
+    pub tasks: TaskKnob,
     /// For callers that it may ask for input.
     pub asking: AskingOptions,
 }
@@ -334,6 +336,7 @@ mod tests {
             call_timeout: None,
             breaker: BreakerKnob::default(),
             retry: RetryKnob::default(),
+            tasks: TaskKnob::default(),
             asking: AskingOptions::default(),
         }
     }

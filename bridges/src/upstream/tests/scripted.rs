@@ -57,6 +57,7 @@ pub(super) fn command(command: &[&str]) -> ChildOptions {
         call_timeout: None,
         breaker: BreakerKnob::default(),
         retry: RetryKnob::default(),
+        tasks: bus_schema::task::TaskKnob::default(),
         asking: AskingOptions::default(),
     }
 }

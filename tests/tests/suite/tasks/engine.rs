@@ -246,12 +246,12 @@ async fn a_task_asks_sleeps_and_outlives_everybody_meanwhile() {
     };
     // Answers to nothing are passed over, also without a worker.
     tasks
-        .answer(&waits, answer("other", "1"))
+        .answer(&waits, answer("other", "1"), &ann)
         .await
         .expect("is taken");
     let accepted = r#"{"action":"accept","content":{"yes":true}}"#;
     tasks
-        .answer(&waits, answer("sure", accepted))
+        .answer(&waits, answer("sure", accepted), &ann)
         .await
         .expect("is taken");
     let worker = worker(&bus, &tools).await;

@@ -2,7 +2,10 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bus_schema::{Principal, task::Order};
+use bus_schema::{
+    Principal,
+    task::{Approval, Order},
+};
 use reqwest::{Method, Response};
 use runtime::tasks::Tasks;
 use serde_json::{Value, json};
@@ -378,6 +381,8 @@ async fn what_a_task_asks_is_answered_by_whom_it_asks_and_nothing_else_is_taken(
     );
     let foreign = answer(stage.at("bob", &path), &json!({ "sure": accept })).await;
     assert_eq!(foreign.0, 404);
+    let approval = answer(stage.operator("default", &path), &json!({ "approval": accept })).await;
+    assert_eq!(approval.0, 403, "its call needs no yes: {approval:?}");
 
     let (status, told) = answer(stage.at("ann", &path), &json!({ "sure": accept })).await;
     assert_eq!((status, &told["outstanding"]), (202, &json!(["where"])), "{told}");
@@ -396,6 +401,36 @@ async fn what_a_task_asks_is_answered_by_whom_it_asks_and_nothing_else_is_taken(
         (409, &json!("not_waiting")),
         "{told}"
     );
+    worker.stop().await;
+    stage.platform.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_says_yes_to_a_call_of_somebody_else_that_needs_it() {
+    let stage = Stage::start().await;
+    let crew = Arc::new(Crew::default());
+    let worker = crew.start(stage.platform.node.bus()).await;
+    let mut order = engine::order("quick", &stage.principal("ann", "default"));
+    order.approval = Some(Approval {
+        second_person: true,
+        until_ms: runtime::moment::now_ms() + 600_000,
+    });
+    let id = stage.give(order).await;
+    let path = format!("/tasks/{id}/answer");
+    let yes = json!({ "approval": { "action": "accept", "content": { "approve": true } } });
+    let waits = stage.stands(&id, "input_required").await;
+    assert_eq!(waits["questions"]["approval"]["method"], "elicitation/create");
+    let (status, told) = answer(stage.at("ann", &path), &yes).await;
+    assert_eq!(
+        (status, &told["error"]["code"]),
+        (403, &json!("second_person")),
+        "{told}"
+    );
+    assert_eq!(answer(stage.at("bob", &path), &yes).await.0, 404);
+    let (status, told) = answer(stage.operator("default", &path), &yes).await;
+    assert_eq!((status, &told["answered"]), (202, &json!(["approval"])), "{told}");
+    let ended = stage.stands(&id, "completed").await;
+    assert_eq!(ended["decidedBy"], "olga");
     worker.stop().await;
     stage.platform.stop().await;
 }

@@ -1,11 +1,11 @@
 //! Changes to JSON texts that leave every other byte as it is.
 //!
-//! [`bus_schema::rpc::splice`] exchanges one piece; here are several at once, so that a large message is copied once. What a change
+//! [`rpc::splice`](crate::rpc::splice) exchanges one piece; here are several at once, so that a large message is copied once. What a change
 //! needs to know of the text, [`Members`] and [`Opened`] read in one scan.
 
 use std::{fmt, ops::Range};
 
-pub(crate) use bus_schema::members::{Members, is_key};
+pub use crate::members::{Members, is_key};
 use serde::{
     Deserializer,
     de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, Visitor},
@@ -13,13 +13,15 @@ use serde::{
 use serde_json::value::RawValue;
 
 /// Changes to one text, made together in the end.
-pub(crate) struct Edits<'a> {
+pub struct Edits<'a> {
     whole: &'a [u8],
     changes: Vec<(Range<usize>, String)>,
 }
 
 impl<'a> Edits<'a> {
-    pub(crate) fn new(whole: &'a [u8]) -> Self {
+    /// No changes yet.
+    #[must_use]
+    pub fn new(whole: &'a [u8]) -> Self {
         Self {
             whole,
             changes: Vec::new(),
@@ -27,47 +29,47 @@ impl<'a> Edits<'a> {
     }
 
     /// Whether the text stays as it is.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
     /// Exchanges a piece, which must be a slice of the whole.
-    pub(crate) fn replace(&mut self, piece: &str, new: impl Into<String>) {
+    pub fn replace(&mut self, piece: &str, new: impl Into<String>) {
         let range = self.range(piece);
         self.changes.push((range, new.into()));
     }
 
     /// Puts members, written `"a":1,"b":2`, before all others of an object, which must be a slice of the whole.
-    pub(crate) fn insert_first(&mut self, object: &str, members: &str) {
+    pub fn insert_first(&mut self, object: &str, members: &str) {
         let start = self.range(object).start + 1;
         let comma = if is_empty_object(object) { "" } else { "," };
         self.changes.push((start..start, format!("{members}{comma}")));
     }
 
     /// Puts text, such as `,"a":1`, behind a piece, which must be a slice of the whole.
-    pub(crate) fn insert_after(&mut self, piece: &str, new: impl Into<String>) {
+    pub fn insert_after(&mut self, piece: &str, new: impl Into<String>) {
         let end = self.range(piece).end;
         self.changes.push((end..end, new.into()));
     }
 
     /// Takes one member out of an object, which must be a slice of the whole.
-    pub(crate) fn remove(&mut self, object: &Members<'_>, name: &str) {
+    pub fn remove(&mut self, object: &Members<'_>, name: &str) {
         self.remove_where(object, |key| is_key(key, name));
     }
 
     /// Takes the members out of an object whose keys are meant.
-    pub(crate) fn remove_where(&mut self, object: &Members<'_>, meant: impl Fn(&RawValue) -> bool) {
+    pub fn remove_where(&mut self, object: &Members<'_>, meant: impl Fn(&RawValue) -> bool) {
         let slots: Vec<_> = object.iter().map(|(key, value)| (key, Some(value))).collect();
         self.cut(&slots, meant);
     }
 
     /// Takes the members out of an opened object whose keys are meant; the opened one itself stays.
-    pub(crate) fn remove_opened(&mut self, object: &Opened<'_>, meant: impl Fn(&RawValue) -> bool) {
+    pub fn remove_opened(&mut self, object: &Opened<'_>, meant: impl Fn(&RawValue) -> bool) {
         self.cut(&object.slots, meant);
     }
 
     /// Adds an item, which is JSON, at the end of the array of an opened object. `false` when there is no such array.
-    pub(crate) fn append_item(&mut self, object: &Opened<'_>, item: &str) -> bool {
+    pub fn append_item(&mut self, object: &Opened<'_>, item: &str) -> bool {
         let Some((key, _)) = object.slots.iter().find(|(_, value)| value.is_none()) else {
             return false;
         };
@@ -84,7 +86,7 @@ impl<'a> Edits<'a> {
     }
 
     /// Makes the changes.
-    pub(crate) fn apply(mut self) -> Vec<u8> {
+    pub fn apply(mut self) -> Vec<u8> {
         // What is put in at a place stands before what is taken out there.
         self.changes.sort_by_key(|(range, _)| (range.start, range.end));
         let added: usize = self.changes.iter().map(|(_, new)| new.len()).sum();
@@ -164,17 +166,17 @@ fn text_in<'w>(object: &Members<'_>, whole: &'w [u8]) -> Option<&'w str> {
 type Slot<'a> = (&'a RawValue, Option<&'a RawValue>);
 
 /// An object like [`Members`], with one member opened: an array of objects, which are read in the same scan.
-pub(crate) struct Opened<'a> {
+pub struct Opened<'a> {
     slots: Vec<Slot<'a>>,
     /// The objects in the array, in their order.
-    pub(crate) items: Vec<Members<'a>>,
+    pub items: Vec<Members<'a>>,
 }
 
 impl<'a> Opened<'a> {
     /// The result of a JSON-RPC response. The member to open is read as any other when it is no array of objects.
     ///
     /// `None` when the text is no response with an object as its result.
-    pub(crate) fn result_of(response: &'a str, open: Option<&'static str>) -> Option<Self> {
+    pub fn result_of(response: &'a str, open: Option<&'static str>) -> Option<Self> {
         let read = |open| InResponse(open).deserialize(&mut serde_json::Deserializer::from_str(response));
         match read(open) {
             Ok(opened) => Some(opened),
@@ -184,7 +186,7 @@ impl<'a> Opened<'a> {
     }
 
     /// The value of the first member of that name, unless it was opened.
-    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.slots
             .iter()
             .find(|(key, _)| is_key(key, name))
@@ -192,7 +194,7 @@ impl<'a> Opened<'a> {
     }
 
     /// The first member of that name as spelled.
-    pub(crate) fn key(&self, name: &str) -> Option<&'a RawValue> {
+    pub fn key(&self, name: &str) -> Option<&'a RawValue> {
         let slot = self.slots.iter().find(|(key, _)| is_key(key, name));
         slot.map(|(key, _)| *key)
     }
@@ -275,11 +277,11 @@ impl<'de> Visitor<'de> for InResult {
 
 /// A JSON object in the making, out of parts that are JSON already.
 #[derive(Default)]
-pub(crate) struct Object(String);
+pub struct Object(String);
 
 impl Object {
     /// Adds a member; key and value are JSON.
-    pub(crate) fn push(&mut self, key: &str, value: &str) {
+    pub fn push(&mut self, key: &str, value: &str) {
         if !self.0.is_empty() {
             self.0.push(',');
         }
@@ -288,16 +290,20 @@ impl Object {
         self.0.push_str(value);
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    /// Whether it has no members.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The members without the braces.
-    pub(crate) fn members(&self) -> &str {
+    pub fn members(&self) -> &str {
         &self.0
     }
 
-    pub(crate) fn finish(self) -> String {
+    /// The object.
+    #[must_use]
+    pub fn finish(self) -> String {
         format!("{{{}}}", self.0)
     }
 }
