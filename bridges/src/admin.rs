@@ -12,6 +12,7 @@ mod naming;
 mod openapi;
 mod policy;
 mod servers;
+mod tasks;
 mod tools;
 mod traffic;
 mod viewer;
@@ -42,6 +43,7 @@ use crate::{
 
 pub use fleet::{Browsers, Fleet, Private};
 pub use naming::{BadNaming, Naming};
+pub use tasks::{Answered, Answerer, BadAnswers, TaskDesk, TaskFilter, TaskRefusal, TaskTold, Whose};
 pub use tools::{ApprovedState, Flag, NotKnown, ServerTools, ToolState};
 pub(crate) use viewer::Viewer;
 
@@ -63,10 +65,10 @@ pub(crate) fn meters<S: Clone + Send + Sync + 'static>(bus: Bus) -> Router<S> {
     Router::new().route("/metrics", told).with_state(bus)
 }
 
-/// What is told of servers to everybody who may come in. Whoever mounts these says who looks, by a [`Viewer`] in the request, and at what, by
+/// What is told of servers to everybody who may come in, and what everybody can do about their own tasks. Whoever mounts these says who looks, by a [`Viewer`] in the request, and at what, by
 /// the [`Fleet`] of the viewer's tenant.
 pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    servers::reader_routes()
+    servers::reader_routes().merge(tasks::reader_routes())
 }
 
 /// The accounts that users have connected. Whoever mounts these says who looks, as with [`reader_routes`].
@@ -86,6 +88,7 @@ pub(crate) fn operator_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .merge(policy::routes())
         .merge(guardrails::routes())
         .merge(virtuals::routes())
+        .merge(tasks::operator_routes())
 }
 
 /// What clients of the official MCP registry ask, for a process that serves Streamable HTTP.

@@ -33,6 +33,17 @@ pub const IDEMPOTENCY_KEY: &str = "io.trunkline/idempotency-key";
 
 /// The key of the question whether a call may run.
 pub const APPROVAL: &str = "approval";
+/// All that [`Task::standing`] says.
+pub const STANDINGS: [&str; 8] = [
+    "queued",
+    "working",
+    "sleeping",
+    "held",
+    "input_required",
+    "completed",
+    "failed",
+    "cancelled",
+];
 
 const PREFIX: &str = "tlt-";
 const DIGITS: usize = 32;

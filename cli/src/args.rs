@@ -8,6 +8,7 @@ mod documents;
 mod guardrails;
 mod import;
 mod policy;
+mod tasks;
 mod traffic;
 
 use std::{net::SocketAddr, path::PathBuf};
@@ -25,6 +26,7 @@ pub use documents::{ListVersions, RollBack, SetDocument, ShowVersion};
 pub use guardrails::{Guardrails, GuardrailsCommand, GuardrailsTry};
 pub use import::Import;
 pub use policy::{Candidate, Policy, PolicyCommand, PolicyDiff, PolicyExplain, PolicyReplay, PolicyTest};
+pub use tasks::{AnswerTask, ListTasks, NamedTask, Tasks, TasksCommand};
 pub use traffic::{Traffic, TrafficClear, TrafficCommand, TrafficOf, TrafficSet};
 
 /// An MCP platform on a NATS bus: any MCP client reaches any MCP server.
@@ -130,6 +132,9 @@ pub enum Command {
     /// Watch calls as they end
     #[command(after_help = "Examples:\n  trunkline tail\n  trunkline tail --json | jq .duration_us")]
     Tail(Tail),
+    /// Look after work that outlives its client
+    #[command(after_help = tasks::EXAMPLES)]
+    Tasks(Tasks),
     /// Look at what was refused to whom
     #[command(after_help = audit::EXAMPLES)]
     Audit(Audit),

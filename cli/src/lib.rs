@@ -96,6 +96,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Command::Credentials(command) => commands::credentials::run(config, command).await,
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(tail) => commands::tail::run(config, &tail).await,
+            Command::Tasks(tasks) => commands::tasks::run(config, tasks).await,
             Command::Audit(audit) => commands::audit::run(config, audit).await,
             Command::Policy(command) => commands::policy::run(config, command).await,
             Command::Guardrails(command) => commands::guardrails::run(config, command).await,

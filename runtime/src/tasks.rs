@@ -6,6 +6,7 @@
 mod adopting;
 mod context;
 mod driving;
+mod following;
 mod hand;
 mod hearing;
 pub mod hosted;
@@ -28,6 +29,7 @@ use crate::{bus::Bus, moment};
 pub use adopting::{Adopted, RENEW_EVERY};
 pub use context::{Question, TaskContext};
 pub use driving::{Ended, Later, Work};
+pub use following::Following;
 pub use hearing::WatchedTasks;
 pub use listing::{Page, Wanted};
 pub use pulling::{Worker, WorkerOptions};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Naming, kept::members, limits, rfc3339};
+use super::{Naming, TaskDesk, kept::members, limits, rfc3339};
 use crate::front::{Endpoint, Front};
 use bus_schema::{
     ProtocolVersion, ServerCard, ServerId, Token,
@@ -108,6 +108,11 @@ impl Fleet {
     /// The tenant whose servers these are.
     pub(crate) fn tenant(&self) -> &str {
         self.front.directory().tenant()
+    }
+
+    /// What can be done about the tasks of the tenant.
+    pub(super) fn task_desk(&self) -> TaskDesk {
+        TaskDesk::new(self.front.tasks().clone(), self.tenant())
     }
 
     /// What is told of all servers, by id.

@@ -1,4 +1,4 @@
-//! Event streams of the legacy era: events with ids, that end when their source does or the process stops.
+//! Event streams that no modern request has: events with ids, that end when their source does or the process stops.
 
 use std::{convert::Infallible, fmt::Write as _, time::Duration};
 
@@ -25,7 +25,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Where the text of an event stream comes from.
-pub(super) trait Source: Send + 'static {
+pub(crate) trait Source: Send + 'static {
     /// Waits for the next piece; `None` at the end. Dropping this loses nothing.
     fn next(&mut self) -> impl Future<Output = Option<Bytes>> + Send;
 }
@@ -37,7 +37,7 @@ impl Source for mpsc::Receiver<Bytes> {
 }
 
 /// Streams what a source gives, after a first piece that may be empty, until `stop`.
-pub(super) fn respond(first: Bytes, source: impl Source, stop: CancellationToken) -> Response {
+pub(crate) fn respond(first: Bytes, source: impl Source, stop: CancellationToken) -> Response {
     let state = (Some(first), source, keep_alive(), stop);
     let body = stream::unfold(state, |(first, mut source, mut beat, stop)| async move {
         let piece = match first {
@@ -78,7 +78,7 @@ fn keep_alive() -> Interval {
 }
 
 /// Writes a message as one event.
-pub(super) fn write_message(out: &mut BytesMut, id: Option<&str>, message: &[u8]) {
+pub(crate) fn write_message(out: &mut BytesMut, id: Option<&str>, message: &[u8]) {
     if let Some(id) = id {
         write_id(out, id);
     }

@@ -8,7 +8,7 @@ mod answer;
 mod body;
 mod connect;
 mod connection;
-mod events;
+pub(crate) mod events;
 mod legacy;
 mod limited;
 mod modern;

@@ -123,6 +123,7 @@ fn make(task: &mut Task, made: Move, now_ms: u64) -> bool {
 
 /// What must hold after every move.
 fn check(before: &Task, made: Move, was_made: bool, after: &Task) {
+    assert!(STANDINGS.contains(&after.standing()), "{}", after.standing());
     let told = format!("{made:?}: {:?} -> {:?}", before.state, after.state);
     if before.has_ended() || !was_made {
         assert_eq!(before, after, "{told}");

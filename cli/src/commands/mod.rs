@@ -18,6 +18,7 @@ pub(crate) mod serve;
 pub(crate) mod servers;
 mod stopping;
 pub(crate) mod tail;
+pub(crate) mod tasks;
 pub(crate) mod tools;
 pub(crate) mod traffic;
 pub(crate) mod up;

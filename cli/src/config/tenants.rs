@@ -13,7 +13,7 @@ use bus_schema::{
 use serde::Deserialize;
 
 use super::{Config, variable};
-use crate::node::BUILT_IN;
+use crate::node::{BUILT_IN, SERVICES};
 
 /// No name is longer, so that each is its own token on the bus.
 const MAX_NAME_BYTES: usize = 48;
@@ -134,12 +134,12 @@ impl Config {
             .into_iter()
             .chain(self.tenants.iter().map(String::as_str))
         {
-            ids.extend([(tenant, "registry"), (tenant, "upstreams")]);
+            ids.extend(SERVICES.map(|service| (tenant, service)));
         }
         for server in &self.servers {
             if !ids.insert((&server.tenant, server.id.as_str())) {
                 bail!(
-                    "server id `{}` is used twice (the built-in `products`, `jobs`, `registry` and `upstreams` count); give each its own",
+                    "server id `{}` is used twice (the built-in `products`, `jobs`, `registry`, `upstreams` and `workers` count); give each its own",
                     server.id
                 );
             }

@@ -80,6 +80,18 @@ impl Tasks {
     /// # Errors
     /// When the broker does not answer.
     pub async fn list(&self, wanted: &Wanted<'_>) -> Result<Option<Page>, TaskError> {
+        self.list_those(wanted, |_| true).await
+    }
+
+    /// The same of the tasks that something more is true of. A page may have fewer than were wanted, and not be the last.
+    ///
+    /// # Errors
+    /// When the broker does not answer.
+    pub async fn list_those(
+        &self,
+        wanted: &Wanted<'_>,
+        fits: impl Fn(&Task) -> bool + Send + Sync,
+    ) -> Result<Option<Page>, TaskError> {
         let Some(mut at) = Cursor::read(wanted.cursor) else {
             return Ok(None);
         };
@@ -100,7 +112,8 @@ impl Tasks {
                     None => return Ok(Some(page)),
                 },
             };
-            page.tasks.extend(task.filter(|task| wanted.wants(task)));
+            page.tasks
+                .extend(task.filter(|task| wanted.wants(task) && fits(task)));
             at = next;
         }
         page.next = Some(at.spelled());

@@ -2,6 +2,11 @@
 
 use std::{collections::BTreeSet, process::Stdio};
 
+use bus_schema::{
+    Principal,
+    task::{Order, TaskId},
+};
+use runtime::tasks::Tasks;
 use serde_json::Value;
 use tests::{
     eventually,
@@ -10,6 +15,8 @@ use tests::{
     root, within,
 };
 use tokio::process::Command;
+
+use crate::tasks::engine::order;
 
 /// Nothing here connects to what is registered.
 const SERVED: [&str; 2] = ["products", "registry"];
@@ -184,6 +191,12 @@ async fn docs_rest_examples_answer_as_the_page_says() {
         known.pins().is_some_and(|pins| pins.tools.contains_key("search"))
     })
     .await;
+    let order = Order {
+        id: TaskId::of(1),
+        ..order("search", &Principal::developer())
+    };
+    let tasks = Tasks::new(platform.node.bus().clone());
+    tasks.create(order).await.expect("the task on the page is made");
     let body = platform.folder().join("body");
     let base = platform.url("");
     let mut asked = BTreeSet::new();
@@ -228,6 +241,8 @@ fn asked_route(command: &str) -> String {
         ["servers", _, "tools", _, decision] => format!("/servers/{{id}}/tools/{{tool}}/{decision}"),
         ["credentials", _] => "/credentials/{server}".to_owned(),
         ["results", _] => "/results/{id}".to_owned(),
+        ["tasks", _] => "/tasks/{id}".to_owned(),
+        ["tasks", _, done] => format!("/tasks/{{id}}/{done}"),
         ["policy", "versions", _] => "/policy/versions/{version}".to_owned(),
         ["guardrails", "history", _] => "/guardrails/history/{version}".to_owned(),
         ["virtual-servers", _] => "/virtual-servers/{id}".to_owned(),

@@ -324,6 +324,7 @@ async fn every_command_helps_with_examples() {
         "tools",
         "call",
         "tail",
+        "tasks",
         "completions",
     ] {
         let (code, help, _) = program::run(&[command, "--help"]).await;

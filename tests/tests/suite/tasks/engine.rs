@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tests::{eventually, nats::Nats, within};
 use tokio::sync::Notify;
 
-pub(super) fn order(tool: &str, principal: &Principal) -> Order {
+pub(crate) fn order(tool: &str, principal: &Principal) -> Order {
     Order {
         id: new_id(),
         group: HOSTED.to_owned(),
