@@ -24,7 +24,7 @@ pub use order::{Approval, Mode, Order, Priority, TaskKnob, Word};
 
 /// Who works on calls to servers that know nothing of tasks: the platform's own workers.
 pub const HOSTED: &str = "_tasks";
-/// How long a task is kept after the last that happened to it, unless its client asks for less, in milliseconds.
+/// How long a task is kept after the last that happened to it, in milliseconds.
 pub const KEPT_MS: u64 = 24 * 60 * 60 * 1000;
 /// After which time a client should look again, in milliseconds.
 pub const POLL_MS: u64 = 1_000;

@@ -19,7 +19,7 @@ use bus_schema::{
 };
 use runtime::{
     moment,
-    tasks::{Kept, TaskError, created, new_id, place_of, told},
+    tasks::{Kept, MAX_CALL_BYTES, TaskError, created, new_id, place_of, told},
 };
 use serde_json::{json, value::RawValue};
 
@@ -141,6 +141,12 @@ impl Front {
         let declares = incoming.meta.declares_tasks;
         match mode {
             Mode::Always if is_first => {
+                if route.body.len() > MAX_CALL_BYTES {
+                    return Err(RpcError::invalid_request(format!(
+                        "calls of `{tool}` are tasks, and the call of a task has {MAX_CALL_BYTES} bytes at most; this one has {}",
+                        route.body.len()
+                    )));
+                }
                 let order = self.order(caller, incoming, route, trace, card);
                 let order = Order { approval, ..order };
                 let made = Box::pin(self.0.tasks.create(order)).await;
@@ -151,7 +157,7 @@ impl Front {
                 let waiting = Waiting::new(self, caller, incoming, &task).await?;
                 Ok(Fate::Answered(State::Waiting(Box::new(waiting))))
             }
-            Mode::Auto if is_first && declares => {
+            Mode::Auto if is_first && declares && route.body.len() <= MAX_CALL_BYTES => {
                 let order = self.order(caller, incoming, route, trace, card);
                 Ok(Fate::Auto(Box::new(Auto::new(order, card.tasks.budget_ms))))
             }

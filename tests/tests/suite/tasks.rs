@@ -4,4 +4,5 @@ mod commands;
 mod crew;
 mod doors;
 pub(crate) mod engine;
+mod killed;
 mod rest;
