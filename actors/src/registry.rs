@@ -3,15 +3,19 @@
 //! It is an actor without a state of its own: any number of them share the wishes, and every write is fenced by the revision that was
 //! read. It is on no call's way; what it keeps, every process has its own picture of.
 
+mod blocking;
+mod deciding;
+mod desk;
 mod documents;
 mod forgetting;
+mod keeping;
 mod pinning;
 mod telling;
 
 use std::sync::Arc;
 
 use bus_schema::{
-    Principal, Request, RpcError, ServerId, guardrails,
+    Request, RpcError, ServerId, block, guardrails,
     integrity::{self, Decide, Decided, Decision, Policies, Undecided},
     mcp::error,
     policy,
@@ -20,17 +24,29 @@ use bus_schema::{
         Written, with_gone,
     },
     rpc::Message,
+    traffic, virtual_server,
 };
-use futures::{FutureExt as _, future::BoxFuture};
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, join_all},
+};
 use runtime::{
-    Bus, Directory, Host, HostOptions, McpServer, Outcome, Parts, Visibility, host::HostError, moment,
-    placement::Owners, registry::Registry, store::StoreError,
+    Bus, Directory, Host, HostOptions, McpServer, Outcome, Parts, Visibility,
+    blocks::Blocks,
+    documents::{Documents, Kind},
+    host::HostError,
+    moment,
+    placement::Owners,
+    registry::Registry,
+    store::StoreError,
+    virtuals::Virtuals,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use desk::CommandLine;
 use pinning::Pinning;
 use telling::Telling;
 
@@ -39,11 +55,28 @@ const ATTEMPTS: usize = 8;
 /// The code of errors that say why a wish was not granted; the reason stands in their data.
 const REFUSED: i64 = error::INVALID_PARAMS;
 
+/// What a registry writes, and what it has to know for that.
+pub struct Books {
+    /// What is declared.
+    pub registry: Registry,
+    /// Who runs what is declared.
+    pub owners: Owners,
+    /// Who is there, of the registry's tenant, and how calls to them are spread.
+    pub directory: Directory,
+    /// The tenant's virtual servers.
+    pub virtuals: Virtuals,
+    /// Who is stopped.
+    pub blocks: Blocks,
+}
+
 /// The registry of a tenant as a server on the bus.
 pub struct RegistryServer {
+    bus: Bus,
     registry: Registry,
     owners: Owners,
     directory: Directory,
+    virtuals: Virtuals,
+    blocks: Blocks,
     pinning: Pinning,
     policies: runtime::policies::Policies,
     guardrails: runtime::guardrails::AllGuardrails,
@@ -51,7 +84,7 @@ pub struct RegistryServer {
 
 /// A registry at work.
 pub struct RunningRegistry {
-    host: Host,
+    hosts: [Host; 2],
     stop: CancellationToken,
     looking: JoinHandle<()>,
     forgetting: JoinHandle<()>,
@@ -63,28 +96,32 @@ impl RunningRegistry {
     pub async fn stop(self) {
         self.stop.cancel();
         let _ = tokio::join!(self.looking, self.forgetting, self.telling);
-        self.host.stop().await;
+        join_all(self.hosts.map(Host::stop)).await;
     }
 }
 
 impl RegistryServer {
-    /// The registry of the directory's tenant, over what is kept and who is there. The policies become those of the platform, now and whenever they change, if there
+    /// The registry of the directory's tenant, over its books. The policies become those of the platform, now and whenever they change, if there
     /// are any.
     #[must_use]
-    pub fn new(
-        bus: Bus,
-        registry: Registry,
-        owners: Owners,
-        directory: Directory,
-        policies: watch::Receiver<Option<Policies>>,
-    ) -> Self {
+    pub fn new(bus: Bus, books: Books, policies: watch::Receiver<Option<Policies>>) -> Self {
+        let Books {
+            registry,
+            owners,
+            directory,
+            virtuals,
+            blocks,
+        } = books;
         Self {
             registry,
             owners,
             policies: bus.policies(),
             guardrails: bus.guardrails(),
-            pinning: Pinning::new(bus, directory.clone(), policies),
+            pinning: Pinning::new(bus.clone(), directory.clone(), policies),
             directory,
+            virtuals,
+            blocks,
+            bus,
         }
     }
 
@@ -94,11 +131,14 @@ impl RegistryServer {
     /// [`HostError`] when the bus refuses.
     pub async fn start(self, bus: Bus) -> Result<RunningRegistry, HostError> {
         let tenant = self.directory.tenant().to_owned();
-        let options = HostOptions {
+        let options = |id| HostOptions {
             tenant: tenant.clone(),
             visibility: Visibility::Hidden,
-            ..HostOptions::new(ServerId::registry())
+            ..HostOptions::new(id)
         };
+        let (own, operators) = (options(ServerId::registry()), options(ServerId::operators()));
+        // Nobody may do anything as long as it is not known what is allowed.
+        self.policies.ready().await;
         let (stop, pinning) = (CancellationToken::new(), self.pinning.clone());
         let forgetting = forgetting::run(self.registry.clone(), tenant.clone(), stop.clone());
         let telling = Telling {
@@ -106,11 +146,16 @@ impl RegistryServer {
             directory: self.directory.clone(),
             registry: self.registry.clone(),
             owners: self.owners.clone(),
-            tenant,
+            tenant: tenant.clone(),
         };
-        let host = Box::pin(Host::start(bus, Arc::new(self), options)).await?;
+        let registry = Arc::new(self);
+        let desk = Arc::new(CommandLine(Arc::clone(&registry)));
+        let hosts = [
+            Box::pin(Host::start(bus.clone(), registry, own)).await?,
+            Box::pin(Host::start(bus, desk, operators)).await?,
+        ];
         Ok(RunningRegistry {
-            host,
+            hosts,
             looking: tokio::spawn(pinning.run(stop.clone())),
             forgetting: tokio::spawn(forgetting),
             telling: tokio::spawn(telling.run(stop.clone())),
@@ -119,25 +164,54 @@ impl RegistryServer {
     }
 
     async fn answer(&self, request: &Request) -> Result<serde_json::Value, RpcError> {
+        let Some(action) = deciding::action_of(&request.method) else {
+            let why = format!("the registry has no method `{}`", request.method);
+            return Err(RpcError::new(error::METHOD_NOT_FOUND, why));
+        };
+        deciding::judge(&self.bus, &self.policies, request, action)?;
         let by = &request.principal;
         match request.method.as_str() {
             registry::PUT => to_json(&self.put(&by.tenant, &by.subject, read(request)?).await?),
             registry::REMOVE => to_json(&self.remove(&by.tenant, &read::<Remove>(request)?).await?),
             integrity::APPROVE => to_json(&self.decide(request, Decision::Approve).await?),
             integrity::REJECT => to_json(&self.decide(request, Decision::Reject).await?),
-            policy::SET => to_json(&documents::set(&self.policies, &author(by), read(request)?).await?),
-            policy::ROLLBACK => {
-                to_json(&documents::roll_back(&self.policies, &author(by), read(request)?).await?)
+            policy::SET | policy::ROLLBACK => {
+                let fits =
+                    |ready: &Arc<runtime::policies::Ready>| deciding::leaves_a_way_back(by, ready.policy());
+                self.document(&self.policies, request, &fits).await
             }
-            guardrails::SET => to_json(&documents::set(&self.guardrails, &author(by), read(request)?).await?),
-            guardrails::ROLLBACK => {
-                to_json(&documents::roll_back(&self.guardrails, &author(by), read(request)?).await?)
+            guardrails::SET | guardrails::ROLLBACK => {
+                self.document(&self.guardrails, request, &|_| Ok(())).await
             }
-            other => Err(RpcError::new(
-                error::METHOD_NOT_FOUND,
-                format!("the registry has no method `{other}`"),
-            )),
+            traffic::SET => to_json(&keeping::set_traffic(&self.directory, by, &read(request)?).await?),
+            traffic::CLEAR => to_json(&keeping::clear_traffic(&self.directory, by, &read(request)?).await?),
+            virtual_server::DEFINE => {
+                to_json(&keeping::define(&self.directory, &self.virtuals, by, &read(request)?).await?)
+            }
+            virtual_server::UNDEFINE => {
+                to_json(&keeping::undefine(&self.virtuals, by, read(request)?).await?)
+            }
+            block::PUT => to_json(&blocking::block(&self.blocks, by, read(request)?).await?),
+            _ => to_json(&blocking::unblock(&self.blocks, by, read(request)?).await?),
         }
+    }
+
+    /// Takes a document, or takes an earlier one again.
+    async fn document<K: Kind>(
+        &self,
+        documents: &Documents<K>,
+        request: &Request,
+        fits: &documents::Fits<'_, K>,
+    ) -> Result<serde_json::Value, RpcError> {
+        let by = documents::Author {
+            tenant: &request.principal.tenant,
+            subject: &request.principal.subject,
+        };
+        let version = match request.method == K::SET {
+            true => documents::set(documents, &by, read(request)?, fits).await?,
+            false => documents::roll_back(documents, &by, read(request)?, fits).await?,
+        };
+        to_json(&version)
     }
 
     async fn decide(&self, request: &Request, decision: Decision) -> Result<Decided, RpcError> {
@@ -334,13 +408,6 @@ fn undecided_of(wish: &Decide, undecided: Undecided) -> RpcError {
     };
     let tool = wish.tool.as_deref().unwrap_or("its tools");
     refused(format!("server `{}`, {tool}: {undecided}", wish.server), &refusal)
-}
-
-fn author(by: &Principal) -> documents::Author<'_> {
-    documents::Author {
-        tenant: &by.tenant,
-        subject: &by.subject,
-    }
 }
 
 fn read<T: DeserializeOwned>(request: &Request) -> Result<T, RpcError> {

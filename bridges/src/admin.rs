@@ -1,5 +1,6 @@
 //! What operators ask a process over HTTP: is it alive, is it ready, how does it do, and which servers there are.
 
+mod accounts;
 mod blocks;
 mod catalogue;
 mod documents;
@@ -37,6 +38,7 @@ use crate::{
     front::Front,
     http::serve::{Limits, serve},
     tenants::Tenants,
+    upstream::remote::Connections,
 };
 
 pub use fleet::{Browsers, Fleet, Private};
@@ -67,6 +69,13 @@ pub(crate) fn meters<S: Clone + Send + Sync + 'static>(bus: Bus) -> Router<S> {
 /// the [`Fleet`] of the viewer's tenant.
 pub(crate) fn reader_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     servers::reader_routes().merge(tasks::reader_routes())
+}
+
+/// The accounts that users have connected. Whoever mounts these says who looks, as with [`reader_routes`].
+pub(crate) fn account_routes<S: Clone + Send + Sync + 'static>(
+    connections: Option<&Connections>,
+) -> Router<S> {
+    accounts::routes(connections)
 }
 
 /// How servers are registered, and all that is for operators alone. Whoever mounts these asks who comes, and puts the [`Fleet`] of the

@@ -4,19 +4,25 @@
 //! a broken door would let through never reaches it.
 
 mod grants;
+mod staying;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use bus_schema::{
+    Principal,
     audit::{Kind, Record},
     subject,
 };
 use runtime::{
-    callout::{Answerer, CalloutError, CalloutOptions, Entry, Question},
+    callout::{Answerer, CalloutError, CalloutOptions, Entry, Question, Word},
     moment,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::{sync::Semaphore, time::timeout};
+use staying::{Changes, LetIn, SHORT_STAY_SECS, Staying};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 
@@ -26,7 +32,7 @@ use crate::{
     tenants::Tenants,
 };
 
-/// The longest that a client stays on what it has shown once, in seconds: what was taken back in the meantime ends then.
+/// The longest that a client stays on what it has shown once, in seconds: what its issuer has taken back in the meantime ends then.
 pub const LONGEST_STAY_SECS: u64 = 3_600;
 /// The name of this door in records.
 const DOOR: &str = "callout";
@@ -66,6 +72,38 @@ struct Checks {
     gate: Gate,
     fronts: Tenants<Front>,
     answers: Answerer,
+    staying: Staying,
+}
+
+/// A client that may come in.
+struct Entering {
+    entry: Entry,
+    who: LetIn,
+    /// What has changed since its grants were worked out.
+    changes: Changes,
+}
+
+/// Why a client does not come in.
+struct KeptOut {
+    reason: String,
+    /// Who it is, if what it has shown is genuine.
+    principal: Option<Box<Principal>>,
+}
+
+impl KeptOut {
+    fn of(reason: impl Into<String>) -> Self {
+        Self {
+            reason: reason.into(),
+            principal: None,
+        }
+    }
+
+    fn by(self, principal: &Principal) -> Self {
+        Self {
+            principal: Some(Box::new(principal.clone())),
+            ..self
+        }
+    }
 }
 
 impl Callout {
@@ -91,6 +129,7 @@ impl Callout {
                 gate,
                 fronts,
                 answers,
+                staying: Staying::default(),
             }),
             callout,
         })
@@ -101,31 +140,28 @@ impl Callout {
         let slots = Arc::new(Semaphore::new(MAX_QUESTIONS));
         let running = TaskTracker::new();
         loop {
-            let question = tokio::select! {
+            let word = tokio::select! {
                 () = stop.cancelled() => break,
-                question = self.callout.next() => question,
+                word = self.callout.next() => word,
             };
-            let Some(question) = question else { break };
+            let question = match word {
+                Some(Word::Asks(question)) => question,
+                Some(Word::Left(connection)) => {
+                    self.checks.staying.left(&connection);
+                    continue;
+                }
+                None => break,
+            };
             let slot = Arc::clone(&slots).try_acquire_owned().ok();
-            let checks = Arc::clone(&self.checks);
+            let (checks, stop) = (Arc::clone(&self.checks), stop.clone());
             running.spawn(async move {
-                let entry = match &slot {
+                let entering = match &slot {
                     Some(_) => checks.entry(&question).await,
-                    None => Err("too many clients come at once; come again shortly".to_owned()),
+                    None => Err(KeptOut::of("too many clients come at once; come again shortly")),
                 };
-                match entry {
-                    Ok(entry) => {
-                        debug!(client = %question, tenant = entry.tenant, subjects = entry.publish.len(), "let a plain NATS client in");
-                        checks.answers.admit(&question, &entry).await;
-                    }
-                    Err(reason) => {
-                        info!(client = %question, reason, "kept a plain NATS client out");
-                        let refused = Record::refused(Kind::Callout, "kept_out").through(DOOR).from(question.address());
-                        if let Some((_, front)) = checks.fronts.each().next() {
-                            front.bus().audit().put(refused.because(reason.clone()));
-                        }
-                        checks.answers.refuse(&question, &reason).await;
-                    }
+                match entering {
+                    Ok(entering) => checks.let_in(&question, entering, slot, &stop).await,
+                    Err(kept_out) => checks.keep_out(&question, &kept_out).await,
                 }
             });
         }
@@ -136,54 +172,125 @@ impl Callout {
 }
 
 impl Checks {
+    /// Lets a client in, and follows it for as long as it stays.
+    async fn let_in(
+        &self,
+        question: &Question,
+        entering: Entering,
+        slot: Option<OwnedSemaphorePermit>,
+        stop: &CancellationToken,
+    ) {
+        let Entering {
+            mut entry,
+            who,
+            changes,
+        } = entering;
+        debug!(client = %question, tenant = entry.tenant, subjects = entry.publish.len(), "let a plain NATS client in");
+        // Before it comes in, so that its end is not missed.
+        let stay = self.staying.begin(question.connection(), &who.grounds);
+        if stay.is_none() {
+            entry.expires_at = entry.expires_at.min(moment::now_secs() + SHORT_STAY_SECS);
+        }
+        self.answers.admit(question, &entry).await;
+        drop((slot, entry));
+        if let Some(stay) = stay {
+            stay.follow(who, changes, &self.answers, stop).await;
+        }
+    }
+
+    /// Keeps a client out, and puts that on record.
+    async fn keep_out(&self, question: &Question, kept_out: &KeptOut) {
+        info!(client = %question, reason = kept_out.reason, "kept a plain NATS client out");
+        self.put(question, kept_out);
+        self.answers.refuse(question, &kept_out.reason).await;
+    }
+
+    /// Puts on record who was kept out: with the tenant that it concerns, if that is known and one of ours.
+    fn put(&self, question: &Question, kept_out: &KeptOut) {
+        let Some((_, front)) = self.fronts.each().next() else {
+            return;
+        };
+        let refused = Record::refused(Kind::Callout, "kept_out").through(DOOR);
+        let refused = refused.from(question.address()).because(kept_out.reason.clone());
+        let known = kept_out.principal.as_deref();
+        let of_ours = known.filter(|principal| self.fronts.of(&principal.tenant).is_some());
+        front.bus().audit().put(match of_ours {
+            Some(principal) => refused.by(principal),
+            None => refused,
+        });
+    }
+
     /// What a client may do, or why it does not come in.
-    async fn entry(&self, question: &Question) -> Result<Entry, String> {
+    async fn entry(&self, question: &Question) -> Result<Entering, KeptOut> {
         let looking = async {
             let shown = question.shown();
-            let admitted = self
-                .gate
-                .admit_token(shown)
-                .await
-                .map_err(|refusal| refusal.to_string())?;
+            let admitted = self.gate.admit_token(shown).await;
+            let admitted = admitted.map_err(|(refusal, principal)| KeptOut {
+                reason: refusal.to_string(),
+                principal,
+            })?;
             let now = moment::now_secs();
+            let longest = now + LONGEST_STAY_SECS;
             let expires_at = admitted
                 .expires_at
-                .unwrap_or(u64::MAX)
-                .min(now + LONGEST_STAY_SECS);
+                .map_or(longest, |expires| expires.min(longest));
+            let principal = admitted.principal;
             // The clocks of issuers may be behind, which doors allow for; the broker ends a connection to the second.
             if expires_at <= now {
-                return Err("the token has expired".to_owned());
+                return Err(KeptOut::of("the token has expired").by(&principal));
             }
-            let principal = admitted.principal;
-            let name = principal.to_user_name();
-            if name.len() > MAX_NAME_BYTES {
-                return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
-            }
-            let Some(front) = self.fronts.of(&principal.tenant) else {
-                return Err("the servers of this caller's tenant are not here".to_owned());
-            };
-            let publish = grants::publish(front, &principal).await;
-            if publish.len() > MAX_SUBJECTS {
-                return Err(format!(
-                    "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",
-                    publish.len()
-                ));
-            }
-            let hooks = grants::hooks(front, &principal);
-            let mut subscribe = vec![subject::private_inboxes(&inbox_of(shown.unwrap_or_default()))];
-            subscribe.extend(hooks.iter().cloned());
-            Ok(Entry {
-                tenant: principal.tenant.clone(),
-                name,
-                publish,
-                subscribe,
-                answers: !hooks.is_empty(),
-                expires_at,
-            })
+            self.entering(principal.clone(), shown.unwrap_or_default(), expires_at)
+                .await
+                .map_err(|reason| KeptOut::of(reason).by(&principal))
         };
         timeout(ANSWER_LIMIT, looking)
             .await
-            .unwrap_or_else(|_| Err("what the client shows could not be checked in time".to_owned()))
+            .unwrap_or_else(|_| Err(KeptOut::of("what the client shows could not be checked in time")))
+    }
+
+    /// What somebody may do whose token or key is good until a time.
+    async fn entering(&self, principal: Principal, shown: &str, expires_at: u64) -> Result<Entering, String> {
+        let name = principal.to_user_name();
+        if name.len() > MAX_NAME_BYTES {
+            return Err("the token has more roles or scopes than a NATS connection carries".to_owned());
+        }
+        let Some(front) = self.fronts.of(&principal.tenant) else {
+            return Err("the servers of this caller's tenant are not here".to_owned());
+        };
+        if front.blocks().stops(&principal) {
+            return Err("this caller is blocked".to_owned());
+        }
+        let changes = Changes::of(front);
+        let publish = grants::publish(front, &principal).await;
+        if publish.len() > MAX_SUBJECTS {
+            return Err(format!(
+                "the client may use {} subjects, and {MAX_SUBJECTS} are what a NATS connection is given; let it use the HTTP door",
+                publish.len()
+            ));
+        }
+        let hooks = grants::hooks(front, &principal);
+        let answers = !hooks.is_empty();
+        let (publish, mut grounds): (Vec<_>, Vec<_>) = publish.into_iter().unzip();
+        let (hooks, of_hooks): (Vec<_>, Vec<_>) = hooks.into_iter().unzip();
+        grounds.extend(of_hooks);
+        let own = subject::private_inboxes(&inbox_of(shown));
+        Ok(Entering {
+            entry: Entry {
+                tenant: principal.tenant.clone(),
+                name,
+                publish,
+                subscribe: [own].into_iter().chain(hooks).collect(),
+                answers,
+                expires_at,
+            },
+            who: LetIn {
+                front: front.clone(),
+                principal,
+                grounds,
+                expires_at,
+            },
+            changes,
+        })
     }
 }
 

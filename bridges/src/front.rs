@@ -5,9 +5,11 @@
 
 mod aggregate;
 mod answering;
+mod asking;
 mod authorize;
 mod bounds;
 mod changes;
+mod cutting;
 mod define;
 mod entrance;
 mod faces;
@@ -25,6 +27,7 @@ mod trace_ids;
 mod traffic_rules;
 mod versions;
 mod virtual_servers;
+mod watching;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,7 +41,8 @@ use bus_schema::{
     rpc::{self, Kind},
 };
 use runtime::{
-    Bus, Catalogue, Directory, Discovery, limits::Running, tasks::Tasks, traffic::Plan, virtuals::Virtuals,
+    Bus, Catalogue, Directory, Discovery, catalogue::Listed, limits::Running, tasks::Tasks, traffic::Plan,
+    virtuals::Virtuals,
 };
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -48,13 +52,13 @@ use crate::{askable::Askable, request::Incoming};
 
 pub use answering::{Answering, Fault, Final, Step};
 use answering::{Remote, State};
-pub use authorize::Barred;
+use authorize::Judged;
+pub use authorize::{Barred, Weighed};
 pub(crate) use bounds::blocked;
 pub use bounds::{Bounds, Met};
-use changes::{Changes, parse_digests};
+use changes::Changes;
 pub use changes::{Lists, Notice, Wanted, Watching};
 pub use define::DefineError;
-use entrance::Entrance;
 use listening::Listening;
 use route::Route;
 use task_owners::TaskOwners;
@@ -180,115 +184,20 @@ impl Front {
         &self.0.catalogue
     }
 
-    /// Takes one modern request. The answer is asked of what this returns.
-    pub async fn ask(&self, caller: &Caller, incoming: &Incoming) -> Answering {
-        let outside = caller.trace.as_ref().or(incoming.meta.trace.as_ref());
-        let trace = self.0.ids.next_trace(outside);
-        let id = incoming.id.clone();
-        let stop = self.stop(&caller.principal);
-        if stop.is_pulled() {
-            self.put_blocked(caller, incoming);
-            let state = State::Local(Some(Final::blocked(id.as_deref())));
-            return Answering {
-                state,
-                id,
-                trace,
-                stop,
-            };
-        }
-        let entered = match self.enter(caller, incoming).await {
-            Ok(Entrance::AsItCame) => self.dispatch(caller, incoming, &trace).await,
-            Ok(Entrance::Exchanged(other)) => self.dispatch(&other.0, &other.1, &trace).await,
-            Ok(Entrance::Answered(state)) => Ok(state),
-            Err(error) => Err(error),
-        };
-        let state = match entered {
-            Ok(state) => state,
-            Err(error) => {
-                self.put_unknown(caller, incoming, &error);
-                let error = self.veiled(&caller.principal, incoming, error);
-                State::Local(Some(Final::error(incoming, &error)))
-            }
-        };
-        Answering {
-            state,
-            id,
-            trace,
-            stop,
-        }
-    }
-
-    /// Passes a notification on to the server that it is for, and waits until that has taken it.
-    ///
-    /// # Errors
-    /// When the endpoint does not pass such a notification, or its server does not take it.
-    pub async fn notify(&self, caller: &Caller, incoming: &Incoming) -> Result<(), Box<Final>> {
-        let mut answering = match self.check_method(&caller.endpoint, &incoming.method) {
-            Ok(()) => self.ask(caller, incoming).await,
-            Err(error) => return Err(Box::new(Final::error(incoming, &error))),
-        };
-        loop {
-            match answering.next().await {
-                Step::Part(_) => {}
-                Step::Final(last) if last.code.is_none() => return Ok(()),
-                Step::Final(last) => return Err(Box::new(last)),
-            }
-        }
-    }
-
-    /// Tells a client of changes on an endpoint, until what this gives is dropped.
-    pub async fn watch(&self, endpoint: &Endpoint, wanted: Wanted) -> Watching {
-        let owned = self.owners(endpoint, &wanted.uris).await;
-        self.0.changes.watch(endpoint.clone(), wanted, owned, None)
-    }
-
-    /// The same for a client that was told before: begins with what may have changed since. `digests` is what
-    /// [`Watching::digests`] gave then; from any other text everything may have changed.
-    pub async fn watch_since(&self, endpoint: &Endpoint, wanted: Wanted, digests: &str) -> Watching {
-        let owned = self.owners(endpoint, &wanted.uris).await;
-        let since = parse_digests(digests).unwrap_or_default();
-        self.0.changes.watch(endpoint.clone(), wanted, owned, Some(since))
-    }
-
-    /// Asks the server of a resource to tell of it, which it does as long as what this gives is not dropped. A server that is away, or
-    /// takes its time, may still refuse later.
-    ///
-    /// # Errors
-    /// The server's own, when it refuses; on the endpoint of all servers, that there is no such resource.
-    pub async fn watch_resource(
-        &self,
-        principal: &Principal,
-        endpoint: &Endpoint,
-        uri: &str,
-    ) -> Result<Watching, RpcError> {
-        let server = match endpoint {
-            Endpoint::Server(id) => match self.virtual_server(endpoint) {
-                Some(defined) => self.owner_of_chosen(&defined, uri).await?,
-                None => id.clone(),
-            },
-            Endpoint::All | Endpoint::Search => self.owner_of_any(principal, Askable::default(), uri).await?,
-        };
-        self.authorize_resource(principal, &server, uri)?;
-        let wanted = Wanted {
-            lists: Lists::default(),
-            uris: BTreeSet::from([uri.to_owned()]),
-        };
-        let owned = vec![(server, wanted.uris.clone())];
-        let watching = self.0.changes.watch(endpoint.clone(), wanted, owned, None);
-        match watching.refusal().await {
-            Some(error) => Err(error),
-            None => Ok(watching),
-        }
-    }
-
     async fn dispatch(
         &self,
         caller: &Caller,
         incoming: &Incoming,
         trace: &TraceContext,
+        judged: Option<Result<(), Box<Judged>>>,
     ) -> Result<State, RpcError> {
-        self.allow(caller, incoming).await?;
-        if let Some(state) = Box::pin(self.hosted_task(caller, incoming)).await? {
+        match judged {
+            Some(judged) => self.settle(caller, incoming, judged)?,
+            None => self.allow(caller, incoming).await?,
+        }
+        if method::TASKS.contains(&incoming.method.as_str())
+            && let Some(state) = Box::pin(self.hosted_task(caller, incoming)).await?
+        {
             return Ok(state);
         }
         if incoming.method == method::DISCOVER {
@@ -316,11 +225,14 @@ impl Front {
                 return Ok(State::Local(Some(last)));
             }
         };
-        let auto = match Box::pin(self.fate(caller, incoming, &route, trace)).await? {
-            Fate::Call => None,
-            Fate::Auto(auto) => Some(auto),
-            Fate::Answered(state) => return Ok(state),
-        };
+        let mut auto = None;
+        if self.may_be_task(incoming, &route) {
+            match Box::pin(self.fate(caller, incoming, &route, trace)).await? {
+                Fate::Call => {}
+                Fate::Auto(call) => auto = Some(call),
+                Fate::Answered(state) => return Ok(state),
+            }
+        }
         let remote = self.remote(caller, incoming, route, trace, task).await;
         Ok(State::Remote(Box::new(Remote {
             owner,
@@ -340,7 +252,9 @@ impl Front {
                 body: incoming.body.clone(),
             }));
         }
-        let sight = self.sight(&caller.principal);
+        // What somebody sees costs a copy of who it is, and matters to lists only.
+        let list = Listed::of(&incoming.method);
+        let sight = list.and_then(|_| self.sight(&caller.principal));
         let Some(result) = self.0.aggregate.list(incoming, sight.as_ref()).await? else {
             return self.find_owner(&caller.principal, incoming).await.map(Ok);
         };
@@ -364,7 +278,9 @@ impl Front {
                 }
             }
         }
-        let watching = self.watch(&caller.endpoint, wanted.clone()).await;
+        let watching = self
+            .watch(&caller.principal, &caller.endpoint, wanted.clone())
+            .await;
         let id = incoming.id.as_deref().unwrap_or("null");
         let listening = Listening::new(watching, id, wanted, tasks, caller.ending.clone());
         Ok(State::Listening(Box::new(listening)))
@@ -412,6 +328,7 @@ impl Front {
         let version = self
             .version_begun(caller, &route.server, &snapshot, state.as_deref(), task)
             .await;
+        let name = route.name.clone();
         let request = Request {
             caller: String::new(),
             call: 0,
@@ -446,6 +363,10 @@ impl Front {
             auto: None,
             noting: None,
             running: Running::default(),
+            is_over: false,
+            name,
+            body: incoming.body.clone(),
+            protocol: caller.protocol_version,
             server: route.server.to_string(),
             method: incoming.method.clone(),
             door: caller.door,

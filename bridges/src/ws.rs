@@ -126,6 +126,10 @@ async fn talk(
                 let (code, why) = match end {
                     Ended::Expired => (UNAUTHORIZED, "the token has expired; connect again with another"),
                     Ended::Blocked => (FORBIDDEN, "the caller is blocked"),
+                    Ended::Distrusted => (
+                        UNAUTHORIZED,
+                        "the client certificate counts no more; connect again with another",
+                    ),
                 };
                 close(&mut socket, code, why).await;
                 return;

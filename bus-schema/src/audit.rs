@@ -88,6 +88,8 @@ impl Kind {
 pub enum Outcome {
     /// It was not done.
     Refused,
+    /// It had begun, and was cut off.
+    Ended,
     /// Nobody knows, as the records of it were lost.
     Lost,
 }
@@ -98,6 +100,7 @@ impl Outcome {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::Ended => "ended",
             Self::Lost => "lost",
         }
     }

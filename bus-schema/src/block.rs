@@ -9,6 +9,39 @@ pub const MAX_TEXT_CHARS: usize = 1_024;
 /// The longest that a block may be set for: ten years. One without an end is meant for longer.
 pub const LONGEST_SECS: u64 = 10 * 366 * 24 * 60 * 60;
 
+/// The method by which the registry is asked to stop somebody of its tenant; its parameters are a [`Stop`], its result is a [`Block`].
+pub const PUT: &str = "blocks/put";
+/// The method by which it is asked to let somebody go; its parameters are a [`Release`].
+pub const REMOVE: &str = "blocks/remove";
+
+/// A wish that somebody be stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stop {
+    /// Who it is.
+    pub subject: String,
+    /// Who vouches for the subject; everybody of that name is meant where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// For how many seconds; for good where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub for_secs: Option<u64>,
+    /// Why, for operators only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A wish that somebody be let go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// Who it is.
+    pub subject: String,
+    /// As a subject of whom, if the block has an issuer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+}
+
 /// Who is stopped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blocked {

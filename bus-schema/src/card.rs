@@ -36,6 +36,12 @@ impl ServerId {
         Self("_registry".to_owned())
     }
 
+    /// The id under which it takes the wishes of the command line, which the broker lets speak to it nowhere else.
+    #[must_use]
+    pub fn operators() -> Self {
+        Self("_operators".to_owned())
+    }
+
     /// The id's text.
     #[must_use]
     pub fn as_str(&self) -> &str {

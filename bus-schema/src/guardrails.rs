@@ -4,6 +4,8 @@
 //! [`Guardrails::course_of`] which of its steps concern a call. A [`Course`] looks at texts and gives changed ones; it asks nobody, so
 //! the questions to hooks are only worded here ([`hook`]). Texts are changed in place: what is not redacted keeps its bytes.
 
+#[cfg(test)]
+mod bounded;
 mod compile;
 mod course;
 mod document;

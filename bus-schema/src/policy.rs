@@ -157,12 +157,40 @@ impl Policy {
         self.otherwise == Otherwise::Deny || self.rules.iter().any(|rule| rule.effect == Effect::Hide)
     }
 
+    /// Whether the decision about a thing is the same at any time and with any arguments, so that it may be remembered for a principal.
+    #[must_use]
+    pub fn is_settled(&self, action: &Action<'_>) -> bool {
+        if self.uses.is_lasting() {
+            return true;
+        }
+        let names = action.spellings();
+        let changing = |rule: &&CompiledRule| {
+            let condition = rule.condition.as_ref();
+            condition.is_some_and(|condition| !condition.uses.is_lasting())
+        };
+        !self
+            .rules
+            .iter()
+            .filter(changing)
+            .any(|rule| names.all().any(|name| rule.concerns(action.what.kind(), name)))
+    }
+
     /// The same with a role that may do whatever operators do.
     #[must_use]
     pub fn with_operator(self, role: impl Into<String>) -> Self {
         Self {
             operator: Some(role.into()),
             ..self
+        }
+    }
+
+    /// The same caller with that role, for a platform that asks nobody who they are: everybody operates it, as far as no rule denies that.
+    #[must_use]
+    pub fn operated_by(&self, principal: &Principal) -> Principal {
+        let roles = principal.roles.iter().chain(&self.operator);
+        Principal {
+            roles: roles.cloned().collect(),
+            ..principal.clone()
         }
     }
 

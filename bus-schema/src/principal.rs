@@ -10,9 +10,13 @@ pub const DEFAULT_TENANT: &str = "default";
 
 /// Who vouches for the platform's own processes. No issuer of tokens has this name, as theirs are URLs.
 const PLATFORM: &str = "trunkline:platform";
+/// Who vouches for those who use the command line: the broker, by the user `cli`.
+const COMMAND_LINE: &str = "trunkline:cli";
+/// The role that all of them have.
+const COMMAND_LINE_ROLE: &str = "cli";
 
 /// A caller whose identity a door has established.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Principal {
     /// Who it is, unique at its issuer.
     pub subject: String,
@@ -88,6 +92,23 @@ impl Principal {
     #[must_use]
     pub fn is_platform(&self) -> bool {
         self.issuer.as_deref() == Some(PLATFORM)
+    }
+
+    /// Somebody at the command line, by the name that they have on their machine. What is vouched for is that they may use the broker's user
+    /// `cli`; the name is their own word.
+    #[must_use]
+    pub fn command_line(user: &str, tenant: impl Into<String>) -> Self {
+        Self {
+            issuer: Some(COMMAND_LINE.to_owned()),
+            roles: vec![COMMAND_LINE_ROLE.to_owned()],
+            ..Self::new(format!("{COMMAND_LINE_ROLE}:{user}"), tenant)
+        }
+    }
+
+    /// Whether it is somebody at the command line, who operates the platform unless a policy says otherwise.
+    #[must_use]
+    pub fn is_command_line(&self) -> bool {
+        self.issuer.as_deref() == Some(COMMAND_LINE)
     }
 
     /// What tells this caller from every other: two tokens of one subject agree in it, whatever else they say.

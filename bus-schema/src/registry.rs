@@ -3,6 +3,7 @@
 //! A declaration says what somebody wants; who serves it at this moment is presence, and stands in cards and health reports.
 
 mod auth;
+mod connect;
 mod removed;
 mod status;
 
@@ -18,6 +19,7 @@ use crate::{
 };
 
 pub use auth::{Auth, SECRET_PREFIX, SecretRef, is_secret_name};
+pub use connect::{Connect, Credentials};
 pub use removed::{GONE_FOR_DAYS, Gone, MOST_GONE, Record, Removed, with_gone};
 pub use status::{Status, StatusEvent, Told};
 
@@ -70,6 +72,12 @@ pub struct Declaration {
     /// How the platform is let in.
     #[serde(default)]
     pub auth: Auth,
+    /// Whose account it is used with. Where that is the user's, `auth` is for its lists only.
+    #[serde(default, skip_serializing_if = "Credentials::is_usual")]
+    pub credentials: Credentials,
+    /// How users connect their accounts there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connect: Option<Connect>,
     /// Headers of every request to it. They are shown to whoever may read the registry, so they are no place for secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
@@ -169,6 +177,18 @@ pub struct Written {
     pub was: Was,
 }
 
+/// What is kept of anything else under the id of a server: a traffic rule, a virtual server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keeping<R> {
+    /// What the registry keeps now.
+    pub record: R,
+    /// Its revision.
+    pub revision: u64,
+    /// What it was to the registry.
+    pub was: Was,
+}
+
 /// What a declaration was to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -200,6 +220,14 @@ pub enum Refusal {
     OnTheBus,
     /// The registry cannot write at this moment.
     Unavailable,
+    /// The policy does not let who asks do that.
+    Forbidden {
+        /// What decides so: the rule, or the name of the decision.
+        rule: String,
+        /// The scopes that would help.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        scopes: Vec<String>,
+    },
 }
 
 /// Says what of a declaration cannot be used.
@@ -244,6 +272,8 @@ impl Declaration {
             version: None,
             tags: Vec::new(),
             auth: Auth::None,
+            credentials: Credentials::default(),
+            connect: None,
             headers: BTreeMap::new(),
             allow_private: false,
             health_url: None,
@@ -294,6 +324,7 @@ impl Declaration {
         }
         check_tags(&self.tags)?;
         self.auth.check()?;
+        connect::check(self.credentials, self.connect.as_ref())?;
         for (field, number, most) in [
             ("maxInFlight", self.max_in_flight, MOST_IN_FLIGHT),
             ("replicas", self.replicas, MOST_REPLICAS),

@@ -3,6 +3,7 @@
 //! Subjects come from typed [`Token`]s, so that no name from outside can reach another subject than its own.
 
 mod audit;
+mod broker;
 mod hook;
 mod instance_verb;
 mod public;
@@ -16,6 +17,7 @@ pub use crate::caller::CallerClass;
 use crate::token::{self, Token};
 
 pub use audit::{all_audit, audit_of};
+pub use broker::{CALLOUT, CALLOUT_INBOX, end_connection};
 pub use hook::hooks_of;
 pub use instance_verb::InstanceVerb;
 pub use public::{all_public_calls, every_name, private_inboxes, public_calls_of};
@@ -30,8 +32,6 @@ pub const DISCONNECTS: &str = "$SYS.ACCOUNT.*.DISCONNECT";
 
 /// What those events begin with, which nobody but the broker publishes.
 const BROKER_EVENT: &str = "$SYS.ACCOUNT.";
-/// Where the broker asks who a plain client is.
-pub const CALLOUT: &str = "$SYS.REQ.USER.AUTH";
 
 const RPC: &str = "mcp.rpc";
 const VERSION: &str = "mcp.ver";

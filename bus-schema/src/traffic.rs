@@ -7,12 +7,22 @@ use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::{ServerId, card::version_numbers, registry::BadDeclaration};
+use crate::{
+    ServerId,
+    card::version_numbers,
+    registry::{BadDeclaration, Over},
+};
 
 /// The door that copies of calls come through.
 pub const MIRROR_DOOR: &str = "mirror";
 /// How many bytes a rule may have as JSON.
 pub const MAX_RULE_BYTES: usize = 16 * 1024;
+
+/// The method by which the registry is asked to keep a rule; its parameters are a [`Set`], its result is a
+/// [`Keeping`](crate::registry::Keeping) of a [`Kept`].
+pub const SET: &str = "traffic/set";
+/// The method by which it is asked to forget one; its parameters are a [`Remove`](crate::registry::Remove).
+pub const CLEAR: &str = "traffic/clear";
 
 const MAX_VERSIONS: usize = 16;
 const MAX_VERSION: usize = 64;
@@ -76,6 +86,16 @@ pub struct Mirror {
     /// Of how many in a hundred of those calls that may be copied.
     #[serde(default = "all")]
     pub percent: u8,
+}
+
+/// A wish that a rule be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Set {
+    /// The rule.
+    pub rule: Traffic,
+    /// What it may replace.
+    pub over: Over,
 }
 
 /// A rule as it is kept.

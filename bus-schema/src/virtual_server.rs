@@ -6,10 +6,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ServerId, registry::BadDeclaration};
+use crate::{
+    ServerId,
+    registry::{BadDeclaration, Over},
+};
 
 /// How many bytes a definition may have as JSON.
 pub const MAX_DEFINITION_BYTES: usize = 64 * 1024;
+
+/// The method by which the registry is asked to keep a definition; its parameters are a [`Define`], its result is a
+/// [`Keeping`](crate::registry::Keeping) of a [`Defined`].
+pub const DEFINE: &str = "virtual/define";
+/// The method by which it is asked to forget one; its parameters are an [`Undefine`].
+pub const UNDEFINE: &str = "virtual/undefine";
 
 const MAX_TITLE: usize = 200;
 const MAX_DESCRIPTION: usize = 4_000;
@@ -58,6 +67,30 @@ pub struct Choice {
     /// What stands before the names of tools and prompts that are not renamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
+}
+
+/// A wish that a definition be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Define {
+    /// What is defined.
+    pub definition: VirtualServer,
+    /// What it may replace.
+    pub over: Over,
+}
+
+/// A wish that a definition be forgotten.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Undefine {
+    /// Which.
+    pub id: ServerId,
+    /// Its revision, if only that one is to be forgotten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The version that doors told of it, as what it chose from had come to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// A definition as it is kept.

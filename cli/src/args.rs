@@ -3,6 +3,7 @@
 mod add;
 mod audit;
 mod blocks;
+mod credentials;
 mod documents;
 mod guardrails;
 mod import;
@@ -15,9 +16,12 @@ use std::{net::SocketAddr, path::PathBuf};
 use bus_schema::policy::Scope;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-pub use add::{AddServer, LimitFlags, OauthFlags};
+pub use add::{AddServer, ConnectFlags, LimitFlags, OauthFlags};
 pub use audit::{Audit, AuditCommand, AuditTail, Outcome};
 pub use blocks::{Block, WhoIsBlocked};
+pub use credentials::{
+    Credentials, CredentialsCommand, ForgetCredentials, ListCredentials, WhoseCredentials,
+};
 pub use documents::{ListVersions, RollBack, SetDocument, ShowVersion};
 pub use guardrails::{Guardrails, GuardrailsCommand, GuardrailsTry};
 pub use import::Import;
@@ -119,6 +123,9 @@ pub enum Command {
     Unblock(WhoIsBlocked),
     /// Show the callers that are blocked
     Blocked(Ask),
+    /// Show and forget the accounts that users have connected at servers
+    #[command(after_help = credentials::EXAMPLES)]
+    Credentials(Credentials),
     /// Call a tool
     #[command(after_help = CALL_EXAMPLES)]
     Call(Call),

@@ -3,8 +3,10 @@
 mod audit;
 mod auth;
 mod credentials;
+mod held_back;
 mod http;
 mod limits;
+mod operator;
 mod place;
 mod secrets;
 mod servers;
@@ -373,8 +375,7 @@ impl Config {
     /// # Errors
     /// When a variable that is named is not there.
     pub fn connections(&self) -> anyhow::Result<Option<ConnectOptions>> {
-        let public = self.public_url.as_deref().or(self.auth.public_url());
-        let usual = public.map_or_else(
+        let usual = self.public_url().map_or_else(
             || format!("http://127.0.0.1:{}", self.listen.port()),
             str::to_owned,
         );

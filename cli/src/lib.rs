@@ -93,6 +93,7 @@ fn execute(arguments: Arguments) -> anyhow::Result<ExitCode> {
             command @ (Command::Block(_) | Command::Unblock(_) | Command::Blocked(_)) => {
                 commands::blocks::run(config, command).await
             }
+            Command::Credentials(command) => commands::credentials::run(config, command).await,
             Command::Call(call) => commands::call::run(config, call).await,
             Command::Tail(tail) => commands::tail::run(config, &tail).await,
             Command::Tasks(tasks) => commands::tasks::run(config, tasks).await,

@@ -5,6 +5,7 @@ mod connecting;
 mod lines;
 mod open_door;
 mod own_nats;
+mod tasks;
 mod tenants;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use actors::products::Products;
+use actors::{products::Products, tasks::SERVER as TASKS};
 use anyhow::Context as _;
 use bridges::{
     admin::AdminDoor,
@@ -23,6 +24,7 @@ use bridges::{
     legacy::Doors,
     nats::{Identity, NatsDoor},
     tenants::Tenants,
+    tls::TlsOptions,
     upstream::{Upstream, remote::Connections},
 };
 use bus_schema::{ServerId, card::name_of, integrity::Policies, subject::CallerClass};
@@ -41,15 +43,16 @@ use tracing::{info, warn};
 pub use lines::Adds;
 pub use own_nats::{NatsChoice, own_nats};
 use own_nats::{OwnNats, default_nats, say_who_comes_in};
+use tasks::TasksPart;
 use tenants::{own_id, start_doors, stop_doors};
 
 use crate::{
     config::{Config, ServerLine, ServerOptions},
-    services::{Declared, RegistryPart, TasksPart, UpstreamsPart},
+    services::{Declared, RegistryPart, UpstreamsPart, WorkersPart},
 };
 
 /// The servers that are built in.
-pub const BUILT_IN: [&str; 1] = ["products"];
+pub const BUILT_IN: [&str; 2] = ["products", TASKS];
 /// What is built in and no server of its own: what keeps declarations, what runs declared servers, and what works on tasks.
 pub const SERVICES: [&str; 3] = [REGISTRY, "upstreams", WORKERS];
 const REGISTRY: &str = "registry";
@@ -77,6 +80,8 @@ pub struct Node {
     policies: watch::Sender<Option<Policies>>,
     /// What is declared; opened on first use.
     declared: Declared,
+    /// How the HTTP door speaks TLS, if it does.
+    tls: Option<watch::Sender<TlsOptions>>,
     /// The accounts that users connect; opened on first use.
     connections: Option<Connections>,
     /// How the auth callout reaches NATS, where its secrets are known.
@@ -90,6 +95,13 @@ async fn configure(bus: &Bus, config: &Config) -> anyhow::Result<()> {
     bus.guardrails().configure(config.guardrails.clone())?;
     bus.policies().configure(config.policy()?).await?;
     Ok(())
+}
+
+/// Ends a NATS that was started and cannot be used.
+async fn end(server: Option<NatsServer>) {
+    if let Some(server) = server {
+        server.stop().await;
+    }
 }
 
 impl Node {
@@ -127,9 +139,7 @@ impl Node {
         let bus = match Bus::connect(options).await {
             Ok(bus) => bus,
             Err(error) => {
-                if let Some((_, server)) = server {
-                    server.stop().await;
-                }
+                end(server.map(|(_, server)| server)).await;
                 return Err(error.into());
             }
         };
@@ -153,6 +163,7 @@ impl Node {
             services: Vec::new(),
             policies: watch::Sender::new(config.integrity.clone()),
             declared: Declared::default(),
+            tls: None,
             connections: None,
             callout,
             nats,
@@ -249,55 +260,57 @@ impl Node {
             let known: Vec<_> = built_in.chain(configured).collect();
             anyhow::bail!("there is no server `{name}`; known are {}", known.join(", "));
         }
-        let database = match &config.products_database {
-            Some(url) => url.clone(),
-            None => {
-                std::fs::create_dir_all(&config.data_dir)
-                    .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
-                let folder = config
-                    .data_dir
-                    .canonicalize()
-                    .context("cannot find the data folder")?;
-                format!("sqlite://{}", folder.join("products.db").display())
-            }
-        };
+        let database = tasks::database_of(config)?;
         let (id, tenant): (ServerId, _) = (name.parse()?, &config.products_tenant);
+        let (bus, tool_timeouts) = (self.bus.clone(), config.timeouts_of(tenant, &id));
+        let (name_there, tenant) = (name_of(tenant, &id), tenant.clone());
+        if name == TASKS {
+            return Ok(Arc::new(TasksPart {
+                bus,
+                database,
+                name: name_there,
+                tenant,
+                tool_timeouts,
+                base_url: self.base_url(config),
+            }));
+        }
         Ok(Arc::new(ProductsPart {
-            bus: self.bus.clone(),
+            bus,
             database,
-            name: name_of(tenant, &id),
-            tool_timeouts: config.timeouts_of(tenant, &id),
-            tenant: tenant.clone(),
+            name: name_there,
+            tenant,
+            tool_timeouts,
         }))
     }
 
     async fn service(&mut self, config: &Config, name: &str) -> anyhow::Result<Arc<dyn Part>> {
         let (bus, declared) = (self.bus.clone(), self.declared.clone());
+        let connections = match name {
+            REGISTRY => None,
+            _ => Box::pin(self.open_connections(config)).await?,
+        };
         let fronts = self.fronts(config).await?;
-        let each = fronts.each();
-        let directories = each
-            .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
-            .collect();
-        let each_catalogue = fronts
+        let catalogues = fronts
             .each()
             .map(|(tenant, front)| (tenant.to_owned(), front.catalogue().clone()))
             .collect();
         Ok(match name {
             REGISTRY => Arc::new(RegistryPart {
-                directories,
+                fronts,
                 bus,
                 declared,
                 policies: self.policies.subscribe(),
             }),
-            WORKERS => Arc::new(TasksPart {
-                catalogues: each_catalogue,
-                bus,
-            }),
+            WORKERS => Arc::new(WorkersPart { catalogues, bus }),
             _ => Arc::new(UpstreamsPart {
                 config: config.clone(),
-                directories,
+                directories: fronts
+                    .each()
+                    .map(|(tenant, front)| (tenant.to_owned(), front.directory().clone()))
+                    .collect(),
                 bus,
                 declared,
+                connections,
             }),
         })
     }
@@ -336,7 +349,7 @@ impl Node {
             serves,
             max_connections: config.max_connections,
             auth: config.auth()?,
-            tls: config.tls.clone(),
+            tls: self.follow_tls(config),
             connections: Box::pin(self.open_connections(config)).await?,
         };
         open_door::warn(config, &options)?;

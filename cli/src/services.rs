@@ -3,15 +3,23 @@
 use std::{collections::HashMap, sync::Arc};
 
 use actors::{
-    registry::{RegistryServer, RunningRegistry},
-    tasks::Hosted,
+    registry::{Books, RegistryServer, RunningRegistry},
+    workers::Hosted,
 };
 use bridges::{
     admin::Private,
+    front::Front,
     tenants::Tenants,
-    upstream::{Upstream, remote::RemoteOptions},
+    upstream::{
+        Upstream,
+        remote::{Connections, RemoteOptions, UserOptions},
+    },
 };
-use bus_schema::{integrity::Policies, registry::Entry, task::HOSTED};
+use bus_schema::{
+    integrity::Policies,
+    registry::{Credentials, Declaration, Entry, SecretRef},
+    task::HOSTED,
+};
 use futures::{
     FutureExt as _,
     future::{BoxFuture, join_all, try_join_all},
@@ -45,14 +53,14 @@ impl Declared {
 }
 
 /// A worker for tasks of servers that know nothing of them.
-pub struct TasksPart {
+pub struct WorkersPart {
     /// The connection to the bus.
     pub bus: Bus,
     /// What there is, of each tenant.
     pub catalogues: HashMap<String, Catalogue>,
 }
 
-impl Part for TasksPart {
+impl Part for WorkersPart {
     fn name(&self) -> &str {
         "workers"
     }
@@ -77,8 +85,8 @@ impl Part for TasksPart {
 pub struct RegistryPart {
     /// The connection to the bus.
     pub bus: Bus,
-    /// Who is there, of each tenant.
-    pub directories: Tenants<Directory>,
+    /// What the process knows of each tenant.
+    pub fronts: Tenants<Front>,
     /// What is declared.
     pub declared: Declared,
     /// What is done about changed tools, if this process's settings say so; they may change.
@@ -93,14 +101,15 @@ impl Part for RegistryPart {
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
         async move {
             let (registry, owners) = self.declared.open(&self.bus).await?.clone();
-            let starting = self.directories.each().map(|(_, directory)| {
-                let server = RegistryServer::new(
-                    self.bus.clone(),
-                    registry.clone(),
-                    owners.clone(),
-                    directory.clone(),
-                    self.policies.clone(),
-                );
+            let starting = self.fronts.each().map(|(_, front)| {
+                let books = Books {
+                    registry: registry.clone(),
+                    owners: owners.clone(),
+                    directory: front.directory().clone(),
+                    virtuals: front.virtuals().clone(),
+                    blocks: front.blocks().clone(),
+                };
+                let server = RegistryServer::new(self.bus.clone(), books, self.policies.clone());
                 server.start(self.bus.clone())
             });
             let registries = try_join_all(starting).await?;
@@ -125,12 +134,14 @@ pub struct UpstreamsPart {
     pub declared: Declared,
     /// Who is there, of each tenant.
     pub directories: Tenants<Directory>,
+    /// The accounts that users connect, if this process has what they need.
+    pub connections: Option<Connections>,
 }
 
 impl UpstreamsPart {
     fn make(&self) -> Make {
         let (bus, config) = (self.bus.clone(), self.config.clone());
-        let directories = self.directories.clone();
+        let (directories, connections) = (self.directories.clone(), self.connections.clone());
         Arc::new(move |tenant: &str, entry: &Entry, epoch| {
             let declaration = &entry.declaration;
             if declaration.allow_private && config.private() == Private::Refused {
@@ -140,6 +151,7 @@ impl UpstreamsPart {
                 epoch: Some(epoch),
                 health_every: config.health_every,
                 tool_timeouts: config.timeouts_of(tenant, &declaration.id),
+                users: users(&config, tenant, declaration, connections.as_ref())?,
                 ..RemoteOptions::declared(declaration, |named| config.registered_secret(tenant, named))?
             };
             let upstream = Upstream::remote(bus.clone(), options)?.of_tenant(tenant);
@@ -148,6 +160,26 @@ impl UpstreamsPart {
                 None => upstream,
             }))
         })
+    }
+}
+
+/// How users connect to a declared server, if they do.
+fn users(
+    config: &Config,
+    tenant: &str,
+    declaration: &Declaration,
+    connections: Option<&Connections>,
+) -> Result<Option<UserOptions>, PartError> {
+    match (declaration.credentials, connections) {
+        (Credentials::Platform, _) => Ok(None),
+        (Credentials::User, Some(connections)) => {
+            let secret = |named: SecretRef<'_>| config.registered_secret(tenant, named);
+            Ok(Some(UserOptions::declared(declaration, connections, secret)?))
+        }
+        (Credentials::User, None) => Err(
+            "its declaration has credentials `user`, for which [credentials] of this process's configuration needs a key; see docs/secrets.md"
+                .into(),
+        ),
     }
 }
 

@@ -93,15 +93,22 @@ impl Blocks {
     /// Whether a caller is stopped at this moment.
     #[must_use]
     pub fn stops(&self, principal: &Principal) -> bool {
+        self.block_of(principal).is_some()
+    }
+
+    /// The block by which a caller is stopped at this moment.
+    #[must_use]
+    pub fn block_of(&self, principal: &Principal) -> Option<Block> {
         let picture = self.0.picture.borrow();
         if picture.is_empty() {
-            return false;
+            return None;
         }
         let now_ms = moment::now_ms();
-        [None, principal.issuer.clone()].into_iter().any(|issuer| {
+        [None, principal.issuer.clone()].into_iter().find_map(|issuer| {
             let who = blocked(principal, issuer);
             let block = picture.get(&who.key()).map(|record| &record.value);
-            block.is_some_and(|block| block.who.is(principal) && block.holds(now_ms))
+            let holds = block.filter(|block| block.who.is(principal) && block.holds(now_ms));
+            holds.cloned()
         })
     }
 

@@ -118,6 +118,22 @@ pub struct Callout {
     client: Client,
     keys: CalloutKeys,
     questions: Subscriber,
+    departures: Subscriber,
+}
+
+/// What the broker says.
+pub enum Word {
+    /// A client wants to come in.
+    Asks(Box<Question>),
+    /// A connection has ended, of whomever.
+    Left(Connection),
+}
+
+/// One connection of one broker. Neither is used again for another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Connection {
+    broker: String,
+    number: u64,
 }
 
 /// One client that the broker asks about.
@@ -155,6 +171,12 @@ impl Question {
 
 /// Where a client is and what it calls itself; nothing that it shows.
 impl Question {
+    /// Which connection it has.
+    #[must_use]
+    pub fn connection(&self) -> Connection {
+        self.asked.connection()
+    }
+
     /// The address that the client comes from, as the broker says.
     #[must_use]
     pub fn address(&self) -> &str {
@@ -175,7 +197,9 @@ impl Callout {
     /// [`CalloutError`] when NATS is not there or refuses.
     pub async fn open(options: CalloutOptions) -> Result<Self, CalloutError> {
         let shown = without_password(&options.url);
-        let connect = connection("auth-callout").user_and_password(USER.to_owned(), options.password);
+        let connect = connection("auth-callout")
+            .custom_inbox_prefix(subject::CALLOUT_INBOX)
+            .user_and_password(USER.to_owned(), options.password);
         let addresses = shown.split(',').map(str::trim).collect::<Vec<_>>();
         let client = match timeout(CONNECT_LIMIT, connect.connect(addresses)).await {
             Ok(connected) => connected.map_err(|source| CalloutError::Connect {
@@ -188,6 +212,8 @@ impl Callout {
             .queue_subscribe(subject::CALLOUT, USER.to_owned())
             .await
             .map_err(CalloutError::Subscribe)?;
+        let departures = client.subscribe(subject::DISCONNECTS).await;
+        let departures = departures.map_err(CalloutError::Subscribe)?;
         match timeout(CONNECT_LIMIT, client.flush()).await {
             Ok(Ok(())) => {}
             _ => return Err(CalloutError::Silent(shown)),
@@ -196,13 +222,20 @@ impl Callout {
             client,
             keys: options.keys,
             questions,
+            departures,
         })
     }
 
-    /// Waits for the next client; `None` once the connection is closed. What cannot be read is no question of our broker's.
-    pub async fn next(&mut self) -> Option<Question> {
+    /// Waits for the next word; `None` once the connection is closed. What cannot be read is no word of our broker's.
+    pub async fn next(&mut self) -> Option<Word> {
         loop {
-            let message = self.questions.next().await?;
+            let message = tokio::select! {
+                message = self.questions.next() => message?,
+                Some(message) = self.departures.next() => match claims::ended(&message.payload) {
+                    Some(connection) => return Some(Word::Left(connection)),
+                    None => continue,
+                },
+            };
             let sealed_by = message
                 .headers
                 .as_ref()
@@ -212,7 +245,7 @@ impl Callout {
             match self.read(&message.payload, sealed_by.as_deref()) {
                 Some((asked, server)) => {
                     let reply = reply.to_string();
-                    return Some(Question { reply, asked, server });
+                    return Some(Word::Asks(Box::new(Question { reply, asked, server })));
                 }
                 None => warn!(
                     "ignored a question about a client that cannot be read; does the broker have the xkey of this callout?"
@@ -271,6 +304,21 @@ impl Answerer {
     /// Keeps a client out. The reason stands in the broker's log; the client hears that it is not authorized.
     pub async fn refuse(&self, question: &Question, reason: &str) {
         self.answer(question, Err(reason)).await;
+    }
+
+    /// Ends a client's connection, so that it has to come in again.
+    ///
+    /// # Errors
+    /// What the broker says, or that it says nothing. The connection may have ended by itself.
+    pub async fn send_away(&self, connection: &Connection) -> Result<(), String> {
+        let subject = subject::end_connection(&Token::encode(&connection.broker));
+        let wish = format!(r#"{{"cid":{}}}"#, connection.number);
+        let asking = self.client.request(subject, Bytes::from(wish));
+        match timeout(CONNECT_LIMIT, asking).await {
+            Ok(Ok(answer)) => claims::done(&answer.payload),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("the broker does not answer".to_owned()),
+        }
     }
 
     async fn answer(&self, question: &Question, user: Result<&str, &str>) {

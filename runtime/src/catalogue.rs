@@ -317,11 +317,12 @@ impl Catalogue {
         if !versions.contains_key(&card.version) {
             versions.retain(|version, _| snapshot.of_version(&card.id, version).is_some());
         }
+        let revision = format!("{}.{}", card.revision, snapshot.looks);
         let kept = versions
             .entry(card.version.clone())
-            .or_insert_with(|| Kept::new(&card.revision));
-        if kept.revision != card.revision {
-            *kept = Kept::new(&card.revision);
+            .or_insert_with(|| Kept::new(&revision));
+        if kept.revision != revision {
+            *kept = Kept::new(&revision);
         }
         kept.see(&card.lists);
         kept.lists(capabilities)

@@ -3,10 +3,15 @@
 //! It is made of what instances announce, of the broker's word that a connection has ended, and of a sweep that asks everybody
 //! from time to time. It is never on the way of a call: a call goes to a subject, and whoever is there answers.
 
+mod looks;
+
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -27,6 +32,8 @@ use crate::{
     traffic::{self, Rule, Rules},
 };
 
+use looks::Looks;
+
 /// How often everybody is asked.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How many sweeps an instance may leave unanswered.
@@ -40,6 +47,8 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(3);
 pub struct Snapshot {
     /// Counts up at each change.
     pub generation: u64,
+    /// Counts up when lists may go out otherwise than before, though no server has changed: guardrails look at them, or do no more.
+    pub(crate) looks: u64,
     servers: BTreeMap<ServerId, Vec<ServerCard>>,
     /// How the calls of servers are spread, where that is not left to the broker.
     rules: Table,
@@ -132,6 +141,8 @@ struct Inner {
     /// When each server was heard of, also those that are gone. Held only to read or write.
     seen: Mutex<BTreeMap<ServerId, Seen>>,
     changed: watch::Sender<u64>,
+    /// What [`Snapshot::looks`] says.
+    looks: AtomicU64,
 }
 
 /// By server and instance.
@@ -199,6 +210,7 @@ impl Directory {
             table: ArcSwap::default(),
             seen: Mutex::default(),
             changed: watch::channel(0).0,
+            looks: AtomicU64::new(0),
         }));
         directory.take_rules();
         directory
@@ -324,6 +336,7 @@ impl Directory {
         let generation = self.0.snapshot.load().generation + 1;
         self.0.snapshot.store(Arc::new(Snapshot {
             generation,
+            looks: self.0.looks.load(Ordering::Relaxed),
             servers,
             rules,
         }));
@@ -392,8 +405,10 @@ impl Watching {
         let Some(mut rules) = self.directories.first().map(|first| first.0.rules.changes()) else {
             return;
         };
+        let mut looks = Looks::new(&self.bus);
         loop {
             tokio::select! {
+                () = looks.are_others(&self.directories) => self.directories.iter().for_each(Directory::look_anew),
                 Ok(()) = rules.changed() => self.directories.iter().for_each(Directory::take_rules),
                 Ok(presence) = presence.recv() => self.take_presence(&presence, sweep),
                 Some(message) = answers.next() => self.take_answer(&message, sweep),
@@ -496,6 +511,7 @@ mod tests {
             table: ArcSwap::default(),
             seen: Mutex::default(),
             changed: watch::channel(0).0,
+            looks: AtomicU64::new(0),
         }));
         let id: ServerId = "a".parse().unwrap();
         assert_eq!(directory.seen(&id), None);

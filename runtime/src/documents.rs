@@ -36,6 +36,24 @@ use crate::{
 
 pub use store::{MAX_BYTES, Store};
 
+/// How documents in force are kept.
+pub(crate) const fn current(name: &'static str) -> BucketOptions {
+    BucketOptions {
+        name,
+        max_age: Duration::ZERO,
+        max_bytes: 64 * 1024 * 1024,
+        max_record_bytes: MAX_BYTES,
+    }
+}
+
+/// How their former versions are kept.
+pub(crate) const fn history(name: &'static str) -> BucketOptions {
+    BucketOptions {
+        max_bytes: 256 * 1024 * 1024,
+        ..current(name)
+    }
+}
+
 /// How long a process waits before it tries again to open what it could not.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
 /// How long who starts waits for what is kept.
@@ -198,6 +216,12 @@ impl<K: Kind> Documents<K> {
     /// Says what holds where nothing is kept. Whoever knows the kind has checked it.
     pub(crate) fn put_configured(&self, configured: K::Configured) {
         self.0.configured.send_replace(configured);
+    }
+
+    /// What stands in the configuration of this process.
+    #[must_use]
+    pub fn configured(&self) -> K::Configured {
+        self.0.configured.borrow().clone()
     }
 
     /// Waits until it is known what is kept, or for long enough. Whether it is.

@@ -2,13 +2,13 @@
 //!
 //! Until a process knows what is kept it lets no call through that guardrails look at.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use bus_schema::guardrails::{BadGuardrails, Document, Guardrails, ROLLBACK, SET};
 
 use crate::{
     bus::Bus,
-    documents::{self, Documents, Kind, MAX_BYTES, Unusable},
+    documents::{self, Documents, Kind, Unusable},
     store::BucketOptions,
 };
 
@@ -29,18 +29,8 @@ impl Kind for Rails {
     type Ready = Result<Arc<Guardrails>, &'static str>;
 
     const WHAT: &'static str = "guardrails";
-    const CURRENT: BucketOptions = BucketOptions {
-        name: "guardrails",
-        max_age: Duration::ZERO,
-        max_bytes: 64 * 1024 * 1024,
-        max_record_bytes: MAX_BYTES,
-    };
-    const HISTORY: BucketOptions = BucketOptions {
-        name: "guardrails_history",
-        max_age: Duration::ZERO,
-        max_bytes: 256 * 1024 * 1024,
-        max_record_bytes: MAX_BYTES,
-    };
+    const CURRENT: BucketOptions = documents::current("guardrails");
+    const HISTORY: BucketOptions = documents::history("guardrails_history");
     const SET: &'static str = SET;
     const ROLLBACK: &'static str = ROLLBACK;
 

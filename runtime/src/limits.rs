@@ -6,17 +6,23 @@
 mod budget;
 mod counters;
 mod counts;
+mod places;
+mod slots;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use bus_schema::limits::{Limit, Work, window::Window};
+use bus_schema::{
+    Token,
+    limits::{Limit, Work, window::Window},
+};
 use tracing::info;
 
 use crate::{bus::Bus, moment};
 use budget::Left;
 use counters::Counters;
 use counts::{Count, Counts};
+use places::Writer;
 
 pub use counts::Running;
 
@@ -31,7 +37,9 @@ struct Inner {
     bus: Bus,
     limits: ArcSwap<Vec<Limit>>,
     counters: Arc<Counters>,
-    counts: Counts,
+    counts: Arc<Counts>,
+    /// Writes down which calls run.
+    writer: Writer,
 }
 
 /// A call that may be made.
@@ -78,10 +86,16 @@ impl Limits {
     /// The limits that hold when nobody says otherwise.
     #[must_use]
     pub fn new(bus: &Bus) -> Self {
+        let (counters, counts) = (Arc::new(Counters::new(bus)), Arc::<Counts>::default());
+        bus.spawn(places::keep(Arc::downgrade(&counts)));
         Self(Arc::new(Inner {
             limits: ArcSwap::from_pointee(vec![Limit::default_of_users()]),
-            counters: Arc::new(Counters::new(bus)),
-            counts: Counts::default(),
+            writer: Writer {
+                bus: bus.clone(),
+                counters: Arc::clone(&counters),
+            },
+            counters,
+            counts,
             bus: bus.clone(),
         }))
     }
@@ -124,7 +138,9 @@ impl Limits {
         let pieces = limit.counts_with(work);
         if let Some(most) = limit.concurrent {
             let count = self.0.counts.of(&pieces, "running");
-            if !passed.running.take_place(&count, most) {
+            let named = Token::encode(&limit.name);
+            let writer = &self.0.writer;
+            if !passed.running.take_place(&count, &named, most, writer).await {
                 let standing = standing(limit, u64::from(most), 0, BUSY_RETRY_MS);
                 let words = format!("{most} calls at once");
                 return Err(self.exceeded(&count, work, standing, BUSY_RETRY_MS, words));

@@ -1,10 +1,13 @@
 //! The policies in force, ready to decide, as [`documents`] holds them.
 //!
 //! Where none is kept and none configured, what is known is allowed. Until a process knows what is kept it lets nobody do anything.
+//! What depends on nothing that changes between calls is decided once for each principal and version (`decided`).
+
+mod decided;
 
 use std::{
     sync::{Arc, LazyLock},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use bus_schema::{
@@ -19,9 +22,10 @@ use tracing::debug;
 use crate::{
     bus::Bus,
     catalogue::{Item, Listed},
-    documents::{self, Documents, Kind, MAX_BYTES, Unusable},
+    documents::{self, Documents, Kind, Unusable},
     store::BucketOptions,
 };
+use decided::Decided;
 
 /// The rule by which everything is denied while nothing is known.
 const UNKNOWN: &str = "the policy is not known yet";
@@ -42,21 +46,11 @@ pub type PolicyStore = documents::Store<Rules>;
 impl Kind for Rules {
     type Document = Document;
     type Configured = Configured;
-    type Ready = Arc<Policy>;
+    type Ready = Arc<Ready>;
 
     const WHAT: &'static str = "policy";
-    const CURRENT: BucketOptions = BucketOptions {
-        name: "policy",
-        max_age: Duration::ZERO,
-        max_bytes: 64 * 1024 * 1024,
-        max_record_bytes: MAX_BYTES,
-    };
-    const HISTORY: BucketOptions = BucketOptions {
-        name: "policy_history",
-        max_age: Duration::ZERO,
-        max_bytes: 256 * 1024 * 1024,
-        max_record_bytes: MAX_BYTES,
-    };
+    const CURRENT: BucketOptions = documents::current("policy");
+    const HISTORY: BucketOptions = documents::history("policy_history");
     const SET: &'static str = SET;
     const ROLLBACK: &'static str = ROLLBACK;
 
@@ -64,15 +58,15 @@ impl Kind for Rules {
         bus.policies()
     }
 
-    fn ready(document: &Document, configured: &Configured) -> Result<Arc<Policy>, Unusable> {
+    fn ready(document: &Document, configured: &Configured) -> Result<Arc<Ready>, Unusable> {
         let policy = Policy::compile(document).map_err(|bad| Unusable {
             why: bad.to_string(),
             at: bad.at,
         })?;
-        Ok(Arc::new(configured.operated(policy)))
+        Ok(Arc::new(Ready::new(configured.operated(policy))))
     }
 
-    fn otherwise(configured: &Configured) -> Arc<Policy> {
+    fn otherwise(configured: &Configured) -> Arc<Ready> {
         let nothing = Document {
             default: Otherwise::Allow,
             roles: Default::default(),
@@ -83,12 +77,34 @@ impl Kind for Rules {
         Self::ready(document, configured).unwrap_or_else(|_| Self::not_read())
     }
 
-    fn not_known() -> Arc<Policy> {
+    fn not_known() -> Arc<Ready> {
         Arc::clone(&NOT_KNOWN)
     }
 
-    fn not_read() -> Arc<Policy> {
+    fn not_read() -> Arc<Ready> {
         Arc::clone(&NOT_READ)
+    }
+}
+
+/// A policy, and what it has decided.
+#[derive(Debug)]
+pub struct Ready {
+    policy: Policy,
+    decided: Decided,
+}
+
+impl Ready {
+    fn new(policy: Policy) -> Self {
+        Self {
+            policy,
+            decided: Decided::default(),
+        }
+    }
+
+    /// What decides.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.policy
     }
 }
 
@@ -96,13 +112,25 @@ impl InForce {
     /// Decides at this moment.
     #[must_use]
     pub fn decide(&self, principal: &Principal, action: &Action<'_>) -> Decision {
-        policy::decide(&self.ready, principal, action, SystemTime::now())
+        policy::decide(&self.ready.policy, principal, action, SystemTime::now())
+    }
+
+    /// The same decision, remembered where it is the same for every such call: for what is asked about one thing again and again. Long lists
+    /// would push out what calls need.
+    #[must_use]
+    pub fn decide_call(&self, principal: &Principal, action: &Action<'_>) -> Decision {
+        let Ready { policy, decided } = &*self.ready;
+        decided.recall(principal, action, || {
+            let decision = policy::decide(policy, principal, action, SystemTime::now());
+            let is_settled = policy.is_settled(action);
+            (decision, is_settled)
+        })
     }
 
     /// The same, with the reasons.
     #[must_use]
     pub fn explain(&self, principal: &Principal, action: &Action<'_>) -> Explanation {
-        policy::explain(&self.ready, principal, action, SystemTime::now())
+        policy::explain(&self.ready.policy, principal, action, SystemTime::now())
     }
 
     /// Whether a list shows an item. Its text is asked for when it matters what the server says of it.
@@ -116,7 +144,7 @@ impl InForce {
         item: impl FnOnce() -> &'t str,
     ) -> bool {
         let action = match list {
-            Listed::Tools if self.ready.reads().annotations => {
+            Listed::Tools if self.ready.policy.reads().annotations => {
                 Action::tool(server, key).with_annotations(Annotations::of_tool(item()))
             }
             Listed::Tools => Action::tool(server, key),
@@ -129,7 +157,7 @@ impl InForce {
     /// The policy itself.
     #[must_use]
     pub fn policy(&self) -> &Policy {
-        &self.ready
+        &self.ready.policy
     }
 }
 
@@ -181,7 +209,7 @@ impl Configured {
 }
 
 /// The policy that denies everything, by a rule that says why.
-fn closed(rule: &str) -> Arc<Policy> {
+fn closed(rule: &str) -> Arc<Ready> {
     let document = Document {
         default: Otherwise::Allow,
         roles: Default::default(),
@@ -198,11 +226,12 @@ fn closed(rule: &str) -> Arc<Policy> {
             when: None,
         }],
     };
-    Arc::new(Policy::compile(&document).expect("a document without patterns compiles"))
+    let policy = Policy::compile(&document).expect("a document without patterns compiles");
+    Arc::new(Ready::new(policy))
 }
 
-static NOT_KNOWN: LazyLock<Arc<Policy>> = LazyLock::new(|| closed(UNKNOWN));
-static NOT_READ: LazyLock<Arc<Policy>> = LazyLock::new(|| closed(UNREADABLE));
+static NOT_KNOWN: LazyLock<Arc<Ready>> = LazyLock::new(|| closed(UNKNOWN));
+static NOT_READ: LazyLock<Arc<Ready>> = LazyLock::new(|| closed(UNREADABLE));
 
 impl Bus {
     /// The policies, as this process hears of them; the first who asks begins to listen.
@@ -233,7 +262,7 @@ impl Policies {
     #[must_use]
     pub fn sight(&self, principal: &Principal) -> Option<Sight> {
         let in_force = self.of(&principal.tenant);
-        in_force.ready.may_hide().then(|| Sight {
+        in_force.policy().may_hide().then(|| Sight {
             in_force,
             principal: principal.clone(),
         })

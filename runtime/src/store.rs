@@ -3,8 +3,10 @@
 //! Reads ask the stream's leader, so that whoever reads after an acknowledged write sees it; direct reads were seen to be stale.
 //! Writes are fenced by the revision that was read.
 
+mod following;
 mod mirror;
 mod named;
+pub mod objects;
 
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ use tracing::debug;
 
 use crate::bus::Bus;
 
+pub use following::{Change, Changes};
 pub use mirror::{Mirror, Mirrored, Picture};
 pub use named::{KeepError, Live, Named};
 

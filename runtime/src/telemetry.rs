@@ -22,7 +22,10 @@ use opentelemetry::{
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder as _, Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing::{Level, Metadata, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::watch::Described;
 
@@ -369,14 +372,23 @@ pub enum LogFormat {
     Json,
 }
 
+/// What speaks to the broker: at its most talkative it tells of each message with all that is in it, arguments and links of users too. That
+/// is told only when somebody names it.
+const BUS_LIBRARY: &str = "async_nats";
+
 /// Starts logging to standard error. `filter` is in the syntax of `tracing_subscriber::EnvFilter`, such as `debug` or `info,runtime=debug`.
 ///
 /// # Errors
 /// A text that says what is wrong with the filter.
 pub fn start_logging(filter: Option<&str>, format: LogFormat) -> Result<(), String> {
     let filter = filter.unwrap_or(DEFAULT_FILTER);
+    let names_bus = filter.contains(BUS_LIBRARY);
     let filter = EnvFilter::try_new(filter).map_err(|error| format!("log filter `{filter}`: {error}"))?;
-    let registry = tracing_subscriber::registry().with(filter);
+    // Where nothing is so talkative, nothing has to be looked at.
+    let looks = !names_bus && filter.max_level_hint() == Some(LevelFilter::TRACE);
+    let registry = tracing_subscriber::registry()
+        .with(filter)
+        .with(looks.then(|| filter_fn(holds_no_message)));
     let started = match format {
         LogFormat::Text => {
             let layer = fmt::layer().with_writer(std::io::stderr).with_target(false);
@@ -390,6 +402,11 @@ pub fn start_logging(filter: Option<&str>, format: LogFormat) -> Result<(), Stri
     };
     started.map_err(|error| error.to_string())
 }
+
+fn holds_no_message(about: &Metadata<'_>) -> bool {
+    *about.level() != Level::TRACE || !about.target().starts_with(BUS_LIBRARY)
+}
+
 /// Read when somebody asks: two counts a call would cost more than all the other meters.
 fn observe_in_flight(meter: &Meter, totals: &AllTotals) {
     let totals = Arc::clone(totals);

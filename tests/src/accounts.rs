@@ -1,7 +1,9 @@
 //! A server where everybody has an account of their own, and the issuer that lets them in: what OAuth wants of the two, held to the letter.
 //!
 //! Its lists are open. A tool tells who it is called as. The page where users agree takes who that is from its query, as a browser would from
-//! its session there.
+//! its session there. What it speaks as a server is in `server`.
+
+mod server;
 
 use std::{
     collections::HashMap,
@@ -11,18 +13,16 @@ use std::{
 
 use axum::{
     Json, Router,
-    body::Bytes,
     extract::State,
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
-    routing::{get, post},
+    routing::{any, get, post},
 };
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
-use bus_schema::mcp::method;
 use ring::digest;
 use serde_json::{Value, json};
 
-use crate::remote;
+use crate::remote::{self, Tls};
 
 /// How a client may come to be known there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,15 +33,28 @@ pub enum Knows {
     Documents,
 }
 
+/// What the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    /// The modern era.
+    Modern,
+    /// This version of the legacy era, in sessions that are each for whom they were opened.
+    Legacy(&'static str),
+}
+
 /// A running server, and its issuer.
 pub struct Accounts {
     /// Where both listen.
     pub addr: SocketAddr,
+    /// The authority that vouches for both, in PEM form, if they speak TLS.
+    pub ca: Option<String>,
     shared: Arc<Shared>,
 }
 
 struct Shared {
     knows: Knows,
+    speaks: Speaks,
+    scheme: &'static str,
     state: Mutex<Inner>,
 }
 
@@ -60,6 +73,18 @@ struct Inner {
     /// Refresh tokens that came a second time.
     replayed: usize,
     called: Vec<(String, String)>,
+    /// Codes that were given out.
+    given: Vec<String>,
+    /// Tokens that the platform has had taken back.
+    revoked: Vec<String>,
+    /// Whether it takes tokens back, and says so.
+    takes_none_back: bool,
+    /// How many calls wait for their end.
+    held: usize,
+    /// Sessions, each with whom it was opened for.
+    sessions: HashMap<String, Option<String>>,
+    /// How many sessions were used by another than whom they were opened for.
+    crossed: usize,
 }
 
 type Query = HashMap<String, String>;
@@ -67,24 +92,26 @@ type Query = HashMap<String, String>;
 impl Accounts {
     /// Starts both.
     pub async fn start(knows: Knows) -> Self {
-        let state = Inner {
-            life: 3_600,
-            ..Inner::default()
-        };
-        let shared = Arc::new(Shared {
-            knows,
-            state: Mutex::new(state),
-        });
-        let router = Router::new()
-            .route("/.well-known/oauth-protected-resource/mcp", get(resource))
-            .route("/.well-known/oauth-authorization-server", get(metadata))
-            .route("/register", post(register))
-            .route("/authorize", get(authorize))
-            .route("/token", post(token))
-            .route("/mcp", post(mcp))
-            .with_state(Arc::clone(&shared));
+        Self::speaking(knows, Speaks::Modern).await
+    }
+
+    /// The same, of a server that speaks so.
+    pub async fn speaking(knows: Knows, speaks: Speaks) -> Self {
+        let (shared, router) = stage(knows, speaks, "http");
         Self {
             addr: remote::serve(router).await,
+            ca: None,
+            shared,
+        }
+    }
+
+    /// The same with TLS, by an authority of their own.
+    pub async fn over_tls(knows: Knows) -> Self {
+        let (shared, router) = stage(knows, Speaks::Modern, "https");
+        let tls = Tls::serve(router).await;
+        Self {
+            addr: tls.addr,
+            ca: Some(tls.ca),
             shared,
         }
     }
@@ -92,7 +119,59 @@ impl Accounts {
     /// The server's URL.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("http://{}/mcp", self.addr)
+        match self.shared.scheme {
+            "http" => format!("http://{}/mcp", self.addr),
+            scheme => format!("{scheme}://localhost:{}/mcp", self.addr.port()),
+        }
+    }
+
+    /// Agrees as somebody on a page of the issuer, without a browser: where that would be sent.
+    ///
+    /// # Panics
+    /// When the page refuses.
+    pub async fn agree(&self, page: &str, login: &str) -> String {
+        let page: Uri = format!("{page}&login={login}").parse().expect("a URL");
+        let mut headers = HeaderMap::new();
+        let host = page.authority().expect("a host").as_str();
+        headers.insert(header::HOST, host.parse().expect("a header"));
+        let agreed = authorize(State(Arc::clone(&self.shared)), headers, page).await;
+        let location = agreed.headers().get(header::LOCATION).expect("it sends on");
+        location.to_str().expect("visible").to_owned()
+    }
+
+    /// How many clients have registered themselves.
+    #[must_use]
+    pub fn registered(&self) -> usize {
+        self.state().clients.len()
+    }
+
+    /// Knows no client any more that has registered itself.
+    pub fn forget_clients(&self) {
+        let mut state = self.state();
+        state.clients.iter_mut().for_each(String::clear);
+    }
+
+    /// Takes no tokens back any more, and says nowhere that it does. Whoever has read what it says may still ask.
+    pub fn take_none_back(&self) {
+        self.state().takes_none_back = true;
+    }
+
+    /// The tokens that the platform has had taken back.
+    #[must_use]
+    pub fn revoked(&self) -> Vec<String> {
+        self.state().revoked.clone()
+    }
+
+    /// How many calls wait at this moment.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.state().held
+    }
+
+    /// How often a session was used by another than whom it was opened for.
+    #[must_use]
+    pub fn crossed(&self) -> usize {
+        self.state().crossed
     }
 
     /// Tokens last so long from now on, in seconds.
@@ -114,6 +193,11 @@ impl Accounts {
         (state.refreshed, state.replayed)
     }
 
+    /// Takes no access token any more that was given out so far.
+    pub fn expire(&self) {
+        self.state().tokens.clear();
+    }
+
     /// The tokens that calls came with, each with whose it was.
     #[must_use]
     pub fn called(&self) -> Vec<(String, String)> {
@@ -125,7 +209,7 @@ impl Accounts {
     pub fn secrets(&self) -> Vec<String> {
         let state = self.state();
         let tokens = state.tokens.keys().chain(state.refreshes.keys());
-        tokens.cloned().collect()
+        tokens.chain(&state.given).cloned().collect()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -136,6 +220,15 @@ impl Accounts {
 impl Shared {
     fn state(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn is_known(&self, state: &Inner, client: &str) -> bool {
+        match self.knows {
+            Knows::Registration => !client.is_empty() && state.clients.iter().any(|known| known == client),
+            Knows::Documents => client.starts_with("https://"),
+        }
     }
 }
 
@@ -153,23 +246,51 @@ impl Inner {
     }
 }
 
-fn own(headers: &HeaderMap) -> String {
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    format!("http://{}", host.unwrap_or_default())
+fn stage(knows: Knows, speaks: Speaks, scheme: &'static str) -> (Arc<Shared>, Router) {
+    let state = Inner {
+        life: 3_600,
+        ..Inner::default()
+    };
+    let shared = Arc::new(Shared {
+        knows,
+        speaks,
+        scheme,
+        state: Mutex::new(state),
+    });
+    let router = Router::new()
+        .route("/.well-known/oauth-protected-resource/mcp", get(resource))
+        .route("/.well-known/oauth-authorization-server", get(metadata))
+        .route("/register", post(register))
+        .route("/authorize", get(authorize))
+        .route("/token", post(token))
+        .route("/revoke", post(revoke))
+        .route("/mcp", any(server::mcp))
+        .with_state(Arc::clone(&shared));
+    (shared, router)
 }
 
-async fn resource(headers: HeaderMap) -> Json<Value> {
-    let own = own(&headers);
+impl Shared {
+    fn own(&self, headers: &HeaderMap) -> String {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        format!("{}://{}", self.scheme, host.unwrap_or_default())
+    }
+}
+
+async fn resource(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Value> {
+    let own = shared.own(&headers);
     Json(json!({ "resource": format!("{own}/mcp"), "authorization_servers": [own] }))
 }
 
 async fn metadata(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Json<Value> {
-    let own = own(&headers);
+    let own = shared.own(&headers);
     let mut metadata = json!({
         "issuer": own, "authorization_endpoint": format!("{own}/authorize"), "token_endpoint": format!("{own}/token"),
         "code_challenge_methods_supported": ["S256"], "authorization_response_iss_parameter_supported": true,
         "token_endpoint_auth_methods_supported": ["none"], "response_types_supported": ["code"],
     });
+    if !shared.state().takes_none_back {
+        metadata["revocation_endpoint"] = json!(format!("{own}/revoke"));
+    }
     match shared.knows {
         Knows::Registration => metadata["registration_endpoint"] = json!(format!("{own}/register")),
         Knows::Documents => metadata["client_id_metadata_document_supported"] = json!(true),
@@ -194,13 +315,9 @@ async fn register(State(shared): State<Arc<Shared>>, Json(wish): Json<Value>) ->
 async fn authorize(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: Uri) -> Response {
     let asked = form(uri.query().unwrap_or_default());
     let said = |key: &str| asked.get(key).cloned().unwrap_or_default();
-    let (own, mut state) = (own(&headers), shared.state());
+    let (own, mut state) = (shared.own(&headers), shared.state());
     let client = said("client_id");
-    let known = match shared.knows {
-        Knows::Registration => state.clients.contains(&client),
-        Knows::Documents => client.starts_with("https://"),
-    };
-    let right = known
+    let right = shared.is_known(&state, &client)
         && said("response_type") == "code"
         && said("code_challenge_method") == "S256"
         && said("resource") == format!("{own}/mcp");
@@ -213,6 +330,7 @@ async fn authorize(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: U
         "" => ("error", "access_denied".to_owned()),
         user => {
             let code = state.make("code");
+            state.given.push(code.clone());
             state.codes.insert(code.clone(), (asked.clone(), user.to_owned()));
             ("code", code)
         }
@@ -225,7 +343,10 @@ async fn authorize(State(shared): State<Arc<Shared>>, headers: HeaderMap, uri: U
 async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, text: String) -> Response {
     let asked = form(&text);
     let said = |key: &str| asked.get(key).cloned().unwrap_or_default();
-    let (own, mut state) = (own(&headers), shared.state());
+    let (own, mut state) = (shared.own(&headers), shared.state());
+    if !shared.is_known(&state, &said("client_id")) {
+        return refused("invalid_client");
+    }
     if said("resource") != format!("{own}/mcp") {
         return refused("invalid_target");
     }
@@ -250,6 +371,23 @@ async fn token(State(shared): State<Arc<Shared>>, headers: HeaderMap, text: Stri
     }
 }
 
+async fn revoke(State(shared): State<Arc<Shared>>, text: String) -> Response {
+    let asked = form(&text);
+    let said = |key: &str| asked.get(key).cloned().unwrap_or_default();
+    let mut state = shared.state();
+    if !shared.is_known(&state, &said("client_id")) {
+        return refused("invalid_client");
+    }
+    if state.takes_none_back {
+        return refused("unsupported_token_type");
+    }
+    let token = said("token");
+    state.tokens.remove(&token);
+    state.refreshes.remove(&token);
+    state.revoked.push(token);
+    StatusCode::OK.into_response()
+}
+
 fn refused(error: &str) -> Response {
     (StatusCode::BAD_REQUEST, Json(json!({ "error": error }))).into_response()
 }
@@ -257,40 +395,4 @@ fn refused(error: &str) -> Response {
 fn form(text: &str) -> Query {
     let url = reqwest::Url::parse(&format!("form:?{text}")).expect("a form");
     url.query_pairs().into_owned().collect()
-}
-
-async fn mcp(State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes) -> Response {
-    let message: Value = serde_json::from_slice(&body).unwrap_or_default();
-    let answer = |mut result: Value| {
-        result["resultType"] = json!("complete");
-        result["ttlMs"] = json!(0);
-        result["cacheScope"] = json!("private");
-        Json(json!({ "jsonrpc": "2.0", "id": message["id"], "result": result })).into_response()
-    };
-    let shown = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|shown| shown.to_str().ok());
-    let token = shown
-        .and_then(|shown| shown.strip_prefix("Bearer "))
-        .unwrap_or_default();
-    let mut state = shared.state();
-    let user = state.tokens.get(token).cloned();
-    match message["method"].as_str().unwrap_or_default() {
-        // Whoever shows something shows something right.
-        _ if shown.is_some() && user.is_none() => StatusCode::UNAUTHORIZED.into_response(),
-        method::DISCOVER => {
-            answer(json!({ "supportedVersions": ["2026-07-28"], "capabilities": { "tools": {} } }))
-        }
-        method::TOOLS_LIST => {
-            answer(json!({ "tools": [{ "name": "whoami", "inputSchema": { "type": "object" } }] }))
-        }
-        method::TOOLS_CALL => match user {
-            Some(user) => {
-                state.called.push((token.to_owned(), user.clone()));
-                answer(json!({ "content": [{ "type": "text", "text": user }] }))
-            }
-            None => StatusCode::UNAUTHORIZED.into_response(),
-        },
-        _ => StatusCode::NOT_FOUND.into_response(),
-    }
 }

@@ -82,7 +82,7 @@ impl Clerk {
         Ok(match (called, params["name"].as_str().unwrap_or_default()) {
             (method::DISCOVER, _) => json!({
                 "resultType": "complete", "supportedVersions": ["2026-07-28"], "ttlMs": 0, "cacheScope": "private",
-                "capabilities": { "tools": {}, "prompts": {}, "resources": {}, "logging": {}, "extensions": { "io.modelcontextprotocol/tasks": {} } },
+                "capabilities": { "tools": {}, "prompts": {}, "resources": {}, "logging": {}, "completions": {}, "extensions": { "io.modelcontextprotocol/tasks": {} } },
             })
             .to_string(),
             (method::TOOLS_LIST, _) => whole("tools", self.tools()),
@@ -102,6 +102,7 @@ impl Clerk {
                 "resultType": "complete", "content": [], "structuredContent": { "n": arguments["n"] },
             })
             .to_string(),
+            (method::COMPLETE, _) => completed(&params).to_string(),
             (method::TASKS_GET, _) => done_task(&params).to_string(),
             (method::PROMPTS_GET, "greet") => json!({
                 "resultType": "complete",
@@ -119,6 +120,12 @@ impl Clerk {
             (other, _) => return Err(RpcError::method_not_found(other)),
         })
     }
+}
+
+/// What has been typed, and something else.
+fn completed(params: &Value) -> Value {
+    let values = [&params["argument"]["value"], &json!("else")];
+    json!({ "resultType": "complete", "completion": { "values": values } })
 }
 
 /// A task that is done, with an address in its result.

@@ -134,6 +134,14 @@ impl Forger {
         std::mem::take(&mut self.heard)
     }
 
+    /// Waits until the broker has closed the connection.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn ended(&mut self) {
+        within("the end of the connection", async { while self.read().await {} }).await;
+    }
+
     /// Everything that has come until the broker has answered a ping, and was not looked at yet.
     ///
     /// # Panics

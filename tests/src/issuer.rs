@@ -294,7 +294,7 @@ async fn authorize(State(shared): State<Arc<Shared>>, uri: Uri) -> Response {
     if said("client_id") != CLIENT.0 || said("scope") != "openid" || said("code_challenge_method") != "S256" {
         return StatusCode::BAD_REQUEST.into_response();
     }
-    let code = format!("code-{}", shared.made.fetch_add(1, Ordering::SeqCst));
+    let code = format!("s3cret-login-code-{}", shared.made.fetch_add(1, Ordering::SeqCst));
     let mut back = reqwest::Url::parse(&said("redirect_uri")).expect("a URL");
     back.query_pairs_mut()
         .append_pair("state", &said("state"))

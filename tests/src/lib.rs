@@ -18,6 +18,7 @@ pub mod fixture;
 pub mod forger;
 pub mod http;
 pub mod issuer;
+pub mod keeper;
 pub mod mark;
 pub mod nats;
 pub mod notes;

@@ -7,6 +7,7 @@ use runtime::{
     Bus, BusOptions,
     nats_server::{Clients, NatsServer, NatsServerOptions, PINNED_VERSION},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
@@ -195,6 +196,20 @@ impl Nats {
     /// When it does not start again.
     pub async fn restart(&mut self) {
         self.restart_while(async {}).await;
+    }
+
+    /// Ends it without a word, as a power cut would, does something while it is away, and starts it again on the same port.
+    ///
+    /// # Panics
+    /// When it does not start again.
+    pub async fn die_while(&mut self, doing: impl Future<Output = ()>) {
+        let pid = self.server().pid().expect("it runs");
+        let pid = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a process id");
+        kill_process(pid, Signal::KILL).expect("it is ours");
+        self.restart_while(doing).await;
     }
 
     /// The same, and does something while it is away.

@@ -2,6 +2,7 @@
 
 use bridges::http::Serves;
 use bus_schema::subject::CallerClass;
+use serde_json::Value;
 use trunkline::{
     args::Common,
     config::Config,
@@ -10,7 +11,7 @@ use trunkline::{
 
 use runtime::{Bus, Directory};
 
-use crate::{http::Client, nats, within};
+use crate::{eventually, http::Client, nats, within};
 
 /// A running platform.
 pub struct Platform {
@@ -98,6 +99,24 @@ impl Platform {
             while self.directory.snapshot().server(&id).is_none() {
                 changes.changed().await.expect("the directory lives");
             }
+        })
+        .await;
+    }
+
+    /// Has a virtual server kept, and waits until it is there.
+    ///
+    /// # Panics
+    /// When it is not taken.
+    pub async fn define(&self, chosen: &Value) {
+        let request = reqwest::Client::new()
+            .post(self.url("/virtual-servers"))
+            .header("content-type", "application/json")
+            .body(chosen.to_string());
+        let made = within("an answer", request.send()).await.expect("an answer");
+        assert_eq!(made.status(), 201);
+        let id = chosen["id"].as_str().expect("an id");
+        eventually("it is there", async || {
+            self.client(id).list_tools().await["result"].is_object()
         })
         .await;
     }

@@ -5,6 +5,7 @@ use std::{
     process::Stdio,
 };
 
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt as _, BufReader, Lines},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
@@ -85,6 +86,18 @@ impl Program {
         }
     }
 
+    /// Starts a whole platform on free ports that logs all it can.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn talkative(config: &Path, data: &Path) -> Self {
+        let [config, data] = [config, data].map(|path| path.display().to_string());
+        let listen = ["--listen", "127.0.0.1:0", "--nats-listen", "127.0.0.1:0"];
+        let files = ["--config", &config, "--data-dir", &data];
+        Self::start(&[&["up", "--json", "--log", "trace"][..], &listen, &files].concat())
+    }
+
     /// Reads the log until a line has a word in it, and gives that line.
     ///
     /// # Panics
@@ -124,6 +137,17 @@ impl Program {
     pub fn signal(&self, signal: rustix::process::Signal) {
         rustix::process::kill_process(self.pid(), signal).expect("it runs");
     }
+}
+
+/// Where HTTP is, as a platform says in its first line; the log is for somebody else to read meanwhile.
+///
+/// # Panics
+/// When it says something else.
+pub async fn http_of(output: &mut Lines<BufReader<ChildStdout>>) -> String {
+    let ready = within("the ready banner", output.next_line()).await;
+    let ready = ready.expect("output").expect("a line");
+    let ready: Value = serde_json::from_str(&ready).expect("JSON");
+    ready["http"].as_str().expect("an address").to_owned()
 }
 
 /// Runs it to its end; gives the exit code, standard output and standard error.

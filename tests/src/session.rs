@@ -23,8 +23,16 @@ impl Session {
     /// # Panics
     /// When it is refused.
     pub async fn open(client: &Client, version: &str) -> Self {
+        Self::open_as(client, version, &json!({})).await
+    }
+
+    /// The same of a client that can be asked what these capabilities say.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn open_as(client: &Client, version: &str, capabilities: &Value) -> Self {
         let info = json!({ "name": "test", "version": "1" });
-        let params = json!({ "protocolVersion": version, "capabilities": {}, "clientInfo": info });
+        let params = json!({ "protocolVersion": version, "capabilities": capabilities, "clientInfo": info });
         let body = json!({ "jsonrpc": "2.0", "id": 0, "method": method::INITIALIZE, "params": params });
         let answer = within("an answer", client.raw(body.to_string()).send())
             .await
@@ -48,6 +56,11 @@ impl Session {
     /// A request of this session.
     pub fn request(&self, called: &str, params: &Value) -> RequestBuilder {
         self.with_id(&json!({ "jsonrpc": "2.0", "id": 5, "method": called, "params": params }))
+    }
+
+    /// The client's answer to a request of the server.
+    pub fn answer(&self, id: &Value, result: &Value) -> RequestBuilder {
+        self.with_id(&json!({ "jsonrpc": "2.0", "id": id, "result": result }))
     }
 
     /// Everything that answers a request: notifications, if any, and then the one response.

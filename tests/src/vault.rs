@@ -11,6 +11,8 @@ use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{Bus, Host, HostOptions, McpServer, Outcome, Parts};
 use serde_json::{Value, json};
 
+use crate::http::modern_body;
+
 /// The server.
 #[derive(Default)]
 pub struct Vault {
@@ -119,5 +121,25 @@ impl McpServer for Vault {
             }
         }
         .boxed()
+    }
+}
+
+/// A request to it as a door that was broken into would send it.
+#[must_use]
+pub fn forged(called: &str, in_envelope: &str, params: &Value) -> Request {
+    let body = modern_body(called, params.clone());
+    Request {
+        caller: String::new(),
+        call: 0,
+        server: "vault".to_owned(),
+        method: in_envelope.to_owned(),
+        name: Some("open".to_owned()),
+        principal: Principal::new("mallory", "default"),
+        protocol_version: "2026-07-28".to_owned(),
+        door: "platform".to_owned(),
+        timeout_ms: 10_000,
+        trace: None,
+        chunked_bytes: 0,
+        body: body.to_string().into_bytes().into(),
     }
 }

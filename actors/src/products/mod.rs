@@ -10,6 +10,7 @@
 mod arguments;
 mod completion;
 mod database;
+mod datasets;
 mod error;
 mod index;
 mod interrupt;

@@ -31,6 +31,7 @@ use super::product::{self, Category, MAX_AMOUNT, Product, ProductDetails, Sku};
 use super::search::{self, Page};
 use super::store::Store;
 use super::{completion, resources};
+use crate::exports::Datasets;
 
 const INSTRUCTIONS: &str = "\
 A product catalogue with stock. Find products with `search` (start with `list_categories` when you do not know what \
@@ -58,6 +59,12 @@ impl Products {
             tool_router: Arc::new(Self::tool_router()),
             prompt_router: Arc::new(Self::prompts()),
         })
+    }
+
+    /// What can be exported of the catalogue.
+    #[must_use]
+    pub fn datasets(&self) -> Datasets {
+        self.store.datasets()
     }
 }
 

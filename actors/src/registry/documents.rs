@@ -28,13 +28,17 @@ pub(super) struct Author<'a> {
     pub(super) subject: &'a str,
 }
 
+/// What a document has to be beside one that can be meant; says why it is not.
+pub(super) type Fits<'a, K> = dyn Fn(&<K as Kind>::Ready) -> Result<(), String> + Sync + 'a;
+
 /// Keeps a document as the next version.
 pub(super) async fn set<K: Kind>(
     documents: &Documents<K>,
     by: &Author<'_>,
     wish: Set<K::Document>,
+    fits: &Fits<'_, K>,
 ) -> Result<Version<K::Document>, RpcError> {
-    check::<K>(&wish.document, &wish.comment)?;
+    check(documents, &wish.document, &wish.comment, fits)?;
     let store = opened(documents)?;
     for _ in 0..ATTEMPTS {
         let known = store.read(by.tenant).await.map_err(unavailable)?;
@@ -88,6 +92,7 @@ pub(super) async fn roll_back<K: Kind>(
     documents: &Documents<K>,
     by: &Author<'_>,
     wish: Rollback,
+    fits: &Fits<'_, K>,
 ) -> Result<Version<K::Document>, RpcError> {
     let store = opened(documents)?;
     let known = store.version(by.tenant, wish.to).await.map_err(unavailable)?;
@@ -110,10 +115,15 @@ pub(super) async fn roll_back<K: Kind>(
         over: wish.over,
         comment,
     };
-    set(documents, by, wish).await
+    set(documents, by, wish, fits).await
 }
 
-fn check<K: Kind>(document: &K::Document, comment: &str) -> Result<(), RpcError> {
+fn check<K: Kind>(
+    documents: &Documents<K>,
+    document: &K::Document,
+    comment: &str,
+    fits: &Fits<'_, K>,
+) -> Result<(), RpcError> {
     let bad = |field: &str, why: String| {
         let field = field.to_owned();
         refused(why, &Refusal::Bad { field })
@@ -127,8 +137,8 @@ fn check<K: Kind>(document: &K::Document, comment: &str) -> Result<(), RpcError>
         let why = format!("the comment has {} bytes; {MAX_COMMENT} at most", comment.len());
         return Err(bad("comment", why));
     }
-    match K::ready(document, &K::Configured::default()) {
-        Ok(_) => Ok(()),
+    match K::ready(document, &documents.configured()) {
+        Ok(ready) => fits(&ready).map_err(|why| bad("document", format!("{}: not taken, {why}", K::WHAT))),
         Err(error) => Err(bad(&error.at, format!("{}: not taken, {error}", K::WHAT))),
     }
 }

@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::get,
 };
-use bus_schema::block::{Block, Blocked};
-use runtime::{blocks::BlockError, moment};
+use bus_schema::block::{Block, Release, Stop};
+use runtime::moment;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::form_urlencoded;
@@ -38,17 +38,6 @@ struct Wanted {
     reason: Option<String>,
 }
 
-impl From<BlockError> for Refused {
-    fn from(error: BlockError) -> Self {
-        let message = error.to_string();
-        match error {
-            BlockError::Bad(_) => Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message),
-            BlockError::Unknown { .. } => Self::new(StatusCode::NOT_FOUND, "not_found", message),
-            _ => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
-        }
-    }
-}
-
 async fn list(Extension(fleet): Extension<Fleet>) -> axum::Json<Value> {
     let front = &fleet.front;
     let blocks = front.blocks().all(front.directory().tenant());
@@ -61,13 +50,19 @@ async fn block(
     Extension(operator): Extension<Admitted>,
     body: Body,
 ) -> Result<Response, Refused> {
-    let wanted: Wanted = read_named(body, MAX_BODY_BYTES, None, "block").await?;
-    let front = &fleet.front;
-    let who = Blocked::new(front.directory().tenant(), wanted.issuer, wanted.subject);
-    let blocks = front.blocks();
-    let block = blocks
-        .block(&operator.principal, who, wanted.for_secs, wanted.reason)
-        .await?;
+    let Wanted {
+        subject,
+        issuer,
+        for_secs,
+        reason,
+    } = read_named(body, MAX_BODY_BYTES, None, "block").await?;
+    let wish = Stop {
+        subject,
+        issuer,
+        for_secs,
+        reason,
+    };
+    let block = fleet.front.bus().block(&operator.principal, &wish).await?;
     Ok((StatusCode::CREATED, axum::Json(told(&block))).into_response())
 }
 
@@ -91,9 +86,8 @@ async fn unblock(
         let message = "name who is let go: ?subject=…, and &issuer=… if the block has one";
         return Err(Refused::bad_request(message));
     };
-    let front = &fleet.front;
-    let who = Blocked::new(front.directory().tenant(), issuer, subject);
-    front.blocks().unblock(&operator.principal, &who).await?;
+    let wish = Release { subject, issuer };
+    fleet.front.bus().unblock(&operator.principal, &wish).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -6,13 +6,13 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::{IntoResponse as _, Response},
 };
-use bus_schema::{
-    kept::{Set, Version},
-    registry::Refusal,
+use bus_schema::kept::{Rollback, Set, Version};
+use runtime::{
+    documents::{Kind, Store},
+    store::StoreError,
 };
-use runtime::{documents::Kind, registry::RegistryError};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     fleet::Fleet,
@@ -22,6 +22,8 @@ use crate::auth::Admitted;
 
 /// How many bytes a body may have.
 const MAX_BYTES: usize = 512 * 1024;
+/// How many versions are told at once.
+const MAX_VERSIONS: usize = 100;
 
 /// What is put.
 #[derive(Deserialize)]
@@ -32,7 +34,87 @@ struct Put<D> {
     comment: String,
 }
 
-pub(super) fn told<D: Serialize>(version: &Version<D>) -> Response {
+/// What is rolled back to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Back {
+    to: u64,
+    #[serde(default)]
+    comment: String,
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        unavailable(format!("what is kept cannot be read now: {error}"))
+    }
+}
+
+/// The present version.
+pub(super) async fn show<K: Kind<Document: Serialize>>(
+    fleet: &Fleet,
+    operator: &Admitted,
+) -> Result<Response, Refused> {
+    let known = store::<K>(fleet).await?.read(&operator.principal.tenant).await?;
+    let (version, _) = known.ok_or_else(|| not_found(format!("no {} kept; PUT one", K::WHAT)))?;
+    Ok(told(&version))
+}
+
+/// The latest versions, the newest first.
+pub(super) async fn versions<K: Kind<Document: Serialize>>(
+    fleet: &Fleet,
+    operator: &Admitted,
+) -> Result<Response, Refused> {
+    let store = store::<K>(fleet).await?;
+    let versions = store.versions(&operator.principal.tenant, MAX_VERSIONS).await?;
+    Ok(axum::Json(json!({ "versions": versions })).into_response())
+}
+
+/// One version, by its number as a path has it.
+pub(super) async fn version<K: Kind<Document: Serialize>>(
+    fleet: &Fleet,
+    operator: &Admitted,
+    number: &str,
+) -> Result<Response, Refused> {
+    let unknown = || not_found(format!("{}: there is no version `{number}`", K::WHAT));
+    let number: u64 = number.parse().map_err(|_| unknown())?;
+    let store = store::<K>(fleet).await?;
+    let known = store.version(&operator.principal.tenant, number).await?;
+    Ok(told(&known.ok_or_else(unknown)?))
+}
+
+/// Has an earlier version taken again by the registry.
+pub(super) async fn roll_back<K: Kind<Document: Serialize>>(
+    fleet: &Fleet,
+    operator: &Admitted,
+    headers: &HeaderMap,
+    request: Request,
+) -> Result<Response, Refused> {
+    let over = if_match(headers)?;
+    let Back { to, comment } = read(request.into_body(), "wish to go back").await?;
+    let wish = Rollback { to, over, comment };
+    let bus = fleet.front.bus();
+    let version = bus.roll_back::<K>(&operator.principal, &wish).await;
+    Ok(told(&version?))
+}
+
+/// The versions themselves, as soon as they can be had.
+async fn store<K: Kind>(fleet: &Fleet) -> Result<Store<K>, Refused> {
+    let documents = K::heard(fleet.front.bus());
+    documents.ready().await;
+    let store = documents.store().cloned();
+    store.ok_or_else(|| {
+        unavailable(format!(
+            "no {} kept: this NATS has no JetStream, or does not answer",
+            K::WHAT
+        ))
+    })
+}
+
+fn not_found(what: String) -> Refused {
+    Refused::new(StatusCode::NOT_FOUND, "not_found", what)
+}
+
+fn told<D: Serialize>(version: &Version<D>) -> Response {
     with_etag(axum::Json(version).into_response(), Some(version.version))
 }
 
@@ -53,22 +135,10 @@ pub(super) async fn replace<K: Kind>(
     };
     let bus = fleet.front.bus();
     let version = bus.set_document::<K>(&operator.principal, &wish).await;
-    Ok(told(&version.map_err(refused)?))
+    Ok(told(&version?))
 }
 
-pub(super) fn refused(error: RegistryError) -> Refused {
-    let RegistryError::Refused { message, refusal } = error else {
-        return unavailable(format!("no registry took it: {error}"));
-    };
-    match refusal {
-        Some(Refusal::Bad { field }) => Refused::unusable(field, message),
-        Some(Refusal::Unknown) => Refused::new(StatusCode::NOT_FOUND, "not_found", message),
-        Some(Refusal::Changed) => Refused::new(StatusCode::PRECONDITION_FAILED, "changed", message),
-        _ => unavailable(message),
-    }
-}
-
-pub(super) fn unavailable(why: impl Into<String>) -> Refused {
+fn unavailable(why: impl Into<String>) -> Refused {
     Refused::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why)
 }
 

@@ -302,6 +302,7 @@ impl Server {
             told["name"] = json!(entry.declaration.name);
             told["url"] = json!(entry.declaration.url);
             told["auth"] = shown(&entry.declaration.auth);
+            told["credentials"] = json!(entry.declaration.credentials);
             told["healthUrl"] = json!(entry.declaration.health_url);
             told["owner"] = json!(entry.declaration.owner);
             told["registeredAt"] = json!(entry.registered_at);

@@ -1,47 +1,46 @@
-//! `/guardrails`: what is looked for in calls, read and replaced over REST.
+//! `/guardrails`: what is looked for in calls, read, replaced and taken back over REST.
 
 use axum::{
     Router,
-    extract::{Extension, Request},
-    http::{HeaderMap, StatusCode},
+    extract::{Extension, Path, Request},
+    http::HeaderMap,
     response::Response,
-    routing::get,
+    routing::{get, post},
 };
 use runtime::guardrails::Rails;
 
-use super::{
-    documents::{replace as replace_document, told, unavailable},
-    fleet::Fleet,
-    kept::Refused,
-};
+use super::{documents, fleet::Fleet, kept::Refused};
 use crate::auth::Admitted;
 
 /// The routes, behind what says whose fleet it is.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    Router::new().route("/guardrails", get(show).put(replace))
+    Router::new()
+        .route("/guardrails", get(show).put(replace))
+        .route("/guardrails/history", get(versions))
+        .route("/guardrails/history/{version}", get(show_version))
+        .route("/guardrails/rollback", post(roll_back))
 }
 
 async fn show(
     Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
-    let all = fleet.front.bus().guardrails();
-    all.ready().await;
-    let store = all.store().ok_or_else(|| {
-        unavailable("no guardrails are kept: this NATS has no JetStream, or does not answer")
-    })?;
-    let known = store
-        .read(&operator.principal.tenant)
-        .await
-        .map_err(|error| unavailable(format!("the guardrails cannot be read now: {error}")))?;
-    let (version, _) = known.ok_or_else(|| {
-        Refused::new(
-            StatusCode::NOT_FOUND,
-            "not_found",
-            "no guardrails are kept; PUT some",
-        )
-    })?;
-    Ok(told(&version))
+    documents::show::<Rails>(&fleet, &operator).await
+}
+
+async fn versions(
+    Extension(fleet): Extension<Fleet>,
+    Extension(operator): Extension<Admitted>,
+) -> Result<Response, Refused> {
+    documents::versions::<Rails>(&fleet, &operator).await
+}
+
+async fn show_version(
+    Extension(fleet): Extension<Fleet>,
+    Path(version): Path<String>,
+    Extension(operator): Extension<Admitted>,
+) -> Result<Response, Refused> {
+    documents::version::<Rails>(&fleet, &operator, &version).await
 }
 
 async fn replace(
@@ -50,5 +49,14 @@ async fn replace(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
-    replace_document::<Rails>(&fleet, &operator, &headers, request, "set of guardrails").await
+    documents::replace::<Rails>(&fleet, &operator, &headers, request, "set of guardrails").await
+}
+
+async fn roll_back(
+    Extension(fleet): Extension<Fleet>,
+    Extension(operator): Extension<Admitted>,
+    headers: HeaderMap,
+    request: Request,
+) -> Result<Response, Refused> {
+    documents::roll_back::<Rails>(&fleet, &operator, &headers, request).await
 }

@@ -8,10 +8,10 @@ use axum::{
 };
 use bus_schema::{
     ServerId,
-    registry::{Over, Was},
+    registry::{Over, Refusal, Was},
 };
 use bytes::Bytes;
-use runtime::store::KeepError;
+use runtime::{registry::RegistryError, store::KeepError};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 
@@ -43,6 +43,25 @@ impl Refused {
             field: Some(field.into()),
             ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unusable", message)
         }
+    }
+}
+
+impl From<RegistryError> for Refused {
+    fn from(error: RegistryError) -> Self {
+        let message = error.to_string();
+        let RegistryError::Refused { refusal, .. } = error else {
+            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+        };
+        let (status, code) = match refusal {
+            Some(Refusal::Bad { field }) => return Self::unusable(field, message),
+            Some(Refusal::Exists | Refusal::OnTheBus) => (StatusCode::CONFLICT, "exists"),
+            Some(Refusal::Unknown) => (StatusCode::NOT_FOUND, "not_found"),
+            Some(Refusal::Changed) => (StatusCode::PRECONDITION_FAILED, "changed"),
+            Some(Refusal::Forbidden { .. }) => (StatusCode::FORBIDDEN, "forbidden"),
+            Some(Refusal::Unavailable) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            None => (StatusCode::BAD_GATEWAY, "registry_failed"),
+        };
+        Self::new(status, code, message)
     }
 }
 

@@ -3,32 +3,24 @@
 use axum::{
     Router,
     extract::{Extension, Path, Request},
-    http::{HeaderMap, StatusCode},
+    http::HeaderMap,
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
 use bus_schema::{
     Principal,
-    kept::Rollback,
     policy::{Action, Annotations, Decision, Document, Policy, explain},
 };
-use runtime::{
-    moment,
-    policies::{PolicyStore, Rules},
-    store::StoreError,
-};
+use runtime::{moment, policies::Rules};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    documents::{read, refused, replace as replace_document, told, unavailable},
+    documents::{self, read},
     fleet::Fleet,
-    kept::{Refused, if_match},
+    kept::Refused,
 };
 use crate::auth::Admitted;
-
-/// How many versions are told at once.
-const MAX_VERSIONS: usize = 100;
 
 /// The routes, behind what says whose fleet it is.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
@@ -38,15 +30,6 @@ pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
         .route("/policy/versions/{version}", get(show_version))
         .route("/policy/rollback", post(roll_back))
         .route("/policy/explain", post(answer))
-}
-
-/// What is rolled back to.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Back {
-    to: u64,
-    #[serde(default)]
-    comment: String,
 }
 
 /// A question: who wants what. Without a server it is about what operators do.
@@ -111,32 +94,11 @@ impl Question {
     }
 }
 
-impl From<StoreError> for Refused {
-    fn from(error: StoreError) -> Self {
-        unavailable(format!("the policy cannot be read now: {error}"))
-    }
-}
-
-fn no_version(what: &str) -> Refused {
-    Refused::new(StatusCode::NOT_FOUND, "not_found", what)
-}
-
-async fn store(fleet: &Fleet) -> Result<PolicyStore, Refused> {
-    let policies = fleet.front.bus().policies();
-    policies.ready().await;
-    policies
-        .store()
-        .cloned()
-        .ok_or_else(|| unavailable("no policy is kept: this NATS has no JetStream, or does not answer"))
-}
-
 async fn show(
     Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
-    let known = store(&fleet).await?.read(&operator.principal.tenant).await?;
-    let (version, _) = known.ok_or_else(|| no_version("no policy is kept; PUT one"))?;
-    Ok(told(&version))
+    documents::show::<Rules>(&fleet, &operator).await
 }
 
 async fn show_version(
@@ -144,24 +106,14 @@ async fn show_version(
     Path(version): Path<String>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
-    let unknown = || no_version("there is no such version of the policy");
-    let number: u64 = version.parse().map_err(|_| unknown())?;
-    let known = store(&fleet)
-        .await?
-        .version(&operator.principal.tenant, number)
-        .await?;
-    Ok(told(&known.ok_or_else(unknown)?))
+    documents::version::<Rules>(&fleet, &operator, &version).await
 }
 
 async fn versions(
     Extension(fleet): Extension<Fleet>,
     Extension(operator): Extension<Admitted>,
 ) -> Result<Response, Refused> {
-    let versions = store(&fleet)
-        .await?
-        .versions(&operator.principal.tenant, MAX_VERSIONS)
-        .await?;
-    Ok(axum::Json(json!({ "versions": versions })).into_response())
+    documents::versions::<Rules>(&fleet, &operator).await
 }
 
 async fn replace(
@@ -170,7 +122,7 @@ async fn replace(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
-    replace_document::<Rules>(&fleet, &operator, &headers, request, "policy").await
+    documents::replace::<Rules>(&fleet, &operator, &headers, request, "policy").await
 }
 
 async fn roll_back(
@@ -179,15 +131,7 @@ async fn roll_back(
     headers: HeaderMap,
     request: Request,
 ) -> Result<Response, Refused> {
-    let over = if_match(&headers)?;
-    let Back { to, comment } = read(request.into_body(), "wish to go back").await?;
-    let wish = Rollback { to, over, comment };
-    let version = fleet
-        .front
-        .bus()
-        .roll_back::<Rules>(&operator.principal, &wish)
-        .await;
-    Ok(told(&version.map_err(refused)?))
+    documents::roll_back::<Rules>(&fleet, &operator, &headers, request).await
 }
 
 async fn answer(

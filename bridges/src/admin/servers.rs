@@ -10,9 +10,8 @@ use axum::{
 };
 use bus_schema::{
     ServerId,
-    registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Refusal, Remove, Status, Written},
+    registry::{Declaration, MAX_DECLARATION_BYTES, Over, Put, Remove, Status, Written},
 };
-use runtime::registry::RegistryError;
 use serde_json::{Map, Value, json};
 use url::form_urlencoded;
 
@@ -40,23 +39,6 @@ pub(super) fn operator_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/servers", post(create))
         .route("/servers/{id}", put(replace).delete(remove))
-}
-
-impl From<RegistryError> for Refused {
-    fn from(error: RegistryError) -> Self {
-        let message = error.to_string();
-        let RegistryError::Refused { refusal, .. } = error else {
-            return Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
-        };
-        match refusal {
-            Some(Refusal::Bad { field }) => Self::unusable(field, message),
-            Some(Refusal::Exists | Refusal::OnTheBus) => Self::new(StatusCode::CONFLICT, "exists", message),
-            Some(Refusal::Unknown) => Self::new(StatusCode::NOT_FOUND, "not_found", message),
-            Some(Refusal::Changed) => Self::new(StatusCode::PRECONDITION_FAILED, "changed", message),
-            Some(Refusal::Unavailable) => Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message),
-            None => Self::new(StatusCode::BAD_GATEWAY, "registry_failed", message),
-        }
-    }
 }
 
 async fn list(
@@ -203,7 +185,7 @@ async fn write(
         .check()
         .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
     RemoteOptions::check_declared(&declaration)
-        .map_err(|error| Refused::unusable("url", error.to_string()))?;
+        .map_err(|bad| Refused::unusable(bad.field, bad.to_string()))?;
     let id = &declaration.id;
     if fleet.front.virtuals().get(id).is_some() {
         let message = format!("`{id}` is a virtual server; choose another id");

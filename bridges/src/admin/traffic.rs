@@ -33,7 +33,7 @@ impl From<RuleError> for Refused {
         match error {
             RuleError::Bad(bad) => Self::unusable(bad.field, message),
             RuleError::IsVirtual(_) => Self::new(StatusCode::CONFLICT, "virtual", message),
-            RuleError::Kept(error) => error.into(),
+            RuleError::Registry(error) => error.into(),
         }
     }
 }
@@ -60,9 +60,10 @@ async fn set(
     let id = read_id(&id)?;
     let over = over(&headers)?;
     let rule: Traffic = read_named(body, MAX_RULE_BYTES, Some(&id), "traffic rule").await?;
-    let (kept, revision, was) = fleet.front.set_traffic(&operator.principal, &rule, over).await?;
+    let kept = fleet.front.set_traffic(&operator.principal, &rule, over).await?;
     let location = format!("/servers/{id}/traffic");
-    Ok(taken(&location, told(&fleet, &kept, revision), was, revision))
+    let told = told(&fleet, &kept.record, kept.revision);
+    Ok(taken(&location, told, kept.was, kept.revision))
 }
 
 async fn clear(

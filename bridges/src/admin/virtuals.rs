@@ -36,7 +36,7 @@ impl From<DefineError> for Refused {
             DefineError::Bad(bad) => Self::unusable(bad.field, message),
             DefineError::IsServer(_) => Self::new(StatusCode::CONFLICT, "exists", message),
             DefineError::Configured(_) => Self::new(StatusCode::CONFLICT, "configured", message),
-            DefineError::Kept(error) => error.into(),
+            DefineError::Registry(error) => error.into(),
         }
     }
 }
@@ -94,13 +94,13 @@ async fn write(
         let message = format!("a server `{}` is registered; choose another id", definition.id);
         return Err(Refused::new(StatusCode::CONFLICT, "exists", message));
     }
-    let (defined, revision, was) = fleet.front.define(&operator.principal, &definition, over).await?;
+    let kept = fleet.front.define(&operator.principal, &definition, over).await?;
     let location = format!("/virtual-servers/{}", definition.id);
     let known = Virtual {
         definition,
-        kept: Some((defined, revision)),
+        kept: Some((kept.record, kept.revision)),
     };
-    Ok(taken(&location, told(&known), was, revision))
+    Ok(taken(&location, told(&known), kept.was, kept.revision))
 }
 
 async fn remove(

@@ -76,6 +76,8 @@ pub(super) fn admit(peer: &Peer, lines: &[CertificateOptions]) -> Result<Admitte
         until: deadline(peer.ends_at()),
         expires_at: Some(peer.ends_at()),
         blocks: None,
+        peer: None,
+        standing: None,
     })
 }
 

@@ -52,6 +52,8 @@ pub(super) fn admit(
         until: seconds(claims, "exp").and_then(|exp| deadline(exp, options.clock_skew)),
         expires_at: seconds(claims, "exp"),
         blocks: None,
+        peer: None,
+        standing: None,
     })
 }
 

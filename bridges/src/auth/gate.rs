@@ -10,22 +10,23 @@ use bus_schema::{
     Principal,
     policy::{Decision, Scope},
 };
-use runtime::blocks::Blocks;
+use runtime::{blocks::Blocks, moment};
 use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 use url::form_urlencoded;
 
 use super::{
-    api_keys::ApiKeys,
+    api_keys::{ApiKeys, Digest, sha256},
     certificates::{self, CertificateOptions},
     challenge::Refusal,
     claims, crypto,
-    introspection::Introspection,
+    introspection::{Introspection, Standing},
     keys::Keys,
     options::{Auth, AuthError, AuthOptions, IssuerOptions, public_url},
     resource::{self, Resources},
     token::Signed,
+    verified::{Genuine, Verified},
 };
 use crate::{
     tls::Peer,
@@ -57,6 +58,10 @@ pub(crate) struct Admitted {
     pub(crate) expires_at: Option<u64>,
     /// Who is stopped, whatever they show; set where somebody is let in.
     pub(crate) blocks: Option<Blocks>,
+    /// The certificate of the connection that it came by; set there, too.
+    pub(crate) peer: Option<Arc<Peer>>,
+    /// The token, where only its issuer can say whether it still counts.
+    pub(crate) standing: Option<Standing>,
 }
 
 /// What a request shows of who sends it. What stands before the door may write into headers, but nothing that is believed: such as
@@ -76,6 +81,8 @@ pub(crate) enum Ended {
     Expired,
     /// The caller is stopped.
     Blocked,
+    /// The connection's certificate was taken back, or has ended.
+    Distrusted,
 }
 
 /// What stands before the endpoints of a door.
@@ -89,6 +96,7 @@ struct Checks {
     api_keys: ApiKeys,
     certificates: Vec<CertificateOptions>,
     resources: Resources,
+    verified: Verified,
     /// What every caller needs.
     required: Vec<Scope>,
     /// What clients are told of beforehand.
@@ -100,7 +108,7 @@ struct Checks {
 struct Issuer {
     options: IssuerOptions,
     keys: Arc<Keys>,
-    introspection: Option<Introspection>,
+    introspection: Option<Arc<Introspection>>,
 }
 
 impl Admitted {
@@ -109,6 +117,22 @@ impl Admitted {
         tokio::select! {
             () = self.expired() => Ended::Expired,
             () = self.blocked() => Ended::Blocked,
+            () = self.distrusted() => Ended::Distrusted,
+            () = self.taken_back() => Ended::Expired,
+        }
+    }
+
+    async fn taken_back(&self) {
+        match &self.standing {
+            Some(standing) => standing.taken_back().await,
+            None => pending().await,
+        }
+    }
+
+    async fn distrusted(&self) {
+        match &self.peer {
+            Some(peer) => peer.distrusted().await,
+            None => pending().await,
         }
     }
 
@@ -140,12 +164,21 @@ impl Gate {
         Ok(Self { checks })
     }
 
-    /// Lets somebody in by a token or key for the whole platform, which has not come in the head of a request.
-    pub(crate) async fn admit_token(&self, token: Option<&str>) -> Result<Admitted, Refusal> {
+    /// Lets somebody in by a token or key for the whole platform, which has not come in the head of a request. A refusal says who it was, if
+    /// what was shown is genuine.
+    pub(crate) async fn admit_token(
+        &self,
+        token: Option<&str>,
+    ) -> Result<Admitted, (Refusal, Option<Box<Principal>>)> {
+        let unknown = |refusal| (refusal, None);
         let (Some(checks), Some(token)) = (&self.checks, token) else {
-            return Err(Refusal::NoToken);
+            return Err(unknown(Refusal::NoToken));
         };
-        checks.let_in(checks.identify("", well_formed(token)?, None).await?)
+        let token = well_formed(token).map_err(unknown)?;
+        let admitted = checks.identify("", token, None).await.map_err(unknown)?;
+        let principal = admitted.principal.clone();
+        let let_in = checks.let_in(admitted);
+        let_in.map_err(|refusal| (refusal, Some(Box::new(principal))))
     }
 
     /// Lets a request in, or says why not. `endpoint` is the path of what it goes to.
@@ -156,6 +189,8 @@ impl Gate {
                 until: None,
                 expires_at: None,
                 blocks: None,
+                peer: None,
+                standing: None,
             });
         };
         let admitted = checks.admit(endpoint, shown).await;
@@ -245,6 +280,7 @@ impl Checks {
         let advertised = options.scopes_supported.as_ref();
         Ok(Self {
             issuers,
+            verified: Verified::default(),
             api_keys: ApiKeys::new(&options.api_keys)?,
             certificates: options.certificates.clone(),
             resources: Resources::new(&public),
@@ -315,13 +351,24 @@ impl Checks {
         Ok(admitted)
     }
 
+    /// A token that was found genuine before and still counts.
+    fn known_genuine(&self, digest: &Digest) -> Option<Arc<Genuine>> {
+        let genuine = self.verified.find(digest)?;
+        let issuer = &self.issuers[genuine.issuer];
+        let counts = genuine.counts_at(moment::now_secs(), &issuer.options);
+        (counts && issuer.keys.has(&genuine.key)).then_some(genuine)
+    }
+
     async fn identify(&self, endpoint: &str, token: &str, peer: Option<&Peer>) -> Result<Admitted, Refusal> {
-        if let Some(principal) = self.api_keys.find(token) {
+        let digest = sha256(token);
+        if let Some(principal) = self.api_keys.find(&digest) {
             return Ok(Admitted {
                 principal: principal.clone(),
                 until: None,
                 expires_at: None,
                 blocks: None,
+                peer: None,
+                standing: None,
             });
         }
         if ApiKeys::looks_like_one(token) {
@@ -331,14 +378,18 @@ impl Checks {
             resource::canonical(&self.resources.uri("")),
             self.resources.uri(endpoint),
         ];
+        if let Some(genuine) = self.known_genuine(&digest) {
+            let issuer = &self.issuers[genuine.issuer];
+            return claims::admit(&genuine.claims, &issuer.options, &resources, peer);
+        }
         if let Some(signed) = Signed::read(token) {
             let signed = signed?;
-            let issuer = self
-                .issuers
-                .iter()
-                .find(|known| known.options.issuer == signed.issuer);
-            let issuer = issuer.ok_or(Refusal::BadToken("the token is of another issuer"))?;
-            let claims = signed.verify(&issuer.options, &issuer.keys).await?;
+            let made_it = |known: &Issuer| known.options.issuer == signed.issuer;
+            let at = self.issuers.iter().position(made_it);
+            let at = at.ok_or(Refusal::BadToken("the token is of another issuer"))?;
+            let issuer = &self.issuers[at];
+            let (claims, key) = signed.verify(&issuer.options, &issuer.keys).await?;
+            self.verified.remember(token, digest, at, key, &claims);
             return claims::admit(&claims, &issuer.options, &resources, peer);
         }
         let mut refused = Refusal::BadToken("the token is not known here");
@@ -347,7 +398,13 @@ impl Checks {
                 continue;
             };
             match introspection.claims(token, &issuer.options).await {
-                Ok(Some(claims)) => return claims::admit(&claims, &issuer.options, &resources, peer),
+                Ok(Some(claims)) => {
+                    let admitted = claims::admit(&claims, &issuer.options, &resources, peer)?;
+                    return Ok(Admitted {
+                        standing: Some(Standing::new(introspection, token)),
+                        ..admitted
+                    });
+                }
                 Ok(None) => {}
                 Err(refusal) => refused = refusal,
             }
@@ -379,7 +436,10 @@ impl Issuer {
         }
         let fetcher = Arc::new(fetcher);
         let introspection = match &options.introspection {
-            Some(own) => Some(Introspection::new(&options.issuer, own, Arc::clone(&fetcher))?),
+            Some(own) => {
+                let asks = Introspection::new(&options.issuer, own, Arc::clone(&fetcher))?;
+                Some(Arc::new(asks))
+            }
             None => None,
         };
         Ok(Self {

@@ -4,13 +4,14 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
 
 use axum::http::HeaderValue;
 use serde_json::Value;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tracing::warn;
 use url::form_urlencoded;
 
@@ -24,6 +25,9 @@ use crate::upstream::remote::fetch::{Fetcher, basic};
 
 /// How many answers are remembered; beyond, those that are over make room, and then all of them.
 const MAX_ANSWERS: usize = 10_000;
+
+/// How often an issuer is asked about a token of somebody who stays, at most.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Asks one issuer about tokens.
 pub(super) struct Introspection {
@@ -39,6 +43,45 @@ pub(super) struct Introspection {
 struct Answer {
     claims: Arc<Claims>,
     until: Instant,
+}
+
+/// A token that somebody came with who stays: its issuer is asked about it again, for as long as that is.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    asks: Arc<Introspection>,
+    token: Arc<str>,
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing").finish_non_exhaustive()
+    }
+}
+
+impl Standing {
+    pub(super) fn new(asks: &Arc<Introspection>, token: &str) -> Self {
+        Self {
+            asks: Arc::clone(asks),
+            token: token.into(),
+        }
+    }
+
+    /// Waits until the issuer says that the token counts no more. One that cannot be asked has not said so.
+    pub(crate) async fn taken_back(&self) {
+        let every = self.asks.cache_for.max(LOOK_AGAIN);
+        loop {
+            sleep(every).await;
+            let digest = sha256(&self.token);
+            if self.asks.known(&digest).is_some() {
+                continue;
+            }
+            match self.asks.ask(&self.token).await {
+                Ok(Some(claims)) => drop(self.asks.remember(digest, claims)),
+                Ok(None) => return,
+                Err(_) => {}
+            }
+        }
+    }
 }
 
 impl Introspection {

@@ -139,6 +139,15 @@ impl Keys {
         }
     }
 
+    /// Whether the issuer has a key still, as far as is known. Whoever asks after a while has it fetched again.
+    pub(super) fn has(self: &Arc<Self>, key: &Arc<Key>) -> bool {
+        let Some(known) = self.usable() else { return false };
+        if known.at.elapsed() >= self.refresh_after {
+            tokio::spawn(Arc::clone(self).refresh());
+        }
+        known.keys.iter().any(|one| Arc::ptr_eq(one, key))
+    }
+
     /// What was fetched, while it counts.
     fn usable(&self) -> Option<Arc<Known>> {
         self.known
@@ -242,6 +251,16 @@ impl Known {
 }
 
 impl Key {
+    /// A key without a name, for tests of those who keep one.
+    #[cfg(test)]
+    pub(super) fn of(decoding: DecodingKey) -> Self {
+        Self {
+            id: None,
+            algorithm: None,
+            decoding,
+        }
+    }
+
     fn fits(&self, algorithm: Algorithm) -> bool {
         let named = self
             .algorithm

@@ -57,11 +57,15 @@ impl<'a> Signed<'a> {
         Ok(Self { text, header, issuer })
     }
 
-    /// Checks the signature, the issuer and the times, and gives the claims.
+    /// Checks the signature, the issuer and the times, and gives the claims with the key that has signed them.
     ///
     /// # Errors
     /// [`Refusal`] that says what is wrong, or that nobody can tell.
-    pub(super) async fn verify(&self, options: &IssuerOptions, keys: &Arc<Keys>) -> Result<Claims, Refusal> {
+    pub(super) async fn verify(
+        &self,
+        options: &IssuerOptions,
+        keys: &Arc<Keys>,
+    ) -> Result<(Claims, Arc<Key>), Refusal> {
         let algorithm = self.header.alg;
         if !options.algorithms.contains(&SigningAlgorithm(algorithm)) {
             return Err(Refusal::BadToken(
@@ -87,7 +91,7 @@ impl<'a> Signed<'a> {
         let mut refused = Refusal::BadToken("the token's signature is wrong");
         for key in &found {
             match self.check(key, &validation) {
-                Ok(claims) => return Ok(claims),
+                Ok(claims) => return Ok((claims, Arc::clone(key))),
                 Err(refusal) => refused = refusal,
             }
         }

@@ -182,13 +182,12 @@ impl Conversation {
         };
         let (changing, changed) = changing();
         self.notices = Some(changing);
-        let (front, out) = (self.front.clone(), self.out.clone());
+        let (front, out, principal) = (self.front.clone(), self.out.clone(), self.principal.clone());
         let (ending, ended) = (self.ending.clone(), self.ended.clone());
         self.running.spawn(async move {
             let tell = async {
-                let (endpoint, uris) = (session.endpoint.clone(), session.subscribed.clone());
-                let mut notices =
-                    Notices::begin(front, endpoint, session.promised, uris, (None, changed)).await;
+                let (who, uris) = ((principal, session.endpoint.clone()), session.subscribed.clone());
+                let mut notices = Notices::begin(front, who, session.promised, uris, (None, changed)).await;
                 loop {
                     for message in notices.next().await.messages {
                         if out.send(message).await.is_err() {

@@ -1,7 +1,7 @@
 //! An answer on its way from the bus to a door, and what a door says when the bus gives none.
 
 use bus_schema::{
-    Principal, RpcError, ServerId, TraceContext,
+    Principal, ProtocolVersion, RpcError, ServerId, TraceContext,
     audit::{Kind, Record},
     mcp::error,
     rpc,
@@ -53,6 +53,8 @@ pub(super) struct Remote {
     /// The places that it takes of limits on how many calls run at once.
     #[expect(dead_code, reason = "they are free again when the call is dropped")]
     pub(super) running: Running,
+    /// Whether it has been answered.
+    pub(super) is_over: bool,
     /// Whether only one instance can answer it.
     pub(super) tie: Tie,
     /// Whether the message is a request, and no notification.
@@ -60,6 +62,11 @@ pub(super) struct Remote {
     pub(super) front: Front,
     pub(super) server: String,
     pub(super) method: String,
+    /// What the server knows it by that is asked for.
+    pub(super) name: Option<String>,
+    /// The request as it came.
+    pub(super) body: Bytes,
+    pub(super) protocol: ProtocolVersion,
     pub(super) door: &'static str,
     pub(super) started: Instant,
 }
@@ -141,6 +148,7 @@ impl Answering {
         tokio::select! {
             biased;
             () = stop.pulled() => {
+                state.put_cut(stop, trace);
                 // What is dropped here ends, wherever it runs.
                 *state = State::Local(None);
                 Step::Final(Final::blocked(id))
@@ -206,6 +214,7 @@ impl State {
             Ok(Answer::Final { code, body }) => remote.answered(id, code, body),
             Err(error) => remote.unanswered(id, &error),
         };
+        remote.is_over = true;
         remote.count(&answer);
         if remote.owner.is_some() && answer.code.is_none() {
             remote.noting = Some(answer.clone());

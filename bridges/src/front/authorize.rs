@@ -17,7 +17,7 @@ use runtime::{
 };
 use tracing::info;
 
-use super::{Endpoint, Front};
+use super::{Caller, Endpoint, Front};
 use crate::{
     askable::Askable,
     request::{Incoming, Reference},
@@ -36,6 +36,21 @@ pub enum Barred {
 pub(super) struct Judged {
     pub(super) barred: Barred,
     pub(super) record: Record,
+}
+
+/// A request whose door has had it judged, because it has statuses of its own, and which goes on with that.
+pub struct Weighed<'r> {
+    pub(super) caller: &'r Caller,
+    pub(super) incoming: &'r Incoming,
+    pub(super) judged: Result<(), Box<Judged>>,
+}
+
+impl Weighed<'_> {
+    /// Why it goes nowhere, if it does not.
+    #[must_use]
+    pub fn barred(&self) -> Option<&Barred> {
+        self.judged.as_ref().err().map(|judged| &judged.barred)
+    }
 }
 
 impl From<Barred> for RpcError {
@@ -100,7 +115,16 @@ impl Front {
         self.bus().policies().sight(principal)
     }
 
-    /// Whether somebody may ask this. Doors with statuses of their own look before they ask; `ask` looks in any case.
+    /// Judges a request for a door with statuses of its own, so that [`Front::ask_weighed`] need not judge it again.
+    pub async fn weigh<'r>(&self, caller: &'r Caller, incoming: &'r Incoming) -> Weighed<'r> {
+        Weighed {
+            judged: self.judge(&caller.principal, &caller.endpoint, incoming).await,
+            caller,
+            incoming,
+        }
+    }
+
+    /// Whether somebody may ask this, for doors that look before others do; `ask` looks in any case.
     ///
     /// # Errors
     /// Why not.
@@ -137,7 +161,7 @@ impl Front {
             }
             _ => action,
         };
-        let decision = in_force.decide(principal, &action);
+        let decision = in_force.decide_call(principal, &action);
         let Some(error) = decision.refusal(&action) else {
             return Ok(());
         };

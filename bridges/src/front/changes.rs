@@ -4,6 +4,8 @@
 //! client are one notice, and what waits is bounded by what the client has asked for. Lists are compared by the digests in the
 //! servers' cards; resources are listened for at their servers, see `keeper`.
 
+mod hearing;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{
@@ -13,10 +15,17 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::{RpcError, ServerId, card::ListDigests, mcp::resource};
-use runtime::{Bus, Directory, directory::Snapshot, policies::Policies, virtuals::Virtuals};
+use bus_schema::{Principal, RpcError, ServerId, card::ListDigests, mcp::resource};
+use runtime::{
+    Bus, Directory, directory::Snapshot, guardrails::AllGuardrails, policies::Policies, virtuals::Virtuals,
+};
 use sha2::{Digest as _, Sha256};
-use tokio::{sync::Notify, time::sleep};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
+
+use hearing::Hearing;
 
 use super::{Endpoint, faces::digests_of, keeper::Keepers};
 
@@ -81,6 +90,7 @@ pub(super) struct Changes {
     directory: Directory,
     virtuals: Virtuals,
     policies: Policies,
+    guardrails: AllGuardrails,
     keepers: Keepers,
     last: AtomicU64,
     /// Held only to look up, insert or remove.
@@ -89,6 +99,7 @@ pub(super) struct Changes {
 
 /// One client that wants to be told.
 struct Watcher {
+    hearing: Hearing,
     endpoint: Endpoint,
     wanted: Wanted,
     /// Whose resources it watches.
@@ -100,7 +111,8 @@ struct Watcher {
 
 struct Waiting {
     lists: Lists,
-    updated: BTreeSet<String>,
+    /// Resources by URI, each with its server.
+    updated: BTreeSet<(String, ServerId)>,
     /// The lists that the client knows, or is about to be told of.
     known: ListDigests,
 }
@@ -112,6 +124,8 @@ pub struct Watching {
     watcher: Arc<Watcher>,
     /// The resources by the server that has them.
     owned: Vec<(ServerId, BTreeSet<String>)>,
+    /// Told when another policy is in force.
+    policies: watch::Receiver<u64>,
 }
 
 impl Changes {
@@ -121,6 +135,7 @@ impl Changes {
             directory: directory.clone(),
             virtuals: virtuals.clone(),
             policies: bus.policies(),
+            guardrails: bus.guardrails(),
             keepers: Keepers::new(bus.clone(), directory.clone()),
             last: AtomicU64::new(0),
             watchers: Mutex::default(),
@@ -154,25 +169,28 @@ impl Changes {
     /// Adds a watcher. `since` holds the digests that it knew when it was last told, if it was.
     pub(super) fn watch(
         self: &Arc<Self>,
-        endpoint: Endpoint,
+        (principal, endpoint): (&Principal, Endpoint),
         wanted: Wanted,
         owned: Vec<(ServerId, BTreeSet<String>)>,
         since: Option<ListDigests>,
     ) -> Watching {
-        let missed = since.is_some();
+        let mut policies = self.policies.changes();
+        // The resources are looked at once when they are first asked for, and then at each change.
+        policies.mark_changed();
+        let hearing = Hearing::new(&self.policies, principal);
+        // What may have changed while nobody listened is told again.
+        let missed = since.iter().flat_map(|_| &owned);
+        let updated = missed.flat_map(|(server, uris)| uris.iter().map(|uri| (uri.clone(), server.clone())));
+        let updated = updated.collect();
         let known = since.unwrap_or_else(|| {
-            self.digests(&self.directory.snapshot(), &endpoint)
+            self.digests(&self.directory.snapshot(), &endpoint, &hearing)
                 .unwrap_or_default()
         });
         let watcher = Arc::new(Watcher {
+            hearing,
             waiting: Mutex::new(Waiting {
                 lists: Lists::default(),
-                // What may have changed while nobody listened is told again.
-                updated: if missed {
-                    wanted.uris.clone()
-                } else {
-                    BTreeSet::new()
-                },
+                updated,
                 known,
             }),
             endpoint,
@@ -197,6 +215,7 @@ impl Changes {
             number,
             watcher,
             owned,
+            policies,
         }
     }
 
@@ -205,9 +224,13 @@ impl Changes {
         let watchers: Vec<_> = self.watchers().values().cloned().collect();
         let mut by_endpoint: HashMap<&Endpoint, Option<ListDigests>> = HashMap::new();
         for watcher in &watchers {
+            if !watcher.hearing.is_as_everybody() {
+                self.compare_for(watcher, &snapshot);
+                continue;
+            }
             let now = by_endpoint
                 .entry(&watcher.endpoint)
-                .or_insert_with(|| self.digests(&snapshot, &watcher.endpoint));
+                .or_insert_with(|| self.digests(&snapshot, &watcher.endpoint, &watcher.hearing));
             if let Some(now) = now {
                 watcher.compare(now);
             }
@@ -215,7 +238,7 @@ impl Changes {
     }
 
     fn compare_for(&self, watcher: &Watcher, snapshot: &Snapshot) {
-        if let Some(now) = self.digests(snapshot, &watcher.endpoint) {
+        if let Some(now) = self.digests(snapshot, &watcher.endpoint, &watcher.hearing) {
             watcher.compare(&now);
         }
     }
@@ -224,16 +247,28 @@ impl Changes {
         let watchers: Vec<_> = self.watchers().values().cloned().collect();
         for watcher in watchers {
             if watcher.servers.contains(server) {
-                watcher.updated(uri);
+                watcher.updated(server, uri);
             }
         }
     }
 
     /// The lists of an endpoint at one moment; `None` while its server is away, which says nothing of its lists.
-    fn digests(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
-        let mut digests = self.digests_of_all(snapshot, endpoint)?;
-        // Another policy may show something else; whoever sees the same lists anew.
-        if let Some(version) = self.policies.of(self.directory.tenant()).version {
+    fn digests(&self, snapshot: &Snapshot, endpoint: &Endpoint, hearing: &Hearing) -> Option<ListDigests> {
+        let mut digests = self.digests_of_all(snapshot, endpoint, hearing)?;
+        // Another policy may show something else, and guardrails may keep something out; whoever sees the same lists anew.
+        let tenant = self.directory.tenant();
+        let looked_by = self.guardrails.of(tenant);
+        let looks = looked_by
+            .rails()
+            .is_ok_and(|guardrails| guardrails.look_at_lists());
+        let mut marks = String::new();
+        if let Some(version) = self.policies.of(tenant).version {
+            marks = format!("-p{version}");
+        }
+        if let Some(version) = looked_by.version.filter(|_| looks) {
+            marks.push_str(&format!("-g{version}"));
+        }
+        if !marks.is_empty() {
             let ListDigests {
                 tools,
                 prompts,
@@ -241,17 +276,29 @@ impl Changes {
             } = &mut digests;
             for digest in [tools, prompts, resources] {
                 if !digest.is_empty() {
-                    digest.push_str(&format!("-p{version}"));
+                    digest.push_str(&marks);
                 }
             }
         }
         Some(digests)
     }
 
-    fn digests_of_all(&self, snapshot: &Snapshot, endpoint: &Endpoint) -> Option<ListDigests> {
+    fn digests_of_all(
+        &self,
+        snapshot: &Snapshot,
+        endpoint: &Endpoint,
+        hearing: &Hearing,
+    ) -> Option<ListDigests> {
+        let of_all = |snapshot, one: fn(&ListDigests) -> &String| of_all(snapshot, hearing, one);
         match endpoint {
-            Endpoint::Server(id) => digests_of(&self.virtuals, id, snapshot)
-                .or_else(|| snapshot.server(id).map(|card| card.lists.clone())),
+            // Who may use nothing of a server has no lists of it that could change.
+            Endpoint::Server(id) => digests_of(&self.virtuals, id, snapshot).or_else(|| {
+                let card = snapshot.server(id)?;
+                Some(match hearing.of_server(id) {
+                    true => card.lists.clone(),
+                    false => ListDigests::default(),
+                })
+            }),
             Endpoint::All | Endpoint::Search => Some(ListDigests {
                 // The tools of a search are always the same two.
                 tools: match endpoint {
@@ -287,7 +334,7 @@ impl Watcher {
         self.filled.notify_one();
     }
 
-    fn updated(&self, uri: &str) {
+    fn updated(&self, server: &ServerId, uri: &str) {
         let mut named = self.wanted.uris.iter();
         let Some(named) = named.find(|wanted| resource::covers(wanted, uri)) else {
             return;
@@ -298,7 +345,7 @@ impl Watcher {
         } else {
             named
         };
-        waiting.updated.insert(told.to_owned());
+        waiting.updated.insert((told.to_owned(), server.clone()));
         drop(waiting);
         self.filled.notify_one();
     }
@@ -315,7 +362,13 @@ impl Watcher {
                 return Some(notice);
             }
         }
-        waiting.updated.pop_first().map(Notice::Updated)
+        // What has waited may be hidden by now.
+        while let Some((uri, server)) = waiting.updated.pop_first() {
+            if self.hearing.of_resource(&server, &uri) {
+                return Some(Notice::Updated(uri));
+            }
+        }
+        None
     }
 }
 
@@ -352,6 +405,25 @@ impl Watching {
         }
     }
 
+    /// The same; `None` once the policy does not let the client hear of something that it has asked for.
+    pub(super) async fn next_as_granted(&mut self) -> Option<Notice> {
+        loop {
+            if self.policies.has_changed().unwrap_or_default() {
+                self.policies.mark_unchanged();
+                if !self.watcher.hearing.of_all(&self.owned) {
+                    return None;
+                }
+            }
+            if let Some(notice) = self.watcher.take() {
+                return Some(notice);
+            }
+            tokio::select! {
+                () = self.watcher.filled.notified() => {}
+                Ok(()) = self.policies.changed() => self.policies.mark_changed(),
+            }
+        }
+    }
+
     /// What the client knows of the lists once it has been told what was given out: three digests, separated by dots.
     #[must_use]
     pub fn digests(&self) -> String {
@@ -385,11 +457,11 @@ impl Drop for Watching {
     }
 }
 
-fn of_all(snapshot: &Snapshot, one: impl Fn(&ListDigests) -> &String) -> String {
+fn of_all(snapshot: &Snapshot, hearing: &Hearing, one: fn(&ListDigests) -> &String) -> String {
     let mut digest = Sha256::new();
     for (id, card) in snapshot.well() {
         let list = one(&card.lists);
-        if !list.is_empty() {
+        if !list.is_empty() && hearing.of_server(id) {
             digest.update(format!("{id}={list};"));
         }
     }

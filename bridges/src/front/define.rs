@@ -1,16 +1,12 @@
-//! Virtual servers are defined and forgotten: what may be is judged here, for REST and the command line alike.
+//! Virtual servers are defined and forgotten: what may be is judged here, for REST and the command line alike. The registry decides who may,
+//! and writes it.
 
 use bus_schema::{
     Principal, ServerId,
-    registry::{BadDeclaration, GONE_FOR_DAYS, Gone, Over, Record, Removed, Was},
-    virtual_server::{Defined, VirtualServer},
+    registry::{BadDeclaration, Keeping, Over},
+    virtual_server::{Define, Defined, Undefine, VirtualServer},
 };
-use runtime::{
-    catalogue::Listed,
-    moment,
-    store::{KeepError, StoreError},
-};
-use tracing::{debug, info};
+use runtime::{catalogue::Listed, registry::RegistryError};
 
 use super::{Endpoint, Front, faces::LeftOut};
 
@@ -27,49 +23,31 @@ pub enum DefineError {
     /// It stands in the configuration.
     #[error("virtual server `{0}` stands in the configuration of the platform; change it there")]
     Configured(ServerId),
-    /// What is kept does not allow it.
+    /// The registry does not do it.
     #[error(transparent)]
-    Kept(#[from] KeepError),
+    Registry(#[from] RegistryError),
 }
 
 impl Front {
-    /// Keeps the definition of a virtual server. Every door serves it as soon as it hears of that.
+    /// Has the definition of a virtual server kept. Every door serves it as soon as it hears of that.
     ///
     /// # Errors
-    /// [`DefineError`] when it cannot be used, or may not replace what is there.
+    /// [`DefineError`] when it cannot be used, may not replace what is there, or is not for `by` to say.
     pub async fn define(
         &self,
         by: &Principal,
         definition: &VirtualServer,
         over: Over,
-    ) -> Result<(Defined, u64, Was), DefineError> {
+    ) -> Result<Keeping<Defined>, DefineError> {
         self.check_definition(definition).await?;
-        let id = &definition.id;
-        let is_same =
-            |known: &Record<Defined>| known.entry().is_some_and(|known| known.definition == *definition);
-        let make = |known: Option<&Record<Defined>>| {
-            let known = known.and_then(Record::entry);
-            let now = moment::now();
-            Record::Declared(Box::new(Defined {
-                definition: definition.clone(),
-                registered_at: known.map_or_else(|| now.clone(), |known| known.registered_at.clone()),
-                updated_at: now,
-                registered_by: by.subject.clone(),
-            }))
-        };
-        let kept = self.virtuals().kept().keep(id, over, is_same, make).await?;
-        let (record, revision, was) = kept;
-        info!(virtual.id = %id, by = by.subject, revision, ?was, "defined a virtual server");
-        match record {
-            Record::Declared(defined) => Ok((*defined, revision, was)),
-            Record::Removed(_) => Err(KeepError::from(StoreError::Conflict).into()),
-        }
+        let definition = definition.clone();
+        Ok(self.bus().define(by, &Define { definition, over }).await?)
     }
 
-    /// Forgets a virtual server; only that of a revision, if one is given.
+    /// Has a virtual server forgotten; only that of a revision, if one is given.
     ///
     /// # Errors
-    /// [`DefineError`] when there is none, or another.
+    /// [`DefineError`] when there is none, another, or it is not for `by` to say.
     pub async fn undefine(
         &self,
         by: &Principal,
@@ -77,30 +55,12 @@ impl Front {
         wanted: Option<u64>,
     ) -> Result<(), DefineError> {
         self.check_configured(id)?;
-        let version = self.card(&Endpoint::Server(id.clone())).map(|card| card.version);
-        let now = moment::now();
-        let leave = |record: &Record<Defined>| {
-            let gone = record.entry().map(|known| Gone {
-                name: None,
-                version,
-                title: known.definition.title.clone(),
-                description: known.definition.description.clone(),
-                published_at: known.registered_at.clone(),
-                gone_at: now.clone(),
-            });
-            Record::Removed(Removed {
-                gone: gone.into_iter().collect(),
-                removed_at: now.clone(),
-            })
+        let wish = Undefine {
+            id: id.clone(),
+            revision: wanted,
+            version: self.card(&Endpoint::Server(id.clone())).map(|card| card.version),
         };
-        self.virtuals().kept().forget_but(id, wanted, leave).await?;
-        info!(virtual.id = %id, by = by.subject, "removed a virtual server");
-        // Whoever removes one clears away what nobody is told of any more.
-        let before = moment::days_ago(GONE_FOR_DAYS);
-        if let Err(error) = self.virtuals().forget_before(&before).await {
-            debug!(%error, "could not forget removed virtual servers");
-        }
-        Ok(())
+        Ok(self.bus().undefine(by, &wish).await?)
     }
 
     async fn check_definition(&self, definition: &VirtualServer) -> Result<(), DefineError> {

@@ -73,11 +73,15 @@ impl Listening {
             }
         };
         let notice = tokio::select! {
-            notice = self.watching.next() => notice,
+            notice = self.watching.next_as_granted() => notice,
             task = telling => {
                 return Step::Part(write(task::NOTIFICATION, &format!("{{{},{}", self.subscription(), &task[1..])));
             }
             () = self.ending.cancelled() => return self.result(),
+        };
+        // The client listens again, and is told in the acknowledgement what it may still hear of.
+        let Some(notice) = notice else {
+            return self.result();
         };
         Step::Part(match notice {
             Notice::Tools => self.notification(method::TOOLS_CHANGED, &json!({})),

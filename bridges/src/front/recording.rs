@@ -7,7 +7,7 @@ use bus_schema::{
 };
 use runtime::limits::Exceeded;
 
-use super::{Caller, Front, route::Route};
+use super::{Caller, Front, authorize::Judged, route::Route};
 use crate::request::Incoming;
 
 impl Front {
@@ -48,21 +48,31 @@ impl Front {
     /// # Errors
     /// Why not.
     pub(super) async fn allow(&self, caller: &Caller, incoming: &Incoming) -> Result<(), RpcError> {
-        match self.judge(&caller.principal, &caller.endpoint, incoming).await {
-            Ok(()) => Ok(()),
-            Err(judged) => {
-                // The judgement knows the tool by its server's own name.
-                let (server, name) = (judged.record.server.clone(), judged.record.name.clone());
-                let record = of_request(caller, incoming, judged.record);
-                caller.met.is_put();
-                self.bus().audit().put(Record {
-                    server,
-                    name,
-                    ..record
-                });
-                Err(judged.barred.into())
-            }
-        }
+        let judged = self.judge(&caller.principal, &caller.endpoint, incoming).await;
+        self.settle(caller, incoming, judged)
+    }
+
+    /// Goes by what was judged of a request. What it may not is put on record.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub(super) fn settle(
+        &self,
+        caller: &Caller,
+        incoming: &Incoming,
+        judged: Result<(), Box<Judged>>,
+    ) -> Result<(), RpcError> {
+        let Err(judged) = judged else { return Ok(()) };
+        // The judgement knows the tool by its server's own name.
+        let (server, name) = (judged.record.server.clone(), judged.record.name.clone());
+        let record = of_request(caller, incoming, judged.record);
+        caller.met.is_put();
+        self.bus().audit().put(Record {
+            server,
+            name,
+            ..record
+        });
+        Err(judged.barred.into())
     }
 
     /// Checks whose a task is that a request is about, and gives the version of the server that has made it, if that matters.

@@ -1,7 +1,7 @@
 //! Tasks of the platform's own, for servers that know nothing of them: which calls become tasks, and what clients ask about those.
 //!
 //! A task belongs to its caller and to the endpoint that it was made on; to everybody else, and everywhere else, it is as unknown as one that is
-//! not there. What a task does, its worker does (`actors/src/tasks`), or this door while it has the call in hand ([`adopting`]).
+//! not there. What a task does, its worker does (`actors/src/workers`), or this door while it has the call in hand ([`adopting`]).
 
 mod adopting;
 mod hearing;
@@ -112,6 +112,18 @@ impl Front {
         Ok(task)
     }
 
+    /// Whether a request may be a task at all; most calls are not.
+    pub(super) fn may_be_task(&self, incoming: &Incoming, route: &Route) -> bool {
+        let is_call = incoming.method == method::TOOLS_CALL && incoming.kind == Kind::Request;
+        is_call
+            && (incoming.meta.declares_tasks
+                || self
+                    .directory()
+                    .snapshot()
+                    .server(&route.server)
+                    .is_some_and(|card| !card.tasks.is_usual()))
+    }
+
     /// What becomes of a call: whether it is a task from its beginning, may become one, or is a call.
     pub(super) async fn fate(
         &self,
@@ -120,24 +132,22 @@ impl Front {
         route: &Route,
         trace: &TraceContext,
     ) -> Result<Fate, RpcError> {
-        if incoming.method != method::TOOLS_CALL || incoming.kind != Kind::Request {
-            return Ok(Fate::Call);
-        }
         // What a server has asked belongs to the call that it was asked in.
         let is_first = incoming.request_state.is_none();
-        let Some(card) = self.directory().snapshot().server(&route.server).cloned() else {
+        let snapshot = self.directory().snapshot();
+        let Some(card) = snapshot.server(&route.server) else {
             return Ok(Fate::Call);
         };
         let tool = route.name.as_deref().unwrap_or_default();
-        let approval = self.approval(&card, tool).await;
+        let approval = self.approval(card, tool).await;
         let mode = match &approval {
             Some(_) => Mode::Always,
-            None => hosting(&card, tool),
+            None => hosting(card, tool),
         };
         let declares = incoming.meta.declares_tasks;
         match mode {
             Mode::Always if is_first => {
-                let order = self.order(caller, incoming, route, trace, &card);
+                let order = self.order(caller, incoming, route, trace, card);
                 let order = Order { approval, ..order };
                 let made = Box::pin(self.0.tasks.create(order)).await;
                 let task = made.map_err(|error| not_made(&error))?;
@@ -148,7 +158,7 @@ impl Front {
                 Ok(Fate::Answered(State::Waiting(Box::new(waiting))))
             }
             Mode::Auto if is_first && declares => {
-                let order = self.order(caller, incoming, route, trace, &card);
+                let order = self.order(caller, incoming, route, trace, card);
                 Ok(Fate::Auto(Box::new(Auto::new(order, card.tasks.budget_ms))))
             }
             _ => Ok(Fate::Call),

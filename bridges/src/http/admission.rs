@@ -64,6 +64,14 @@ pub(super) async fn operate(State(listener): State<Listener>, request: Request, 
     }
 }
 
+/// Stands before what is somebody's own, whoever that is.
+pub(super) async fn let_in(State(listener): State<Listener>, request: Request, next: Next) -> Response {
+    match listener.gate().admit("", &shown(&request)).await {
+        Ok(admitted) => go_on(&listener, admitted, request, next).await,
+        Err(refusal) => refused(&listener, "", &refusal),
+    }
+}
+
 /// Stands before what is told of all tenants together: it is for those who operate the platform itself, in the tenant `default`.
 pub(super) async fn oversee(State(listener): State<Listener>, request: Request, next: Next) -> Response {
     match operator(&listener, request).await {
@@ -210,8 +218,11 @@ async fn go_on(listener: &Listener, admitted: Admitted, mut request: Request, ne
     let came_in = CameIn(admitted.principal.clone());
     request.headers_mut().remove(header::AUTHORIZATION);
     request.extensions_mut().insert(Arc::clone(door));
+    let remote = request.extensions().get::<Remote>();
+    let peer = remote.and_then(|remote| remote.peer.clone());
     request.extensions_mut().insert(Admitted {
         blocks: Some(blocks.clone()),
+        peer,
         ..admitted
     });
     let mut response = next.run(request).await;

@@ -9,12 +9,16 @@ use axum::{
     Extension, Json, Router,
     extract::Path,
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    middleware,
     response::{Html, IntoResponse as _, Response},
     routing::get,
 };
 
-use super::Listener;
-use crate::upstream::remote::{Answered, Connections, NotConnected, Whose};
+use super::{Listener, admission};
+use crate::{
+    admin,
+    upstream::remote::{Answered, Connections, NotConnected, Whose},
+};
 
 /// How long a browser keeps its cookie, in seconds.
 const COOKIE_SECS: u64 = 600;
@@ -34,6 +38,12 @@ pub(super) fn routes(connections: Connections) -> Router<Listener> {
         .route("/connect/login", get(logged_in))
         .route("/connect/{link}", get(look).post(follow))
         .layer(Extension(connections))
+}
+
+/// What is told of connected accounts to those who have come in, and to operators of the tenant.
+pub(super) fn accounts(listener: &Listener, connections: Option<&Connections>) -> Router<Listener> {
+    let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
+    admin::account_routes(connections).route_layer(looking)
 }
 
 /// What issuers read of the platform as their client.

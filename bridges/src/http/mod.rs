@@ -13,7 +13,8 @@ mod legacy;
 mod limited;
 mod modern;
 mod origin;
-mod recording;
+pub(crate) mod recording;
+mod results;
 pub(crate) mod serve;
 mod sse;
 
@@ -36,7 +37,7 @@ use bus_schema::{
 };
 use futures::future::join_all;
 use runtime::{Bus, audit::Audit};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info};
 
@@ -80,8 +81,8 @@ pub struct HttpOptions {
     pub max_connections: usize,
     /// Who may come in.
     pub auth: Auth,
-    /// How it speaks TLS; without, it is spoken to as it is.
-    pub tls: Option<TlsOptions>,
+    /// How it speaks TLS from now on; without, it is spoken to as it is.
+    pub tls: Option<watch::Receiver<TlsOptions>>,
     /// The accounts that users connect here; without it there are no pages for that.
     pub connections: Option<Connections>,
 }
@@ -304,9 +305,10 @@ fn routes(
     router
         .route_layer(middleware::from_fn_with_state(listener.clone(), admission::admit))
         .merge(admission::documents())
-        .merge(connections.map(connect::routes).unwrap_or_default())
         .merge(of_platform(listener))
         .merge(of_servers(listener, serves, browsers))
+        .merge(connect::accounts(listener, connections.as_ref()))
+        .merge(connections.map(connect::routes).unwrap_or_default())
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(listener.clone(), guard))
         .with_state(listener.clone())
@@ -328,13 +330,14 @@ fn of_platform(listener: &Listener) -> Router<Listener> {
     meters.merge(admin::routes(fronts.collect()))
 }
 
-/// What is told of servers and done with them, each behind the question who may.
+/// What is told of servers and done with them, and what they have left for somebody, each behind the question who may.
 fn of_servers(listener: &Listener, serves: Serves, browsers: Browsers) -> Router<Listener> {
     let operating = middleware::from_fn_with_state(listener.clone(), admission::operate);
     let looking = middleware::from_fn_with_state(listener.clone(), admission::look);
     let browsing = middleware::from_fn_with_state(listener.clone(), admission::browse);
     let routes = admin::operator_routes()
         .route_layer(operating)
+        .merge(results::routes(listener))
         .merge(admin::reader_routes().route_layer(looking.clone()));
     // The catalogue sends its clients to the endpoints of Streamable HTTP.
     if serves == Serves::WebSocket {

@@ -57,20 +57,23 @@ pub(super) async fn handle(
     if let Err(error) = climb(door, &endpoint, headers, &incoming) {
         return refused(error);
     }
-    match door.front.authorize(&who.principal, &endpoint, &incoming).await {
-        Ok(()) if incoming.method == method::TOOLS_CALL => {
-            if let Err(error) = param_headers::check(&door.front, &endpoint, headers, &incoming).await {
+    let caller = caller(door, endpoint, who, headers);
+    let endpoint = &caller.endpoint;
+    let weighed = door.front.weigh(&caller, &incoming).await;
+    match weighed.barred() {
+        None if incoming.method == method::TOOLS_CALL => {
+            if let Err(error) = param_headers::check(&door.front, endpoint, headers, &incoming).await {
                 return refused(error);
             }
         }
-        // Whoever may not see a tool must not learn which headers it asks for either: `ask` refuses it like one that is not there.
-        Ok(()) | Err(Barred::Error(_)) => {}
-        Err(Barred::Scopes(scopes)) => {
-            return admission::step_up(door, (&endpoint, admission::MCP), Some(&incoming), scopes);
+        // Whoever may not see a tool must not learn which headers it asks for either: it is refused like one that is not there.
+        None | Some(Barred::Error(_)) => {}
+        Some(Barred::Scopes(scopes)) => {
+            let asked = Some(&incoming);
+            return admission::step_up(door, (endpoint, admission::MCP), asked, scopes.clone());
         }
     }
-    let caller = caller(door, endpoint, who, headers);
-    let answering = door.front.ask(&caller, &incoming).await;
+    let answering = door.front.ask_weighed(weighed).await;
     let response = answer::modern(answering, accepts, answer::End::new(who, caller.ending)).await;
     limited::told(response, &caller.met)
 }

@@ -66,15 +66,17 @@ impl Known {
     }
 }
 
-/// The address of an HTTP+SSE stream without the piece that nobody else is to know.
+/// A path without the piece that nobody else is to know: that of an HTTP+SSE stream, or of a link by which a user connects an account.
 fn without_channel(path: &str) -> &str {
-    const MESSAGES: &str = "/messages/";
-    path.find(MESSAGES)
-        .map_or(path, |at| &path[..at + MESSAGES.len()])
+    const BEFORE: [&str; 2] = ["/messages/", "/connect/"];
+    let cut = BEFORE
+        .iter()
+        .find_map(|before| Some(path.find(before)? + before.len()));
+    cut.map_or(path, |end| &path[..end])
 }
 
 /// Marks the answer to a refused request.
-pub(super) fn mark(mut response: Response, record: Record) -> Response {
+pub(crate) fn mark(mut response: Response, record: Record) -> Response {
     response.extensions_mut().insert(Mark(record));
     response
 }

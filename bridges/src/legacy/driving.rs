@@ -225,6 +225,15 @@ impl Driving {
     }
 }
 
+impl Drop for Driving {
+    /// A call that only waits for its client is cut off without a word of a server's.
+    fn drop(&mut self) {
+        if let State::Gathering(_) = self.state {
+            self.parties.front.put_cut(&self.parties.caller, &self.request);
+        }
+    }
+}
+
 impl Round {
     /// Adds a question to the client; one that it cannot be asked has its answer at once.
     pub(super) fn put(

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use bus_schema::{mcp::method, rpc};
+use bus_schema::{Principal, mcp::method, rpc};
 use bytes::Bytes;
 use futures::FutureExt as _;
 use serde_json::Value;
@@ -21,6 +21,7 @@ const MAX_AT_ONCE: usize = 64;
 /// The notices for one client.
 pub(crate) struct Notices {
     front: Front,
+    principal: Principal,
     endpoint: Endpoint,
     lists: Lists,
     watching: Watching,
@@ -82,24 +83,25 @@ impl Effect {
 }
 
 impl Notices {
-    /// Begins to watch. `since` is what the client knew of the lists when it was last told, if it was; then it is told all that may
+    /// Begins to watch for somebody, who hears what it may at the time. `since` is what the client knew of the lists when it was last told, if it was; then it is told all that may
     /// have changed meanwhile.
     pub(crate) async fn begin(
         front: Front,
-        endpoint: Endpoint,
+        (principal, endpoint): (Principal, Endpoint),
         lists: Lists,
         uris: BTreeSet<String>,
         (since, Changed(changes)): (Option<&str>, Changed),
     ) -> Self {
         let wanted = Wanted { lists, uris };
         let watching = match since {
-            Some(digests) => front.watch_since(&endpoint, wanted, digests).await,
-            None => front.watch(&endpoint, wanted).await,
+            Some(digests) => front.watch_since(&principal, &endpoint, wanted, digests).await,
+            None => front.watch(&principal, &endpoint, wanted).await,
         };
         // Told before the servers tell of changes, a client could read too early.
         watching.honoured().await;
         Self {
             front,
+            principal,
             endpoint,
             lists,
             watching,
@@ -130,7 +132,7 @@ impl Notices {
             lists: self.lists,
             uris: change.uris,
         };
-        let watching = self.front.watch(&self.endpoint, wanted).await;
+        let watching = self.front.watch(&self.principal, &self.endpoint, wanted).await;
         watching.honoured().await;
         let first = self.watching.next().now_or_never();
         let batch = first.map(|first| self.batch(&first));

@@ -45,7 +45,7 @@ async fn read(setting: &'static str, path: Option<&Path>) -> Result<Vec<u8>, Tls
 }
 
 impl Current {
-    pub(super) fn new(files: Files, options: &TlsOptions) -> Result<Self, TlsError> {
+    pub(super) fn new(files: Files, options: TlsOptions) -> Result<Self, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let chain: Vec<CertificateDer<'static>> = all("cert", &options.cert, &files.cert)?;
         let bad_key = |why: String| content("key", &options.key, why);
@@ -70,6 +70,7 @@ impl Current {
         })?;
         server.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Self {
+            options,
             server: Arc::new(server),
             trust,
             files,

@@ -13,6 +13,7 @@ use arc_swap::ArcSwap;
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
+    sync::watch,
     time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_rustls::{
@@ -41,7 +42,7 @@ const PLAIN: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\nc
     this port speaks TLS; use an https URL";
 
 /// How a door speaks TLS.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsOptions {
     /// The certificate of the door and those between it and its authority, in PEM form.
     pub cert: PathBuf,
@@ -52,7 +53,7 @@ pub struct TlsOptions {
 }
 
 /// Which clients' certificates are taken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientOptions {
     /// The authorities that vouch for clients, in PEM form.
     pub ca: PathBuf,
@@ -101,13 +102,17 @@ pub enum TlsError {
 
 /// What turns connections into encrypted ones.
 pub(crate) struct Tls {
-    options: TlsOptions,
+    /// What the settings say, which may change while it runs.
+    options: watch::Receiver<TlsOptions>,
     current: ArcSwap<Current>,
+    /// Told when other files are in use.
+    changes: watch::Sender<u64>,
     handshakes: Handshakes,
 }
 
 /// What is used for new handshakes.
 struct Current {
+    options: TlsOptions,
     server: Arc<ServerConfig>,
     trust: Option<Arc<Trust>>,
     files: Files,
@@ -136,31 +141,37 @@ impl Tls {
     ///
     /// # Errors
     /// [`TlsError`] that names the setting and the file.
-    pub(crate) async fn open(options: TlsOptions) -> Result<Arc<Self>, TlsError> {
-        let files = Files::read(&options).await?;
-        let current = Current::new(files, &options)?;
+    pub(crate) async fn open(options: watch::Receiver<TlsOptions>) -> Result<Arc<Self>, TlsError> {
+        let present = options.borrow().clone();
+        let current = Current::new(Files::read(&present).await?, present)?;
         Ok(Arc::new(Self {
             options,
             current: ArcSwap::from_pointee(current),
+            changes: watch::Sender::new(0),
             handshakes: Handshakes::new(MAX_HANDSHAKES),
         }))
     }
 
-    /// Reads the files again when they change, until `stop`. What cannot be used is told of, and what was read before stays in use.
+    /// Reads the files again when they change, or others are named, until `stop`. What cannot be used is told of, and what was read before
+    /// stays in use.
     pub(crate) async fn follow(&self, stop: CancellationToken) {
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut bad: Option<String> = None;
+        let mut options = self.options.clone();
+        let mut may_change = true;
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = looks.tick() => {}
+                changed = options.changed(), if may_change => may_change = changed.is_ok(),
             }
             match self.look().await {
                 Ok(Looked::Same) => bad = None,
                 Ok(Looked::Changed) => {
                     bad = None;
-                    info!(cert = %self.options.cert.display(), "the certificates of the HTTP door have changed; new connections use them");
+                    let current = self.current.load();
+                    info!(cert = %current.options.cert.display(), "the certificates of the HTTP door have changed; new connections use them");
                 }
                 Err(error) => {
                     let words = error.to_string();
@@ -174,11 +185,14 @@ impl Tls {
     }
 
     async fn look(&self) -> Result<Looked, TlsError> {
-        let files = Files::read(&self.options).await?;
-        if files == self.current.load().files {
+        let options = self.options.borrow().clone();
+        let files = Files::read(&options).await?;
+        let current = self.current.load();
+        if files == current.files && options == current.options {
             return Ok(Looked::Same);
         }
-        self.current.store(Arc::new(Current::new(files, &self.options)?));
+        self.current.store(Arc::new(Current::new(files, options)?));
+        self.changes.send_modify(|count| *count += 1);
         Ok(Looked::Changed)
     }
 

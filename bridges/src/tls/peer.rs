@@ -1,6 +1,8 @@
 //! A client that has shown a certificate.
 
 use std::{
+    fmt,
+    future::pending,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -8,10 +10,14 @@ use std::{
 use arc_swap::ArcSwap;
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::digest;
+use tokio::time::timeout;
 use tokio_rustls::rustls::pki_types::{CertificateDer, UnixTime};
 use tracing::debug;
 
 use super::{Names, Tls, Trust};
+
+/// The longest that a certificate is not looked at which is to end some time.
+const LOOK_AGAIN: Duration = Duration::from_secs(60);
 
 /// Who is at the other end of a connection, by its certificate.
 pub(crate) struct Peer {
@@ -21,6 +27,12 @@ pub(crate) struct Peer {
     /// By what it was judged last.
     judged_by: ArcSwap<Trust>,
     tls: Arc<Tls>,
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Peer").field(&self.thumbprint).finish()
+    }
 }
 
 impl Peer {
@@ -51,6 +63,25 @@ impl Peer {
     /// When the certificate ends, in seconds since 1970.
     pub(crate) fn ends_at(&self) -> u64 {
         self.names.not_after
+    }
+
+    /// Waits until the certificate counts no more: it has ended, or was taken back.
+    pub(crate) async fn distrusted(&self) {
+        let mut changes = self.tls.changes.subscribe();
+        loop {
+            changes.mark_unchanged();
+            if !self.is_trusted() {
+                return;
+            }
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let left = Duration::from_secs(self.names.not_after).saturating_sub(now);
+            // Clocks are set; so it is looked at now and then in any case.
+            let looked = timeout(left.min(LOOK_AGAIN), changes.changed());
+            if let Ok(Err(_)) = looked.await {
+                // The door has closed, and with it everything that came by it.
+                return pending().await;
+            }
+        }
     }
 
     /// Whether the certificate still counts: a connection may live longer than it does, or than the authorities that are trusted.

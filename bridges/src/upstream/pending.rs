@@ -352,6 +352,11 @@ impl Pending {
 
     /// Answers every call with one error, and later ones with the other.
     pub(super) fn close(&self, running: &RpcError, later: RpcError) {
+        self.close_saying(Verdict::Failed, running, later);
+    }
+
+    /// The same with an error that says this of the server.
+    pub(super) fn close_saying(&self, verdict: Verdict, running: &RpcError, later: RpcError) {
         let entries = {
             let mut table = self.table();
             table.closed.get_or_insert(later);
@@ -359,7 +364,7 @@ impl Pending {
             std::mem::take(&mut table.entries)
         };
         for entry in entries.into_values() {
-            entry.fail(running);
+            entry.refuse(running, verdict);
         }
     }
 

@@ -112,6 +112,7 @@ impl UpstreamServer {
             never = self.tasks.look_after() => never,
             never = self.subscriptions.keep() => never,
             never = self.lanes.hearing.pass_on(&self.link) => never,
+            never = self.end_forgotten() => never,
         }
     }
 

@@ -3,7 +3,7 @@
 //! Lists are the same for everybody, and are asked for with what the platform itself shows. Everything else goes with the credential of
 //! the user who asks, over connections that are nobody else's, or not at all.
 
-use std::time::Duration;
+use std::{convert::Infallible, future::pending, time::Duration};
 
 use bus_schema::{
     Principal, Request, RpcError,
@@ -27,6 +27,14 @@ impl UpstreamServer {
         self.users.as_ref()?;
         let is_list = called == method::DISCOVER || called.ends_with("/list");
         (!is_list && !principal.is_platform()).then(|| Whose::of(principal, self.id()))
+    }
+
+    /// Ends the connections of users whose credentials count no more, for as long as it is waited for.
+    pub(super) async fn end_forgotten(&self) -> Infallible {
+        match &self.users {
+            Some(users) => users.follow().await,
+            None => pending().await,
+        }
     }
 
     /// What becomes of a request whose user has given no credential yet: its user is asked for one, or told where to give it.

@@ -151,10 +151,26 @@ impl Guardrails {
         named.collect()
     }
 
+    /// Whether anything is looked for in lists.
+    #[must_use]
+    pub fn look_at_lists(&self) -> bool {
+        self.steps.iter().any(|step| step.on.contains(&Side::Lists))
+    }
+
+    /// What is to be done about an item of a list, or about a completion of its arguments; `None` when that is nothing.
+    #[must_use]
+    pub fn course_beside(&self, target: &Target<'_>, side: Side) -> Option<Course> {
+        let steps = self.steps.iter().filter(|step| step.on.contains(&side));
+        let steps: Vec<_> = steps.filter(|step| step.concerns(target)).cloned().collect();
+        (!steps.is_empty()).then(|| Course::new(steps))
+    }
+
     /// What is to be done about a call; `None` when that is nothing.
     #[must_use]
     pub fn course_of(&self, target: &Target<'_>) -> Option<Course> {
-        let steps = self.steps.iter().filter(|step| step.concerns(target));
+        let of_calls = |step: &&Arc<Ready>| CALLS.iter().any(|side| step.on.contains(side));
+        let steps = self.steps.iter().filter(of_calls);
+        let steps = steps.filter(|step| step.concerns(target));
         // What a task comes to is no more than that.
         let is_task = target.name.is_none();
         let steps: Vec<_> = steps
@@ -164,6 +180,9 @@ impl Guardrails {
         (!steps.is_empty()).then(|| Course::new(steps))
     }
 }
+
+/// The texts of calls.
+const CALLS: [Side; 2] = [Side::Arguments, Side::Results];
 
 type Bad = (String, String);
 
@@ -188,6 +207,7 @@ fn ready(step: &Step) -> Result<Ready, Bad> {
         );
     }
     only_its_own(step)?;
+    only_its_sides(step)?;
     for (field, count) in [
         ("for", step.of.len()),
         ("patterns", step.patterns.len()),
@@ -272,6 +292,29 @@ fn only_its_own(step: &Step) -> Result<(), Bad> {
         }
     }
     Ok(())
+}
+
+/// What is not looked at by a check would be thought to be.
+fn only_its_sides(step: &Step) -> Result<(), Bad> {
+    let sides: &[Side] = match step.check {
+        Check::Injection => &[Side::Arguments, Side::Results, Side::Lists, Side::Completions],
+        Check::Sensitive => &[Side::Arguments, Side::Results, Side::Completions],
+        Check::Schema | Check::Size | Check::Hook => &CALLS,
+    };
+    let Some(other) = step.on.iter().find(|side| !sides.contains(side)) else {
+        return Ok(());
+    };
+    let sides: Vec<_> = sides
+        .iter()
+        .map(|side| format!("\"{}\"", side.as_str()))
+        .collect();
+    let why = format!(
+        "check = \"{}\" does not look at {}; use {}",
+        step.check.as_str(),
+        other.as_str(),
+        sides.join(", ")
+    );
+    bad("on", why)
 }
 
 /// What a step looks at, what it usually does about it, and what it can do.

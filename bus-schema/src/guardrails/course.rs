@@ -95,6 +95,20 @@ impl<'a> Pieces<'a> {
         Ok(Self { whole: body, pieces })
     }
 
+    /// An item of a list, but for its metadata.
+    fn of_item(item: &'a [u8]) -> Result<Self, RpcError> {
+        let unreadable = || RpcError::internal("it is no JSON");
+        let read: &RawValue = serde_json::from_slice(item).map_err(|_| unreadable())?;
+        let pieces = match Members::of(read) {
+            Some(members) => {
+                let members = members.iter().filter(|(key, _)| !is_key(key, "_meta"));
+                members.map(|(_, value)| value.get()).collect()
+            }
+            None => vec![read.get()],
+        };
+        Ok(Self { whole: item, pieces })
+    }
+
     /// The parameters of a notification.
     fn of_notification(body: &'a [u8]) -> Option<Self> {
         let pieces = vec![Message::parse(body).ok()?.params?.get()];
@@ -226,6 +240,23 @@ impl Course {
         self.look(Side::Results, body, schemas)
     }
 
+    /// Looks at what a server offers to complete an argument with.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when it does not go out.
+    pub fn look_at_completion(&self, body: &[u8]) -> Result<Looked, Refusal> {
+        self.look(Side::Completions, body, None)
+    }
+
+    /// Looks at an item of a list, and gives it with what was found in its `_meta`; `None` when it goes as it is.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when the list goes without it.
+    pub fn look_at_item(&self, item: &RawValue) -> Result<Option<(String, Vec<Note>)>, Refusal> {
+        let notes = self.look(Side::Lists, item.get().as_bytes(), None)?.notes;
+        Ok(result::annotated(item, &notes).map(|item| (item, notes)))
+    }
+
     /// A notification without what is redacted in results, or blocked there; `None` when it goes as it is.
     #[must_use]
     pub fn redact_notification(&self, body: &[u8]) -> Option<Vec<u8>> {
@@ -254,7 +285,8 @@ impl Course {
             let whole = looked.body.as_deref().unwrap_or(body);
             let pieces = match side {
                 Side::Arguments => Pieces::of_request(whole),
-                Side::Results => Pieces::of_response(whole),
+                Side::Results | Side::Completions => Pieces::of_response(whole),
+                Side::Lists => Pieces::of_item(whole),
             };
             let pieces = pieces.map_err(|error| refuse(format!("it cannot be read: {}", error.message)))?;
             let found = step.look(side, &pieces, schemas);
@@ -313,6 +345,7 @@ impl Ready {
                 let (most, why) = match side {
                     Side::Arguments => (arguments, "the arguments have"),
                     Side::Results => (results, "the result has"),
+                    Side::Lists | Side::Completions => return None,
                 };
                 let most = (*most)?;
                 let why = format!(
@@ -325,6 +358,8 @@ impl Ready {
                 let holds = match side {
                     Side::Arguments => "the arguments hold",
                     Side::Results => "the result holds",
+                    Side::Lists => "the item holds",
+                    Side::Completions => "what was offered holds",
                 };
                 let why = format!(
                     "{holds} what the guardrail `{name}` does not let through: {}",
@@ -337,6 +372,8 @@ impl Ready {
                 let speaks = match side {
                     Side::Arguments => "the arguments speak",
                     Side::Results => "the result speaks",
+                    Side::Lists => "the item speaks",
+                    Side::Completions => "what was offered speaks",
                 };
                 let why = format!(
                     "{speaks} to the model, or hides something, and the guardrail `{name}` keeps that back: {}",
@@ -358,6 +395,7 @@ impl Ready {
         let (schema, called) = match side {
             Side::Arguments => (&schemas.input, "inputSchema"),
             Side::Results => (&schemas.output, "outputSchema"),
+            Side::Lists | Side::Completions => return None,
         };
         let cannot = |unusable: &Unusable| {
             format!(
@@ -371,13 +409,11 @@ impl Ready {
         };
         let misfit = |misfit: Misfit| match side {
             Side::Arguments => format!("the arguments do not fit the tool's inputSchema: {misfit}"),
-            Side::Results => {
-                format!("the server's structuredContent does not fit the tool's outputSchema: {misfit}")
-            }
+            _ => format!("the server's structuredContent does not fit the tool's outputSchema: {misfit}"),
         };
         match side {
             Side::Arguments => schema.check(result::arguments(pieces.whole)).err().map(misfit),
-            Side::Results => match result::structured(pieces.whole) {
+            _ => match result::structured(pieces.whole) {
                 result::Structured::Absent => Some(
                     "the tool has an outputSchema, and the server's result has no structuredContent"
                         .to_owned(),

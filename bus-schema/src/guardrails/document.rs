@@ -25,7 +25,7 @@ pub struct Step {
     /// What of servers it is for, as `<server>__<name>` with `*` for any characters; everything when there is none.
     #[serde(default, rename = "for", skip_serializing_if = "Vec::is_empty")]
     pub of: Vec<String>,
-    /// Whether it looks at arguments, results or both.
+    /// Which texts it looks at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub on: Vec<Side>,
     /// What it does about what it finds.
@@ -87,7 +87,7 @@ impl Check {
     }
 }
 
-/// Which text of a call is meant.
+/// Which text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
@@ -95,6 +95,10 @@ pub enum Side {
     Arguments,
     /// What the server answers.
     Results,
+    /// What the server lists: tools, prompts, resources and templates, each as it is described.
+    Lists,
+    /// What the server offers to complete an argument with.
+    Completions,
 }
 
 impl Side {
@@ -104,6 +108,8 @@ impl Side {
         match self {
             Self::Arguments => "arguments",
             Self::Results => "results",
+            Self::Lists => "lists",
+            Self::Completions => "completions",
         }
     }
 }

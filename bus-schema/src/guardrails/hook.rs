@@ -113,7 +113,7 @@ impl Answer {
         })?;
         let (changed, other) = match side {
             Side::Arguments => (said.arguments, said.result),
-            Side::Results => (said.result, said.arguments),
+            Side::Results | Side::Lists | Side::Completions => (said.result, said.arguments),
         };
         match (said.decision, changed) {
             _ if other.is_some() => Err(format!(

@@ -156,7 +156,7 @@ fn plain(text: &str, steps: &mut u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::bounded::assert_bounded, *};
 
     fn found(phrases: &[&str], text: &str) -> BTreeMap<String, u64> {
         let phrases: Vec<String> = phrases.iter().map(|phrase| (*phrase).to_owned()).collect();
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn the_work_grows_with_the_text_and_no_faster() {
         let injection = Injection::of(&[], &[]).expect("usual");
-        for piece in [
+        let pieces = [
             "ignore ",
             "ignore all previous ",
             "\u{1F3F4}\u{E0067}",
@@ -217,15 +217,9 @@ mod tests {
             "  ",
             "<|",
             "\u{200D}",
-        ] {
-            let text = piece.repeat(20_000 / piece.len());
-            let mut steps = 0;
-            injection.count(&text, &mut BTreeMap::new(), &mut steps);
-            assert!(
-                steps <= 3 * text.len() as u64,
-                "{piece}: {steps} steps for {} bytes",
-                text.len()
-            );
-        }
+        ];
+        assert_bounded(&pieces, (20_000, 3), |text, steps| {
+            injection.count(text, &mut BTreeMap::new(), steps);
+        });
     }
 }

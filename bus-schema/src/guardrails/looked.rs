@@ -74,6 +74,7 @@ impl Refusal {
             Side::Arguments => self.why.clone(),
             // Whoever made the call must not think that nothing was done.
             Side::Results => format!("The call was made, and its result is kept back: {}", self.why),
+            Side::Lists | Side::Completions => format!("This is kept back: {}", self.why),
         };
         let refused = json!({ "refused": { "step": self.step, "check": self.check, "on": self.side } });
         if let (method::TOOLS_CALL, Some(id)) = (called, id) {
@@ -87,7 +88,7 @@ impl Refusal {
         }
         let code = match self.side {
             Side::Arguments => error::INVALID_PARAMS,
-            Side::Results => error::INTERNAL,
+            Side::Results | Side::Lists | Side::Completions => error::INTERNAL,
         };
         let mut data = refused;
         data["reason"] = json!("guardrails");

@@ -63,28 +63,39 @@ pub(super) fn annotate(body: &[u8], notes: &[Note]) -> Option<Vec<u8>> {
         return None;
     }
     let result = Message::parse(body).ok()?.result?;
-    let members = Members::of(result)?;
+    Some(splice(body, result.get(), &annotated(result, notes)?))
+}
+
+/// An object with what was found in its `_meta`; `None` when nothing was, and for what is no object.
+pub(super) fn annotated(object: &RawValue, notes: &[Note]) -> Option<String> {
+    if notes.is_empty() {
+        return None;
+    }
+    let members = Members::of(object)?;
     let told: Vec<_> = notes.iter().map(Note::to_json).collect();
     let told = json!({ "notes": told }).to_string();
     let member = format!("\"{META_KEY}\":{told}");
+    let whole = object.get().as_bytes();
     let put = |object: &str, members: &str| {
         let comma = if object[1..].trim_start().starts_with('}') {
             ""
         } else {
             ","
         };
-        splice(body, &object[..1], &format!("{{{members}{comma}"))
+        splice(whole, &object[..1], &format!("{{{members}{comma}"))
     };
-    let Some(present) = members.get("_meta").filter(|meta| meta.get().starts_with('{')) else {
-        return match members.get("_meta") {
+    let present = members.get("_meta");
+    let spliced = match present.filter(|meta| meta.get().starts_with('{')) {
+        Some(present) => match Members::of(present)?.get(META_KEY) {
+            // A server's own word on this is none.
+            Some(own) => splice(whole, own.get(), &told),
+            None => put(present.get(), &member),
+        },
+        None => match present {
             // What is no object says nothing.
-            Some(other) => Some(splice(body, other.get(), &format!("{{{member}}}"))),
-            None => Some(put(result.get(), &format!("\"_meta\":{{{member}}}"))),
-        };
+            Some(other) => splice(whole, other.get(), &format!("{{{member}}}")),
+            None => put(object.get(), &format!("\"_meta\":{{{member}}}")),
+        },
     };
-    // A server's own word on this is none.
-    match Members::of(present)?.get(META_KEY) {
-        Some(own) => Some(splice(body, own.get(), &told)),
-        None => Some(put(present.get(), &member)),
-    }
+    String::from_utf8(spliced).ok()
 }

@@ -94,6 +94,22 @@ fn a_bad_document_is_named_with_what_would_be_right() {
 }
 
 #[test]
+fn what_a_check_does_not_look_at_is_named_with_what_it_does() {
+    for (step, words) in [
+        (
+            json!({ "name": "a", "check": "sensitive", "find": ["card"], "on": ["lists"] }),
+            "\"completions\"",
+        ),
+        (
+            json!({ "name": "a", "check": "schema", "on": ["arguments", "completions"] }),
+            "\"arguments\", \"results\"",
+        ),
+    ] {
+        expect_bad(&step, "on", words);
+    }
+}
+
+#[test]
 fn a_bad_hook_is_named_with_what_would_be_right() {
     let hook = |more: Value| {
         let mut step = json!({ "name": "h", "check": "hook", "hook": "payments" });

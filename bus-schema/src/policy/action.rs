@@ -24,7 +24,7 @@ pub struct Action<'a> {
 }
 
 /// The thing itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum What<'a> {
     /// A tool by name.
     Tool(&'a str),
@@ -48,7 +48,7 @@ pub enum Arguments<'a> {
 }
 
 /// What a server says of a tool, with what the protocol assumes where it says nothing. A hint: a server may be wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Annotations {
     /// It changes nothing.
     pub read_only: bool,

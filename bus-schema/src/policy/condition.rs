@@ -89,6 +89,11 @@ impl Members {
 }
 
 impl Uses {
+    /// Whether what is asked for stays what it is from one call to the next.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.arguments.is_none() && self.time.is_none()
+    }
+
     /// Adds what another condition asks for.
     pub(super) fn and(&mut self, other: &Self) {
         self.principal.and(&other.principal);

@@ -210,7 +210,14 @@ impl<H: Hears> Question<'_, '_, H> {
 
     /// What operators do is open to them, whatever names it.
     fn is_operators(&mut self) -> bool {
-        let (What::Admin(_), Some(role)) = (self.action.what, &self.policy.operator) else {
+        let What::Admin(_) = self.action.what else {
+            return false;
+        };
+        if self.principal.is_command_line() {
+            self.hears.hear(|| "it is open to the command line".to_owned());
+            return true;
+        }
+        let Some(role) = &self.policy.operator else {
             return false;
         };
         let is_operator = self.principal.roles.contains(role);
@@ -314,7 +321,7 @@ impl<H: Hears> Question<'_, '_, H> {
 }
 
 impl CompiledRule {
-    fn concerns(&self, kind: Kind, name: &str) -> bool {
+    pub(super) fn concerns(&self, kind: Kind, name: &str) -> bool {
         match &self.targets {
             Some(targets) => targets[kind as usize].iter().any(|pattern| pattern.matches(name)),
             None => true,

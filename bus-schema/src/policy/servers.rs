@@ -9,6 +9,9 @@ impl Policy {
     #[must_use]
     pub fn opens_server(&self, principal: &Principal, server: &str) -> bool {
         let names = format!("{server}{NAME_SEPARATOR}");
+        if self.hides_all_of(principal, &names) {
+            return false;
+        }
         let tools = &self.openings[Kind::Tool as usize];
         let is_closed = tools.of(server).any(|(_, pattern)| pattern.is_all_of(&names));
         let by_scope = |openings: &Openings| {
@@ -34,6 +37,20 @@ impl Policy {
         // What operators do is nothing of a server's own.
         let of_servers = &self.openings[..Kind::Admin as usize];
         is_open || of_servers.iter().any(by_scope) || by_rule()
+    }
+
+    /// Whether one rule hides all that a server has, whatever the hour.
+    fn hides_all_of(&self, principal: &Principal, names: &str) -> bool {
+        let mut hiding = self.rules.iter().filter(|rule| rule.effect == Effect::Hide);
+        hiding.any(|rule| {
+            let is_spared =
+                !rule.scopes.is_empty() && rule.scopes.iter().all(|scope| self.grants(principal, scope));
+            let concerns_all = rule.targets.as_ref().is_none_or(|kinds| {
+                let mut of_servers = kinds[..Kind::Admin as usize].iter();
+                of_servers.all(|patterns| patterns.iter().any(|pattern| pattern.is_all_of(names)))
+            });
+            rule.condition.is_none() && !is_spared && concerns_all
+        })
     }
 }
 
@@ -98,6 +115,34 @@ mod tests {
                 opens(document, scopes, server),
                 expected,
                 "{rules:?} {scopes:?} {server}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_one_rule_hides_altogether_is_open_to_those_only_whom_it_spares() {
+        let all = json!(["know__*"]);
+        let rule = |more: serde_json::Value| {
+            let mut rule = json!({
+                "name": "shut", "effect": "hide", "tools": all, "prompts": all, "resources": all, "methods": all,
+            });
+            for (key, value) in more.as_object().expect("members") {
+                rule[key] = value.clone();
+            }
+            json!({ "default": "allow", "rules": [rule] })
+        };
+        for (more, scopes, server, expected) in [
+            (json!({}), &[][..], "know", false),
+            (json!({}), &[], "other", true),
+            (json!({ "prompts": ["know__some"] }), &[], "know", true),
+            (json!({ "scopes": ["k"] }), &["k"], "know", true),
+            (json!({ "scopes": ["k"] }), &[], "know", false),
+            (json!({ "when": "time.hour > 25" }), &[], "know", true),
+        ] {
+            assert_eq!(
+                opens(rule(more.clone()), scopes, server),
+                expected,
+                "{more} {scopes:?}"
             );
         }
     }

@@ -280,6 +280,40 @@ fn time_and_annotations_count() {
 }
 
 #[test]
+fn only_what_a_rule_over_arguments_or_time_concerns_has_to_be_decided_anew() {
+    let policy = assistant();
+    for (server, tool, expected) in [
+        ("knowledge", "get", true),
+        ("knowledge", "secret_x", true),
+        ("pay", "send", false),
+        ("pay", "other", true),
+        ("actions", "list_all", false),
+    ] {
+        let action = Action::tool(server, tool);
+        assert_eq!(policy.is_settled(&action), expected, "{server} {tool}");
+        assert_eq!(
+            policy.is_settled(&action.with_arguments("{}")),
+            expected,
+            "{server} {tool}"
+        );
+    }
+    let everywhere = policy_of_night();
+    assert!(
+        !everywhere.is_settled(&Action::tool("a", "b")),
+        "a rule without targets concerns everything"
+    );
+    assert!(!everywhere.is_settled(&Action::admin("servers:read")));
+}
+
+/// At night nobody does anything.
+fn policy_of_night() -> Policy {
+    policy(json!({
+        "default": "allow",
+        "rules": [{ "name": "night", "effect": "deny", "when": "time.hour < 6" }],
+    }))
+}
+
+#[test]
 fn a_document_that_only_has_scopes_asks_for_them_and_leaves_the_rest_open() {
     let policy = policy(json!({
         "default": "allow",
@@ -592,6 +626,27 @@ proptest! {
             let told = explain(&policy, &principal, &action, noon());
             prop_assert_eq!(&told.decision, &decide(&policy, &principal, &action, noon()));
             prop_assert!(!told.found.is_empty(), "{:?}", action);
+        }
+    }
+
+    #[test]
+    fn what_is_settled_is_decided_alike_at_any_time_and_with_any_arguments(
+        document in documents(), principal in principals(), hours in prop::collection::vec(0u64..48, 1..4),
+    ) {
+        let policy = Policy::compile(&document).expect("a policy");
+        for (server, tool) in TOOLS {
+            let open = Action::tool(server, tool);
+            if !policy.is_settled(&open) {
+                continue;
+            }
+            let first = decide(&policy, &principal, &open, noon());
+            for arguments in ARGUMENTS {
+                for hour in &hours {
+                    let now = noon() + Duration::from_secs(3_600 * hour);
+                    let later = decide(&policy, &principal, &open.with_arguments(arguments), now);
+                    prop_assert_eq!(&later, &first, "{} {} {} {}", server, tool, arguments, hour);
+                }
+            }
         }
     }
 

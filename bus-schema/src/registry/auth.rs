@@ -70,7 +70,7 @@ impl<'a> SecretRef<'a> {
         }
     }
 
-    fn of(variable: Option<&'a String>, name: Option<&'a String>) -> Option<Self> {
+    pub(super) fn of(variable: Option<&'a String>, name: Option<&'a String>) -> Option<Self> {
         let variable = variable.map(|variable| Self::Variable(variable));
         variable.or(name.map(|name| Self::Named(name)))
     }
@@ -143,7 +143,7 @@ pub fn is_secret_name(name: &str) -> bool {
 }
 
 /// Finds what is wrong with how a secret is called: by a variable, or by a name.
-fn check_secret(
+pub(super) fn check_secret(
     (variable_field, variable): (&'static str, Option<&str>),
     (name_field, name): (&'static str, Option<&str>),
 ) -> Result<(), BadDeclaration> {
@@ -161,7 +161,9 @@ fn check_secret(
             variable_field,
             format!(
                 "is missing; name a variable that begins with {SECRET_PREFIX}, or a configured secret by {}",
-                name_field.trim_start_matches("auth.")
+                name_field
+                    .trim_start_matches("auth.")
+                    .trim_start_matches("connect.")
             ),
         )),
     }

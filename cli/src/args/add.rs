@@ -12,6 +12,7 @@ Examples:
   trunkline servers add maps wss://maps.example.com/mcp --max-in-flight 16 --call-timeout-ms 5000 --breaker-failures 3
   trunkline servers add crm https://crm.example.com/mcp --oauth-token-endpoint https://id.example.com/token \\
     --oauth-client-id trunkline --oauth-client-secret-env TRUNKLINE_SECRET_CRM --oauth-scope crm.read
+  trunkline servers add tickets https://tickets.example.com/mcp --credentials user --connect-scope tickets.read
   trunkline servers add --file fleet.toml --replace";
 
 /// What is registered. A flag that is not given leaves its member as it is by default.
@@ -56,6 +57,12 @@ pub struct AddServer {
     /// How the platform gets tokens for it.
     #[command(flatten)]
     pub oauth: OauthFlags,
+    /// Whose account it is used with: platform, or user, who connects an account of their own
+    #[arg(long, value_name = "WHOSE", default_value = "platform")]
+    pub credentials: String,
+    /// How users connect their accounts.
+    #[command(flatten)]
+    pub connect: ConnectFlags,
     /// A header of every request, as `Name: value`; may be given several times
     #[arg(long = "header", value_name = "HEADER")]
     pub headers: Vec<String>,
@@ -120,6 +127,37 @@ pub struct OauthFlags {
     pub scopes: Vec<String>,
 }
 
+/// How users connect their accounts at a server that takes those.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConnectFlags {
+    /// Where users agree [default: at the issuer that the server names]
+    #[arg(id = "connect_issuer", long = "connect-issuer", value_name = "URL")]
+    pub issuer: Option<String>,
+    /// Who the platform is there [default: it tells of itself, or registers itself]
+    #[arg(id = "connect_client_id", long = "connect-client-id", value_name = "ID")]
+    pub client_id: Option<String>,
+    /// The variable of the platform's processes that holds the client's secret; it begins with `TRUNKLINE_SECRET_`
+    #[arg(
+        id = "connect_client_secret_env",
+        long = "connect-client-secret-env",
+        value_name = "VARIABLE",
+        requires = "connect_client_id",
+        conflicts_with = "connect_client_secret_name"
+    )]
+    pub client_secret_env: Option<String>,
+    /// The secret itself, by its name in the `[secrets]` section of the platform's processes
+    #[arg(
+        id = "connect_client_secret_name",
+        long = "connect-client-secret-name",
+        value_name = "NAME",
+        requires = "connect_client_id"
+    )]
+    pub client_secret_name: Option<String>,
+    /// A scope that users are asked to agree to; may be given several times
+    #[arg(id = "connect_scopes", long = "connect-scope", value_name = "SCOPE")]
+    pub scopes: Vec<String>,
+}
+
 /// What bounds the harm that a server can do.
 #[derive(Clone, Debug, Default, Args)]
 pub struct LimitFlags {
@@ -156,7 +194,7 @@ const OAUTH: [&str; 6] = [
 ];
 
 /// What says something of one server, which a file says of all of its.
-const OF_ONE_SERVER: [&str; 29] = [
+const OF_ONE_SERVER: [&str; 35] = [
     "id",
     "url",
     "name",
@@ -174,6 +212,12 @@ const OF_ONE_SERVER: [&str; 29] = [
     "client_secret_env",
     "client_secret_name",
     "scopes",
+    "credentials",
+    "connect_issuer",
+    "connect_client_id",
+    "connect_client_secret_env",
+    "connect_client_secret_name",
+    "connect_scopes",
     "headers",
     "allow_private",
     "health_url",
@@ -237,5 +281,9 @@ mod tests {
             "{oauth} --oauth-client-id c --oauth-client-secret-env TRUNKLINE_SECRET_C --bearer-env TRUNKLINE_SECRET_B"
         );
         assert_eq!(refusal(&both), ErrorKind::ArgumentConflict);
+        assert_eq!(
+            refusal("a https://a.example --credentials user --connect-client-secret-env TRUNKLINE_SECRET_C"),
+            ErrorKind::MissingRequiredArgument
+        );
     }
 }

@@ -54,6 +54,8 @@ pub struct AuditTail {
 pub enum Outcome {
     /// It was not done
     Refused,
+    /// It had begun, and was cut off
+    Ended,
     /// Its records were lost
     Lost,
 }

@@ -33,6 +33,7 @@ async fn tail(bus: &Bus, wanted: &AuditTail) -> anyhow::Result<()> {
         user: wanted.user.clone(),
         outcome: wanted.outcome.map(|outcome| match outcome {
             args::Outcome::Refused => Outcome::Refused,
+            args::Outcome::Ended => Outcome::Ended,
             args::Outcome::Lost => Outcome::Lost,
         }),
     };

@@ -6,7 +6,7 @@ use anyhow::bail;
 use bridges::front::Front;
 use bus_schema::{
     Principal,
-    block::{Block, Blocked},
+    block::{Block, Blocked, Release, Stop},
     subject::CallerClass,
 };
 use runtime::moment;
@@ -26,21 +26,23 @@ pub(crate) async fn run(config: Config, command: Command) -> anyhow::Result<Exit
     };
     let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let done = match node.front(&config).await {
-        Ok(front) => obey(&front, command, for_secs).await,
+        Ok(front) => obey(&front, &config.operator(), command, for_secs).await,
         Err(error) => Err(error),
     };
     node.stop().await;
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn obey(front: &Front, command: Command, for_secs: Option<u64>) -> anyhow::Result<()> {
-    let tenant = front.directory().tenant();
-    let (by, blocks) = (Principal::developer_of(tenant), front.blocks());
+async fn obey(front: &Front, by: &Principal, command: Command, for_secs: Option<u64>) -> anyhow::Result<()> {
     match command {
         Command::Block(args) => {
-            let block = blocks
-                .block(&by, named(args.who, tenant), for_secs, args.reason)
-                .await?;
+            let wish = Stop {
+                subject: args.who.subject,
+                issuer: args.who.issuer,
+                for_secs,
+                reason: args.reason,
+            };
+            let block = front.bus().block(by, &wish).await?;
             output::line(&format!(
                 "{} is blocked {} at every door",
                 block.who.subject,
@@ -48,11 +50,12 @@ async fn obey(front: &Front, command: Command, for_secs: Option<u64>) -> anyhow:
             ));
         }
         Command::Unblock(who) => {
-            let who = named(who, tenant);
-            blocks.unblock(&by, &who).await?;
-            output::line(&format!("{} may call again", who.subject));
+            let WhoIsBlocked { subject, issuer } = who;
+            let wish = Release { subject, issuer };
+            front.bus().unblock(by, &wish).await?;
+            output::line(&format!("{} may call again", wish.subject));
         }
-        Command::Blocked(ask) => list(&blocks.all(tenant), ask)?,
+        Command::Blocked(ask) => list(&front.blocks().all(front.directory().tenant()), ask)?,
         _ => {}
     }
     Ok(())
@@ -75,10 +78,6 @@ fn list(blocks: &[Block], ask: Ask) -> anyhow::Result<()> {
     let rows: Vec<_> = blocks.iter().map(row).collect();
     output::table(&["SUBJECT", "ISSUER", "HOW LONG", "BY", "REASON"], &rows);
     Ok(())
-}
-
-fn named(who: WhoIsBlocked, tenant: &str) -> Blocked {
-    Blocked::new(tenant, who.issuer, who.subject)
 }
 
 fn until(block: &Block) -> String {

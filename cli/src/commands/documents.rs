@@ -13,6 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::output;
 use crate::{
     args::{ListVersions, RollBack, SetDocument, ShowVersion},
+    config::Config,
     node::Node,
 };
 
@@ -20,14 +21,16 @@ use crate::{
 pub(super) struct Desk<'a, K> {
     node: &'a Node,
     tenant: &'a str,
+    me: Principal,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<'a, K: Kind<Document: Serialize>> Desk<'a, K> {
-    pub(super) fn new(node: &'a Node, tenant: &'a str) -> Self {
+    pub(super) fn new(node: &'a Node, config: &'a Config) -> Self {
         Self {
             node,
-            tenant,
+            tenant: &config.tenant,
+            me: config.operator(),
             kind: PhantomData,
         }
     }
@@ -52,7 +55,7 @@ impl<'a, K: Kind<Document: Serialize>> Desk<'a, K> {
             over: set.over,
             comment: set.comment.clone(),
         };
-        let version = self.node.bus().set_document::<K>(&self.me(), &wish).await?;
+        let version = self.node.bus().set_document::<K>(&self.me, &wish).await?;
         output::line(&told(&version));
         Ok(())
     }
@@ -63,7 +66,7 @@ impl<'a, K: Kind<Document: Serialize>> Desk<'a, K> {
             over: back.over,
             comment: back.comment.clone(),
         };
-        let version = self.node.bus().roll_back::<K>(&self.me(), &wish).await?;
+        let version = self.node.bus().roll_back::<K>(&self.me, &wish).await?;
         output::line(&told(&version));
         Ok(())
     }
@@ -116,10 +119,6 @@ impl<'a, K: Kind<Document: Serialize>> Desk<'a, K> {
                 K::WHAT
             )
         })
-    }
-
-    fn me(&self) -> Principal {
-        Principal::developer_of(self.tenant)
     }
 }
 

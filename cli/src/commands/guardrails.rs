@@ -36,7 +36,7 @@ pub(crate) async fn run(config: Config, command: args::Guardrails) -> anyhow::Re
         return Ok(ExitCode::SUCCESS);
     }
     let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
-    let desk = Desk::<Rails>::new(&node, &config.tenant);
+    let desk = Desk::<Rails>::new(&node, &config);
     let done = match (&command.command, document) {
         (GuardrailsCommand::Set(set), Some(document)) => desk.set(set, document).await,
         (GuardrailsCommand::Show(show), _) => desk.show(show).await,

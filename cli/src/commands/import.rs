@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use bus_schema::{
-    Principal, ServerId,
+    ServerId,
     registry::{Declaration, Over, Put},
 };
 use runtime::{Bus, registry::Registry};
@@ -261,7 +261,7 @@ async fn declare(
         return;
     }
     let put = Put { declaration, over };
-    if let Err(error) = bus.register(&Principal::developer_of(&config.tenant), &put).await {
+    if let Err(error) = bus.register(&config.operator(), &put).await {
         done.outcome = Outcome::Refused;
         done.notes = vec![format!("{:#}", anyhow::Error::new(error))];
     }

@@ -6,6 +6,7 @@ mod bootstrap;
 pub(crate) mod bridge;
 pub(crate) mod call;
 pub(crate) mod completions;
+pub(crate) mod credentials;
 mod documents;
 pub(crate) mod guardrails;
 mod import;

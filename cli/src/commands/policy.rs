@@ -30,7 +30,7 @@ pub(crate) async fn run(config: Config, command: args::Policy) -> anyhow::Result
         return Ok(code);
     }
     let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
-    let desk = Desk::<Rules>::new(&node, &config.tenant);
+    let desk = Desk::<Rules>::new(&node, &config);
     let done = obey(&desk, &config, &command.command).await;
     node.stop().await;
     done

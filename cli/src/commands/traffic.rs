@@ -31,29 +31,33 @@ pub(crate) async fn run(config: Config, command: args::Traffic) -> anyhow::Resul
     };
     let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let done = match node.front(&config).await {
-        Ok(front) => obey(&front, command.command, rule).await,
+        Ok(front) => obey(&front, &config.operator(), command.command, rule).await,
         Err(error) => Err(error),
     };
     node.stop().await;
     done.map(|()| ExitCode::SUCCESS)
 }
 
-async fn obey(front: &Front, command: TrafficCommand, rule: Option<Traffic>) -> anyhow::Result<()> {
-    let by = Principal::developer_of(front.directory().tenant());
+async fn obey(
+    front: &Front,
+    by: &Principal,
+    command: TrafficCommand,
+    rule: Option<Traffic>,
+) -> anyhow::Result<()> {
     match (command, rule) {
         (TrafficCommand::Set(set), Some(rule)) => {
             let over = set.revision.map_or(Over::Anything, Over::Revision);
-            let (_, revision, was) = front.set_traffic(&by, &rule, over).await?;
-            let what = match was {
+            let kept = front.set_traffic(by, &rule, over).await?;
+            let what = match kept.was {
                 Was::New | Was::Changed => "follows this rule now",
                 Was::Same => "has followed this rule already",
             };
-            output::line(&format!("{} {what} (revision {revision})", rule.id));
+            output::line(&format!("{} {what} (revision {})", rule.id, kept.revision));
             warn_of_absent(front, &rule);
         }
         (TrafficCommand::Clear(clear), _) => {
             let id: ServerId = clear.of.server.parse()?;
-            front.clear_traffic(&by, &id, clear.revision).await?;
+            front.clear_traffic(by, &id, clear.revision).await?;
             output::line(&format!("all replicas of {id} share all its calls"));
         }
         (TrafficCommand::Show(of), _) => {

@@ -28,7 +28,7 @@ pub(crate) async fn run(config: Config, command: args::Virtual) -> anyhow::Resul
     };
     let mut node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let done = match node.front(&config).await {
-        Ok(front) => obey(&front, command.command, definition).await,
+        Ok(front) => obey(&front, &config.operator(), command.command, definition).await,
         Err(error) => Err(error),
     };
     node.stop().await;
@@ -37,10 +37,10 @@ pub(crate) async fn run(config: Config, command: args::Virtual) -> anyhow::Resul
 
 async fn obey(
     front: &Front,
+    by: &Principal,
     command: VirtualCommand,
     definition: Option<VirtualServer>,
 ) -> anyhow::Result<()> {
-    let by = Principal::developer_of(front.directory().tenant());
     match (command, definition) {
         (VirtualCommand::Add(add), Some(definition)) => {
             let over = if add.replace {
@@ -48,20 +48,21 @@ async fn obey(
             } else {
                 Over::Nothing
             };
-            let (_, revision, was) = front.define(&by, &definition, over).await?;
-            let what = match was {
+            let kept = front.define(by, &definition, over).await?;
+            let what = match kept.was {
                 Was::New => "added",
                 Was::Changed => "changed",
                 Was::Same => "is there already:",
             };
             let id = &definition.id;
             output::line(&format!(
-                "{what} {id} (revision {revision}), at /servers/{id}/mcp"
+                "{what} {id} (revision {}), at /servers/{id}/mcp",
+                kept.revision
             ));
         }
         (VirtualCommand::Remove(remove), _) => {
             let id: ServerId = remove.id.parse()?;
-            front.undefine(&by, &id, None).await?;
+            front.undefine(by, &id, None).await?;
             output::line(&format!("removed {id}"));
         }
         (VirtualCommand::Show(show), _) => {

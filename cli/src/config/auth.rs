@@ -152,9 +152,17 @@ impl PolicySection {
     }
 }
 
+impl super::Config {
+    /// Where clients reach the platform, if the file says so.
+    #[must_use]
+    pub fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref().or(self.auth.public_url())
+    }
+}
+
 impl AuthSection {
     /// Where clients reach the platform, if it says so.
-    pub(super) fn public_url(&self) -> Option<&str> {
+    fn public_url(&self) -> Option<&str> {
         self.public_url.as_deref()
     }
 

@@ -12,8 +12,8 @@ use bridges::{
     upstream::{
         AskingOptions, BreakerKnob, ChildOptions, EraKnob, RetryKnob,
         remote::{
-            Bearer, ClientCredentials, Connections, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob,
-            UserOptions,
+            Bearer, ClientCredentials, Connections, HEALTH_EVERY, IssuedAt, MOST_AT_ONCE, RemoteOptions,
+            TransportKnob, UserOptions,
         },
     },
 };
@@ -26,8 +26,6 @@ use super::secrets::{SecretTable, Setting};
 const DEFAULT_MAX_IN_FLIGHT: u32 = 64;
 /// Nobody is asked for input for longer than a day.
 const LONGEST_INPUT_SECS: u64 = 24 * 60 * 60;
-/// How many users may be connected to a server at once, unless its line says otherwise. One that is idle gives way.
-const CONNECTIONS_OF_USERS: usize = 250;
 /// More processes of one server than this are a mistake of the one who wrote it.
 const MOST_CHILDREN: usize = 1_000;
 
@@ -336,7 +334,7 @@ impl ServerLine {
         let usual = AskingOptions::default();
         let connections = match self.credentials {
             Credentials::Platform => usual.max_children,
-            Credentials::User => CONNECTIONS_OF_USERS,
+            Credentials::User => MOST_AT_ONCE,
         };
         AskingOptions {
             input_ttl: self.input_ttl_secs.map_or(usual.input_ttl, Duration::from_secs),

@@ -13,6 +13,7 @@ use bus_schema::{
 use serde::Deserialize;
 
 use super::{Config, variable};
+use crate::node::{BUILT_IN, SERVICES};
 
 /// No name is longer, so that each is its own token on the bus.
 const MAX_NAME_BYTES: usize = 48;
@@ -127,18 +128,18 @@ impl Config {
 
     /// Finds ids that are used twice in one tenant.
     pub(super) fn check_ids(&self) -> anyhow::Result<()> {
-        let products = (self.products_tenant.as_str(), "products");
-        let mut ids = BTreeSet::from([products]);
+        let built_in = BUILT_IN.map(|id| (self.products_tenant.as_str(), id));
+        let mut ids = BTreeSet::from(built_in);
         for tenant in [DEFAULT_TENANT]
             .into_iter()
             .chain(self.tenants.iter().map(String::as_str))
         {
-            ids.extend([(tenant, "registry"), (tenant, "upstreams")]);
+            ids.extend(SERVICES.map(|service| (tenant, service)));
         }
         for server in &self.servers {
             if !ids.insert((&server.tenant, server.id.as_str())) {
                 bail!(
-                    "server id `{}` is used twice (the built-in `products`, `registry` and `upstreams` count); give each its own",
+                    "server id `{}` is used twice (the built-in `products`, `jobs`, `registry`, `upstreams` and `workers` count); give each its own",
                     server.id
                 );
             }

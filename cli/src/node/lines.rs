@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use bridges::tls::TlsOptions;
 use futures::future::join_all;
 use runtime::supervise::{self, Part};
+use tokio::sync::watch;
 use tracing::warn;
 
 use super::{Node, REGISTRY};
@@ -24,11 +26,6 @@ impl Node {
     pub async fn reload(&mut self, old: &Config, new: &Config, adds: Adds) -> Vec<String> {
         if let Err(error) = Box::pin(self.open_connections(new)).await {
             warn!(error = format!("{error:#}"), "users' credentials cannot be kept");
-        }
-        if old.tenants() != new.tenants() {
-            warn!(
-                "the tenants of the file are others; doors and registries serve those that they began with until this process is restarted"
-            );
         }
         let lines = old.servers.iter().chain(&new.servers);
         let names: BTreeSet<_> = lines.map(ServerLine::name).collect();
@@ -86,6 +83,12 @@ impl Node {
             front.limits().configure(new.limits.clone());
             changed.push("limits".to_owned());
         }
+        if let (Some(tls), Some(new)) = (&self.tls, &new.tls)
+            && *tls.borrow() != *new
+        {
+            tls.send_replace(new.clone());
+            changed.push("the files of [http.tls]".to_owned());
+        }
         if old.guardrails != new.guardrails {
             changed.extend(self.take_guardrails(new));
         }
@@ -101,6 +104,13 @@ impl Node {
                 None
             }
         }
+    }
+
+    /// How the HTTP door speaks TLS, and will after each change of the file.
+    pub(super) fn follow_tls(&mut self, config: &Config) -> Option<watch::Receiver<TlsOptions>> {
+        let options = config.tls.clone()?;
+        let tls = self.tls.get_or_insert_with(|| watch::Sender::new(options));
+        Some(tls.subscribe())
     }
 
     /// Hands the registry of this process what is done about changed tools.

@@ -5,7 +5,7 @@ use nkeys::{KeyPair, KeyPairType};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Entry, account_of};
+use super::{Connection, Entry, account_of};
 use crate::moment;
 
 /// The head of every token of NATS.
@@ -37,6 +37,9 @@ struct Server {
 
 #[derive(Deserialize)]
 struct Info {
+    /// The number of its connection at that broker.
+    #[serde(default)]
+    id: u64,
     #[serde(default)]
     host: String,
     #[serde(default)]
@@ -88,9 +91,49 @@ impl Asked {
         }
     }
 
+    /// Which connection it is, of which broker.
+    pub(super) fn connection(&self) -> Connection {
+        Connection {
+            broker: self.server_id.id.clone(),
+            number: self.client_info.id,
+        }
+    }
+
     /// The address that it comes from.
     pub(super) fn address(&self) -> &str {
         &self.client_info.host
+    }
+}
+
+/// The connection that a broker says has ended.
+pub(super) fn ended(event: &[u8]) -> Option<Connection> {
+    #[derive(Deserialize)]
+    struct Event {
+        server: Server,
+        client: Info,
+    }
+    let Event { server, client } = serde_json::from_slice(event).ok()?;
+    Some(Connection {
+        broker: server.id,
+        number: client.id,
+    })
+}
+
+/// What a broker says that was asked to do something.
+pub(super) fn done(answer: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Answer {
+        #[serde(default)]
+        error: Option<Problem>,
+    }
+    #[derive(Deserialize)]
+    struct Problem {
+        description: String,
+    }
+    match serde_json::from_slice::<Answer>(answer) {
+        Ok(Answer { error: None }) => Ok(()),
+        Ok(Answer { error: Some(problem) }) => Err(problem.description),
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -203,6 +246,22 @@ mod tests {
         ] {
             assert!(asked(&bad).is_none(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_connection_is_known_again_when_it_ends() {
+        let server = KeyPair::new_server();
+        let claims = json!({ "aud": AUDIENCE, "nats": {
+            "server_id": { "id": "NX" }, "user_nkey": "UX", "client_info": { "host": "h", "id": 7 },
+        } });
+        let question = sign(&server, claims).expect("signed");
+        let asked = Asked::read(question.as_bytes()).expect("a question");
+        let event = br#"{"type":"x","server":{"id":"NX","name":"n"},"client":{"id":7,"acc":"A","rtt":1},"reason":"Kicked"}"#;
+        assert_eq!(ended(event), Some(asked.connection()));
+        assert_eq!(ended(b"{}"), None);
+        assert_eq!(done(br#"{"server":{"id":"NX"}}"#), Ok(()));
+        let refused = done(br#"{"server":{},"error":{"code":500,"description":"no such client"}}"#);
+        assert_eq!(refused, Err("no such client".to_owned()));
     }
 
     #[test]

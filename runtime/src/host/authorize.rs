@@ -117,7 +117,7 @@ pub(super) fn judge(shared: &Shared, request: &Request) -> Result<Option<Box<Wat
             }
             _ => action,
         };
-        let decision = in_force.decide(&request.principal, &action);
+        let decision = in_force.decide_call(&request.principal, &action);
         if let Some(error) = decision.refusal(&action) {
             refused(server, &request.principal, &action, &decision);
             let record = Record::refused(Kind::Policy, decision.rule()).of_request(request);
@@ -320,7 +320,7 @@ impl Watched {
 }
 
 /// The list in an answer, as it is spelled, and the items in it. An answer without the list has none.
-fn read_list(body: &[u8], list: Listed) -> Option<(&RawValue, Vec<&RawValue>)> {
+pub(super) fn read_list(body: &[u8], list: Listed) -> Option<(&RawValue, Vec<&RawValue>)> {
     let result = Message::parse(body).ok()?.result?;
     let mut found = None;
     let members: Members<'_> = serde_json::from_str(result.get()).ok()?;

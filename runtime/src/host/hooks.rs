@@ -98,7 +98,7 @@ impl<'a> Asking<'a> {
     fn changed(&self, changed: &str) -> Option<Vec<u8>> {
         match self.side {
             Side::Arguments => hook::with_arguments(self.present, changed),
-            Side::Results => hook::with_result(self.present, changed),
+            Side::Results | Side::Lists | Side::Completions => hook::with_result(self.present, changed),
         }
     }
 
@@ -126,7 +126,9 @@ impl<'a> Asking<'a> {
         let present = Message::parse(self.present).ok()?;
         let (arguments, result) = match self.side {
             Side::Arguments => (present.peek_params().ok()?.arguments, None),
-            Side::Results => (asked.peek_params().ok()?.arguments, present.result),
+            Side::Results | Side::Lists | Side::Completions => {
+                (asked.peek_params().ok()?.arguments, present.result)
+            }
         };
         let question = Question {
             step: &self.hook.step,

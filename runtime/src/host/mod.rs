@@ -15,6 +15,7 @@ mod frames;
 mod guard;
 mod health;
 mod hooks;
+mod listed;
 mod listen;
 mod rails;
 mod run;

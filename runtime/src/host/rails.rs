@@ -20,11 +20,17 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use tracing::{debug, info};
 
 use super::{Outcome, Parts, Verdict, hooks::Asking, run::Shared};
-use crate::{bus::Bus, guardrails::AllGuardrails, own_request::PLATFORM};
+use crate::{
+    bus::Bus,
+    guardrails::{AllGuardrails, InForce},
+    own_request::PLATFORM,
+};
 
 /// How many notifications of one call may wait to be looked at.
 const PARTS_AHEAD: usize = 16;
@@ -47,6 +53,11 @@ impl Rails {
             all,
             schemas: Mutex::default(),
         }
+    }
+
+    /// What is in force of a tenant.
+    pub(super) fn of(&self, tenant: &str) -> Arc<InForce> {
+        self.all.of(tenant)
     }
 
     /// The schemas of a tool; `None` when the server does not offer it to the platform.
@@ -76,7 +87,18 @@ pub(super) struct Guarded {
     pub(super) name: Option<String>,
     /// Whether the server offers it, if it is a tool.
     is_offered: bool,
+    /// What of it is looked at.
+    looks: Looks,
     schemas: Option<Arc<ToolSchemas>>,
+}
+
+/// What of a request is looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// What is sent and what is answered.
+    Call,
+    /// What is offered to complete an argument with.
+    Completion,
 }
 
 /// Has the server handle a request, with whatever is to be done before and after.
@@ -99,6 +121,9 @@ fn target<'a>(called: &str, message: &'a Message<'a>) -> Result<Option<Option<Co
     if called == method::TASKS_GET {
         return Ok(Some(None));
     }
+    if called == method::COMPLETE {
+        return completed(message).map(|name| Some(Some(name)));
+    }
     if !method::NAMED.contains(&called) {
         return Ok(None);
     }
@@ -114,6 +139,23 @@ fn target<'a>(called: &str, message: &'a Message<'a>) -> Result<Option<Option<Co
         ))
     })?;
     Ok(Some(Some(name)))
+}
+
+/// The prompt or the resource template whose argument is to be completed.
+fn completed<'a>(message: &'a Message<'a>) -> Result<Cow<'a, str>, RpcError> {
+    #[derive(Deserialize)]
+    struct Reference<'a> {
+        #[serde(borrow, default)]
+        name: Option<&'a RawValue>,
+        #[serde(borrow, default)]
+        uri: Option<&'a RawValue>,
+    }
+    let reference = message.peek_params()?.reference;
+    let reference = reference.and_then(|raw| serde_json::from_str::<Reference<'_>>(raw.get()).ok());
+    let named = reference.and_then(|reference| meta::as_text(reference.name.or(reference.uri)?));
+    named.ok_or_else(|| {
+        RpcError::invalid_params("`ref` names nothing in a way that can be read; write it once")
+    })
 }
 
 /// Whether what is said of a task has its result in it.
@@ -156,7 +198,15 @@ impl Guarded {
             server,
             name: name.as_deref(),
         };
-        let Some(course) = guardrails.course_of(&target) else {
+        let looks = match called {
+            method::COMPLETE => Looks::Completion,
+            _ => Looks::Call,
+        };
+        let course = match looks {
+            Looks::Completion => guardrails.course_beside(&target, Side::Completions),
+            Looks::Call => guardrails.course_of(&target),
+        };
+        let Some(course) = course else {
             return Ok(None);
         };
         let is_tool = called == method::TOOLS_CALL;
@@ -171,12 +221,16 @@ impl Guarded {
                 .filter(|_| reads_schemas)
                 .and_then(|tool| rails.schemas(&offered, tool)),
             name: name.map(Cow::into_owned),
+            looks,
             course,
             shared: Arc::clone(shared),
         }))
     }
 
     async fn handle(self, mut request: Request, parts: Parts) -> Outcome {
+        if self.looks == Looks::Completion {
+            return self.complete(request, parts).await;
+        }
         let mut notes = Vec::new();
         match self.before(&request, &mut notes).await {
             Ok(Some(body)) => request.body = body.into(),
@@ -197,6 +251,21 @@ impl Guarded {
             },
             None => outcome,
         }
+    }
+
+    /// Has an argument completed, and looks at what is offered.
+    async fn complete(&self, request: Request, parts: Parts) -> Outcome {
+        let asked = request.clone();
+        let outcome = Arc::clone(&self.shared.server).handle(request, parts).await;
+        let looked = match self.course.look_at_completion(&outcome.body) {
+            Ok(looked) => looked,
+            Err(refusal) => return self.refused(&asked, &refusal).saying(outcome.verdict),
+        };
+        let mut notes = Vec::new();
+        self.note(&asked, looked.notes, &mut notes);
+        let body = looked.body.map_or_else(|| outcome.body.clone(), Bytes::from);
+        let body = Course::annotate(&body, &notes).map_or(body, Bytes::from);
+        Outcome { body, ..outcome }
     }
 
     /// Looks at the arguments, and asks hooks about them. What a hook changes is looked at again. `Some` with another body.
@@ -341,7 +410,7 @@ impl Guarded {
         // A name that no tool has is anybody's invention, and gets an error, as from the server.
         let is_known = request.method != method::TOOLS_CALL || self.is_offered;
         let called = if is_known { request.method.as_str() } else { "" };
-        let (code, body) = refusal.response(id.map(serde_json::value::RawValue::get), called);
+        let (code, body) = refusal.response(id.map(RawValue::get), called);
         Outcome {
             code,
             body: body.into(),

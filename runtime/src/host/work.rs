@@ -26,12 +26,13 @@ use super::{
     authorize::{self, Watched},
     forgery,
     frames::{Credit, Frames, Pulse},
-    guard, listen, rails,
+    guard, listed, listen, rails,
     run::Shared,
     server::{Outcome, Parts, Verdict},
 };
 use crate::{
     bus::BusError,
+    catalogue::Listed,
     telemetry::{CallEnd, Ended},
 };
 
@@ -257,7 +258,7 @@ impl Running {
             Ok(watched) => watched,
             Err(answer) => return End::Answered(answer.saying(Verdict::Unasked)),
         };
-        let lists_tools = request.method == method::TOOLS_LIST;
+        let listed = Listed::of(&request.method).map(|list| (request.principal.tenant.clone(), list));
         let body = request.body.0.clone();
         let parts_in = Parts::new(parts_in);
         let handler = match request.method.as_str() {
@@ -298,11 +299,20 @@ impl Running {
             )
             .saying(Verdict::Failed)
         });
-        let outcome = match lists_tools {
-            true => guard::shown(&self.shared, &body, outcome),
-            false => outcome,
+        let outcome = match listed {
+            Some((tenant, list)) => self.list(&tenant, list, &body, outcome),
+            None => outcome,
         };
         End::Answered(authorize::shown(watched, &self.shared, &body, outcome))
+    }
+
+    /// A list as it goes out: as it was approved, and as guardrails let it.
+    fn list(&self, tenant: &str, list: Listed, body: &[u8], outcome: Outcome) -> Outcome {
+        let outcome = match list {
+            Listed::Tools => guard::shown(&self.shared, body, outcome),
+            _ => outcome,
+        };
+        listed::looked_at(&self.shared, (tenant, list), body, outcome)
     }
 
     async fn send_part(

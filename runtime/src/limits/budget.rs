@@ -124,13 +124,13 @@ impl Budget {
         purchase.calls - granted
     }
 
-    /// Takes calls without asking anybody, by what this process knows.
-    pub(super) fn take_unasked(&mut self, window: &Window, purchase: Purchase, now_ms: u64) {
+    /// Takes calls without asking anybody, by what this process knows, and gives how many: nobody has counted them yet.
+    pub(super) fn take_unasked(&mut self, window: &Window, purchase: Purchase, now_ms: u64) -> u64 {
         let bought = Bought {
             before: self.used,
             previous: purchase.needs_previous.then_some(self.heard_before),
         };
-        self.take(window, purchase, bought, now_ms);
+        purchase.calls - self.take(window, purchase, bought, now_ms)
     }
 
     /// Takes back a call that was spent and not made.
@@ -289,13 +289,13 @@ mod tests {
 
     #[test]
     fn without_a_broker_a_process_keeps_to_the_limit_by_itself() {
-        let mut budget = Budget::default();
+        let (mut budget, mut taken) = (Budget::default(), 0);
         let mut spend = |now_ms| {
             loop {
                 match budget.spend(&WINDOW, now_ms, 0) {
                     Spent::Yes(_) => return true,
                     Spent::No { .. } => return false,
-                    Spent::Buy(purchase) => budget.take_unasked(&WINDOW, purchase, now_ms),
+                    Spent::Buy(purchase) => taken += budget.take_unasked(&WINDOW, purchase, now_ms),
                     Spent::Wait => panic!("nobody else buys"),
                 }
             }
@@ -303,6 +303,7 @@ mod tests {
         let first = (0..300).filter(|_| spend(120_000)).count();
         let later = (0..300).filter(|_| spend(210_000)).count();
         assert_eq!((first, later), (200, 100), "and counts the window before");
+        assert_eq!(taken, 300, "and knows what it has to tell");
     }
 
     #[test]

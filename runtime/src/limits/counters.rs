@@ -4,8 +4,9 @@
 //! is left alone for a while; each process then counts for itself.
 
 use std::{
+    collections::HashMap,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -26,7 +27,7 @@ use bus_schema::{
 };
 use bytes::Bytes;
 use serde::Deserialize;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
 use crate::{bus::Bus, moment};
@@ -35,6 +36,8 @@ use crate::{bus::Bus, moment};
 const REPLY_LIMIT: Duration = Duration::from_secs(1);
 /// How long a broker is left alone that did not answer.
 const ALONE_MS: u64 = 5_000;
+/// How many counts may have calls that the broker was not told of; those of others are told to nobody.
+const MAX_OWED: usize = 10_000;
 /// What all counts of a span may take of the broker.
 const MAX_BYTES: i64 = 64 * 1024 * 1024;
 
@@ -56,6 +59,17 @@ pub(super) struct Counters {
     alone_until_ms: AtomicU64,
     /// Whether it was said that each process counts for itself.
     is_alone: AtomicBool,
+    /// What was allowed without the broker. Held only to look or to change it.
+    owed: Mutex<Owed>,
+}
+
+/// Calls that the broker has to be told of, so that all processes count them.
+#[derive(Default)]
+struct Owed {
+    /// By the subjects of their counts.
+    calls: HashMap<String, (Span, u64)>,
+    /// Whether somebody tells it as soon as it can.
+    is_told: bool,
 }
 
 impl Counters {
@@ -67,7 +81,55 @@ impl Counters {
             there: Mutex::default(),
             alone_until_ms: AtomicU64::new(0),
             is_alone: AtomicBool::new(false),
+            owed: Mutex::default(),
         }
+    }
+
+    /// Notes calls that were allowed while nobody could be asked. They are added to the count of all when the broker is back.
+    pub(super) fn owe(self: &Arc<Self>, bus: &Bus, span: Span, subject: &str, calls: u64) {
+        let mut owed = self.owed();
+        let is_full = owed.calls.len() >= MAX_OWED && !owed.calls.contains_key(subject);
+        if calls == 0 || is_full {
+            return;
+        }
+        owed.calls.entry(subject.to_owned()).or_insert((span, 0)).1 += calls;
+        if !std::mem::replace(&mut owed.is_told, true) {
+            bus.spawn(Arc::clone(self).tell());
+        }
+    }
+
+    /// Tells the broker what it was not told of, until that is nothing.
+    async fn tell(self: Arc<Self>) {
+        loop {
+            sleep(Duration::from_millis(ALONE_MS)).await;
+            let next = || {
+                let mut owed = self.owed();
+                let first = owed.calls.iter().next();
+                let first = first.map(|(subject, (span, calls))| (subject.clone(), *span, *calls));
+                owed.is_told = first.is_some();
+                first
+            };
+            loop {
+                let Some((subject, span, calls)) = next() else {
+                    info!("what was allowed without the broker is counted with the other processes' calls");
+                    return;
+                };
+                if self.add(span, &subject, calls, None).await.is_none() {
+                    break;
+                }
+                let mut owed = self.owed();
+                if let Some((_, left)) = owed.calls.get_mut(&subject) {
+                    *left -= calls;
+                    if *left == 0 {
+                        owed.calls.remove(&subject);
+                    }
+                }
+            }
+        }
+    }
+
+    fn owed(&self) -> std::sync::MutexGuard<'_, Owed> {
+        self.owed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds to a count, and gives the sum; reads another one as well, if one is named. `None` when nobody can say.
@@ -120,6 +182,20 @@ impl Counters {
         let giving = self.publish(subject, format!("-{calls}"));
         if !matches!(timeout(REPLY_LIMIT, giving).await, Ok(Ok(_))) {
             debug!(calls, "what was bought too much of could not be given back");
+        }
+    }
+
+    /// Changes a count by so many, where somebody can be told.
+    pub(super) async fn change(&self, span: Span, subject: &str, by: i64) {
+        if moment::now_ms() < self.alone_until_ms.load(Ordering::Relaxed) {
+            return;
+        }
+        let changing = async {
+            self.prepare(span).await?;
+            self.publish(subject, format!("{by:+}")).await
+        };
+        if !matches!(timeout(REPLY_LIMIT, changing).await, Ok(Ok(_))) {
+            debug!(by, "a count could not be changed");
         }
     }
 

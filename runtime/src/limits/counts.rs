@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write as _,
+    fmt::{self, Write as _},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use super::{
     budget::{Bought, Budget, Left, Purchase, Spent},
     counters::{Counters, span},
+    places::{Name, Place, Places, Row, Writer},
 };
 use crate::{bus::Bus, moment};
 
@@ -48,7 +49,6 @@ struct Known {
 }
 
 /// One count.
-#[derive(Debug)]
 pub(super) struct Count {
     /// What it is called on the bus.
     key: Token,
@@ -57,7 +57,10 @@ pub(super) struct Count {
     /// Tells those who wait that calls were bought.
     bought: Notify,
     waiting: AtomicU64,
-    running: AtomicU64,
+    /// Where running calls are counted.
+    places: Arc<Places>,
+    /// By what they are written down, and how many there may be, once a limit has said so.
+    row: Mutex<Option<Row>>,
     /// When it was last told of a refusal, in milliseconds since 1970.
     told_ms: AtomicU64,
 }
@@ -70,29 +73,38 @@ struct State {
 }
 
 /// The places that a call takes of limits on how many run at once. They are free again when this is dropped.
-#[derive(Debug, Default)]
-pub struct Running(Vec<Arc<Count>>);
+#[derive(Default)]
+pub struct Running(Vec<(Arc<Count>, Place)>);
 
-impl Running {
-    /// Takes a place, unless all are taken.
-    pub(super) fn take_place(&mut self, count: &Arc<Count>, most: u32) -> bool {
-        let more = |running: u64| (running < u64::from(most)).then_some(running + 1);
-        let taken = count
-            .running
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more)
-            .is_ok();
-        if taken {
-            self.0.push(Arc::clone(count));
-        }
-        taken
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Running").field(&self.0.len()).finish()
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        for count in &self.0 {
-            count.running.fetch_sub(1, Ordering::AcqRel);
-        }
+impl Running {
+    /// Takes a place, unless all are taken.
+    pub(super) async fn take_place(
+        &mut self,
+        count: &Arc<Count>,
+        limit: &Token,
+        most: u32,
+        writer: &Writer,
+    ) -> bool {
+        let row = Row {
+            places: Arc::clone(&count.places),
+            name: Name {
+                limit: limit.clone(),
+                key: count.key.clone(),
+            },
+            most: u64::from(most),
+            writer: writer.clone(),
+        };
+        *count.row() = Some(row.clone());
+        let place = row.take().await;
+        let is_taken = place.is_some();
+        self.0.extend(place.map(|place| (Arc::clone(count), place)));
+        is_taken
     }
 }
 
@@ -120,6 +132,13 @@ impl Counts {
         Arc::clone(known.by_key.entry(name.clone()).or_insert_with(made))
     }
 
+    /// The places that calls have, or that are kept for the next ones.
+    pub(super) fn rows(&self) -> Vec<Row> {
+        let counts = self.lock();
+        let used = counts.by_key.values().filter(|count| !count.places.are_empty());
+        used.filter_map(|count| count.row().clone()).collect()
+    }
+
     /// Begins to ask anew for each.
     pub(super) fn reopen(&self) {
         for count in self.lock().by_key.values() {
@@ -144,7 +163,8 @@ impl Count {
             state: Mutex::default(),
             bought: Notify::new(),
             waiting: AtomicU64::new(0),
-            running: AtomicU64::new(0),
+            places: Arc::default(),
+            row: Mutex::default(),
             told_ms: AtomicU64::new(0),
         }
     }
@@ -224,9 +244,13 @@ impl Count {
 
     fn is_over(&self, now_ms: u64) -> bool {
         let state = self.lock();
-        let is_used = self.running.load(Ordering::Acquire) > 0 || self.waiting.load(Ordering::Relaxed) > 0;
+        let is_used = !self.places.are_empty() || self.waiting.load(Ordering::Relaxed) > 0;
         let is_over = |window: Window| state.budget.is_over(&window, now_ms);
         !is_used && state.window.is_none_or(is_over)
+    }
+
+    fn row(&self) -> MutexGuard<'_, Option<Row>> {
+        self.row.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -270,7 +294,8 @@ async fn buy(
                 state.budget.take(&window, purchase, bought, now_ms)
             }
             None => {
-                state.budget.take_unasked(&window, purchase, now_ms);
+                let uncounted = state.budget.take_unasked(&window, purchase, now_ms);
+                counters.owe(&bus, span, &own, uncounted);
                 0
             }
         }
@@ -327,22 +352,10 @@ mod tests {
     }
 
     #[test]
-    fn places_are_free_again_when_the_call_has_ended() {
-        let counts = Counts::default();
-        let count = counts.of(&["a"], "running");
-        let (mut first, mut second, mut third) = (Running::default(), Running::default(), Running::default());
-        assert!(first.take_place(&count, 2) && second.take_place(&count, 2));
-        assert!(!third.take_place(&count, 2));
-        drop(first);
-        assert!(third.take_place(&count, 2));
-    }
-
-    #[test]
     fn what_is_remembered_is_bounded_and_what_is_over_is_forgotten() {
         let counts = Counts::default();
         let kept = counts.of(&["a", "busy"], "running");
-        let mut running = Running::default();
-        assert!(running.take_place(&kept, 1));
+        kept.places.occupy(moment::now_ms());
         for at in 0..MAX_COUNTS + SWEEP_EVERY {
             counts.of(&["a", &at.to_string()], "window");
         }

@@ -23,7 +23,7 @@ use tests::{
 use crate::processes::up::Up;
 
 async fn platform(file: &str, probe: &Arc<Probe>) -> (Platform, runtime::Host) {
-    let platform = Platform::start(file, &["products"]).await;
+    let platform = Platform::start(file, &["products", "registry"]).await;
     let host = fixture::serve(platform.node.bus(), Arc::clone(probe), |options| {
         options.tags = vec!["small".to_owned()];
     })

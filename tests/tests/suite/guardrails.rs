@@ -2,6 +2,7 @@
 
 mod hooks;
 mod keeping;
+mod lists;
 
 use std::sync::Arc;
 
@@ -15,7 +16,6 @@ use runtime::{Bus, Host, guardrails::Rails};
 use serde_json::{Value, json};
 use tests::{
     clerk::Clerk,
-    eventually,
     http::Client,
     platform::Platform,
     recorded::Recorded,
@@ -83,19 +83,7 @@ impl World {
     /// A virtual server `v` with all of the clerk's tools.
     async fn virtual_server(&self) {
         let chosen = json!({ "id": "v", "items": [{ "server": "clerk", "tools": ["*"] }] });
-        let request = reqwest::Client::new()
-            .post(self.platform.url("/virtual-servers"))
-            .header("content-type", "application/json")
-            .body(chosen.to_string());
-        let made = within("an answer", request.send()).await.expect("an answer");
-        assert_eq!(made.status(), 201);
-        eventually("it is there", async || {
-            Client::new(self.platform.url("/servers/v/mcp"))
-                .list_tools()
-                .await["result"]
-                .is_object()
-        })
-        .await;
+        self.platform.define(&chosen).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actors::registry::{RegistryServer, RunningRegistry};
+use actors::registry::RunningRegistry;
 use bus_schema::{
     Principal, ServerId,
     audit::Kind,
@@ -10,14 +10,13 @@ use bus_schema::{
     mcp::method,
 };
 use reqwest::{Method, StatusCode};
-use runtime::{
-    Bus, Catalogue, Directory, Host, catalogue::Listed, events::Events, placement::Owners, registry::Registry,
-};
+use runtime::{Bus, Catalogue, Directory, Host, catalogue::Listed, events::Events};
 use serde_json::{Value, json};
 use tests::{
     changing::Changing,
     eventually,
     http::text,
+    keeper,
     nats::Nats,
     platform::Platform,
     recorded::Recorded,
@@ -25,7 +24,6 @@ use tests::{
     session::Session,
     within,
 };
-use tokio::sync::watch;
 
 const QUARANTINE: &str = "[integrity]\npolicy = \"quarantine\"\n";
 
@@ -377,20 +375,11 @@ async fn a_registered_server_is_pinned_and_hidden_characters_of_its_declaration_
 }
 
 async fn registry(bus: &Bus, policy: Option<Policy>) -> RunningRegistry {
-    let directory = Directory::start(bus, "default").await.expect("starts");
-    let (kept, owners) = (
-        Registry::open(bus).await.expect("opens"),
-        Owners::open(bus).await.expect("opens"),
-    );
     let policies = policy.map(|policy| Policies {
         policy,
         ..Policies::default()
     });
-    let settings = watch::Sender::new(policies).subscribe();
-    RegistryServer::new(bus.clone(), kept, owners, directory, settings)
-        .start(bus.clone())
-        .await
-        .expect("starts")
+    keeper::registry(bus, policies).await
 }
 
 fn id() -> ServerId {

@@ -1,7 +1,9 @@
 //! Limits and blocks: what a caller may have done is counted once for all processes and all doors, and a full stop is one.
 
 mod blocks;
+mod broker;
 mod doors;
+mod places;
 
 use std::sync::Arc;
 

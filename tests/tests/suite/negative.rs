@@ -343,25 +343,6 @@ fn as_bridge(platform: &Platform, url: &str) -> String {
     url.replacen("nats://", &login, 1)
 }
 
-/// A request as a door that was broken into would send it.
-fn forged(called: &str, in_envelope: &str, params: Value) -> Request {
-    let body = tests::http::modern_body(called, params);
-    Request {
-        caller: String::new(),
-        call: 0,
-        server: "vault".to_owned(),
-        method: in_envelope.to_owned(),
-        name: Some("open".to_owned()),
-        principal: Principal::new("mallory", "default"),
-        protocol_version: "2026-07-28".to_owned(),
-        door: "platform".to_owned(),
-        timeout_ms: 10_000,
-        trace: None,
-        chunked_bytes: 0,
-        body: body.to_string().into_bytes().into(),
-    }
-}
-
 fn tool(name: &str) -> Value {
     json!({ "name": name, "arguments": {} })
 }

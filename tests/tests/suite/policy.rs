@@ -2,12 +2,13 @@
 
 mod commands;
 mod roles;
+mod standing;
 
 use std::{sync::Arc, time::Duration};
 
 use bridges::front::Endpoint;
 use bus_schema::{
-    Principal, Request,
+    Principal,
     kept::Rollback,
     mcp::{error, method},
     policy::{Action, Decision, Document, Set, Version},
@@ -27,7 +28,7 @@ use tests::{
     nats::Nats,
     platform::Platform,
     session::{Session, messages},
-    vault::Vault,
+    vault::{Vault, forged},
     within,
 };
 
@@ -111,16 +112,7 @@ impl World {
             "server": "vault", "tools": ["*"], "prompts": ["*"], "resources": ["*"],
             "rename": { "shut": "first", "open": "second" },
         }] });
-        let request = reqwest::Client::new()
-            .post(self.platform.url("/virtual-servers"))
-            .header("content-type", "application/json")
-            .body(chosen.to_string());
-        let made = within("an answer", request.send()).await.expect("an answer");
-        assert_eq!(made.status(), 201);
-        eventually("it is there", async || {
-            self.client("/servers/v/mcp").list_tools().await["result"].is_object()
-        })
-        .await;
+        self.platform.define(&chosen).await;
     }
 }
 
@@ -453,25 +445,6 @@ async fn a_method_of_a_servers_own_is_open_only_when_it_is_named() {
         alike(&world, prefix, &shut, &nothing);
     }
     world.platform.stop().await;
-}
-
-/// A request as a door that was broken into would send it.
-fn forged(called: &str, in_envelope: &str, params: &Value) -> Request {
-    let body = modern_body(called, params.clone());
-    Request {
-        caller: String::new(),
-        call: 0,
-        server: "vault".to_owned(),
-        method: in_envelope.to_owned(),
-        name: Some("open".to_owned()),
-        principal: Principal::new("mallory", "default"),
-        protocol_version: "2026-07-28".to_owned(),
-        door: "platform".to_owned(),
-        timeout_ms: 10_000,
-        trace: None,
-        chunked_bytes: 0,
-        body: body.to_string().into_bytes().into(),
-    }
 }
 
 #[tokio::test]

@@ -15,10 +15,13 @@ pub(crate) mod up;
 
 use std::path::PathBuf;
 
+use actors::registry::RunningRegistry;
+use bus_schema::subject::CallerClass;
 use rustix::process::Signal;
 use serde_json::Value;
 use tests::{
     http::Client,
+    keeper,
     nats::Nats,
     program::{self, Program},
     within,
@@ -52,6 +55,12 @@ impl Cluster {
         Self {
             nats: Nats::start().await,
         }
+    }
+
+    /// A registry, as a process of that role has it.
+    pub(crate) async fn registry(&self) -> RunningRegistry {
+        let bus = self.nats.bus_as(CallerClass::Registry).await;
+        keeper::registry(&bus, None).await
     }
 
     /// The words of a command that joins this NATS as somebody on the same machine does.

@@ -5,7 +5,6 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use actors::registry::{RegistryServer, RunningRegistry};
 use bridges::{
     secrets::{Permitted, Secret, Source},
     upstream::{Upstream, remote::RemoteOptions},
@@ -16,17 +15,17 @@ use bus_schema::{
     registry::{Auth, Declaration, Entry, Over, Put, Removed, Was},
 };
 use reqwest::{Method, StatusCode};
-use runtime::{Bus, Directory, placement::Owners, registry::Registry};
+use runtime::registry::Registry;
 use serde_json::{Value, json};
 use tests::{
     eventually,
     http::text,
+    keeper,
     nats::Nats,
     platform::Platform,
     scripted::{Scripted, message, status},
     within,
 };
-use tokio::sync::watch;
 
 const EVERY: [&str; 2] = ["registry", "upstreams"];
 
@@ -440,25 +439,13 @@ async fn a_token_is_got_from_the_issuer_and_once_more_when_it_is_refused() {
     platform.stop().await;
 }
 
-/// A registry that nobody gives policies.
-async fn registry_on(bus: Bus) -> RunningRegistry {
-    let directory = Directory::start(&bus, "default").await.expect("starts");
-    let (registry, owners) = (
-        Registry::open(&bus).await.expect("opens"),
-        Owners::open(&bus).await.expect("opens"),
-    );
-    let settings = watch::Sender::new(None).subscribe();
-    let server = RegistryServer::new(bus.clone(), registry, owners, directory, settings);
-    server.start(bus).await.expect("starts")
-}
-
 #[tokio::test]
 async fn two_registries_that_are_asked_at_once_lose_nothing_and_let_one_win() {
     let nats = Nats::start().await;
     let asking = nats.bus().await;
     let mut hosts = Vec::new();
     for _ in 0..2 {
-        hosts.push(registry_on(nats.bus().await).await);
+        hosts.push(keeper::registry(&nats.bus().await, None).await);
     }
     let principal = Principal::developer();
     let put = |owner: String, over| {
@@ -529,7 +516,7 @@ async fn what_was_removed_long_ago_is_forgotten_for_good_and_the_rest_is_not() {
     declare("old", Some("2020-02-01T00:00:00Z")).await;
     declare("new", Some(&now)).await;
     declare("there", None).await;
-    let running = registry_on(bus.clone()).await;
+    let running = keeper::registry(&bus, None).await;
     let is_there = async |id: &str| {
         let record = kept.read("default", &id.parse().expect("an id")).await;
         record.expect("reads").is_some()

@@ -3,8 +3,10 @@
 //! Everything here is tried by hand, as no program of ours would try it.
 
 mod callout;
+mod consumers;
 mod plain;
 mod roles;
+mod sent_away;
 mod tenants;
 
 use bus_schema::{

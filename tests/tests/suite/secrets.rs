@@ -1,6 +1,10 @@
 //! What the platform shows to servers: where it comes from, how it is exchanged while everything runs, and where it never appears.
 
+mod accounts;
 mod issuers;
+mod legacy_accounts;
+mod stage;
+mod traces;
 mod users;
 
 use std::{
@@ -18,7 +22,7 @@ use tests::{
     children, eventually,
     http::{Client, text},
     platform::Platform,
-    program::Program,
+    program::{Program, http_of},
     remote::local,
     scripted::{Asked, Scripted, status},
     within,
@@ -320,28 +324,11 @@ async fn no_secret_is_in_a_log_in_an_error_or_in_anything_that_is_kept() {
 
 /// Runs a whole platform, calls its servers, and gives everything that it and they have said.
 async fn use_it(config: &Path, data: &Path) -> Vec<String> {
-    let path = |path: &Path| path.display().to_string();
-    let mut up = Program::start(&[
-        "up",
-        "--json",
-        "--log",
-        "trace",
-        "--listen",
-        "127.0.0.1:0",
-        "--nats-listen",
-        "127.0.0.1:0",
-        "--config",
-        &path(config),
-        "--data-dir",
-        &path(data),
-    ]);
+    let mut up = Program::talkative(config, data);
     let pid = up.pid();
     let mut log = Vec::new();
     let using = async {
-        let ready = within("the ready banner", up.output.next_line()).await;
-        let ready = ready.expect("output").expect("a line");
-        let ready: Value = serde_json::from_str(&ready).expect("JSON");
-        let base = ready["http"].as_str().expect("an address");
+        let base = http_of(&mut up.output).await;
         let mut said = Vec::new();
         for (server, tool) in [("there", "t"), ("unissued", "t"), ("child", "echo")] {
             let client = Client::new(format!("{base}/servers/{server}/mcp"));

@@ -1,6 +1,7 @@
 //! Legacy sessions on two bridges: whatever a client says to one of them holds at the other.
 
 mod batches;
+mod forged;
 mod http_sse;
 mod listening;
 mod questions;
@@ -49,7 +50,10 @@ struct Bridge {
 
 impl Stage {
     async fn set() -> Self {
-        let nats = Nats::start().await;
+        Self::set_on(Nats::start().await).await
+    }
+
+    async fn set_on(nats: Nats) -> Self {
         let bus = nats.bus().await;
         let (probe, changing) = (Arc::<Probe>::default(), Arc::<Changing>::default());
         let hosts = vec![

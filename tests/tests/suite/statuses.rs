@@ -2,23 +2,12 @@
 
 use std::sync::Arc;
 
-use actors::registry::{RegistryServer, RunningRegistry};
 use bus_schema::{
     Principal,
     registry::{Declaration, Over, Put, Remove, Status, StatusEvent},
 };
-use runtime::{Bus, Directory, events::Events, host::Source, placement::Owners, registry::Registry};
-use tests::{changing::Changing, nats::Nats, within};
-use tokio::sync::watch;
-
-async fn registry(bus: &Bus) -> RunningRegistry {
-    let directory = Directory::start(bus, "default").await.expect("starts");
-    let (kept, owners) = tokio::join!(Registry::open(bus), Owners::open(bus));
-    let settings = watch::Sender::new(None).subscribe();
-    let (kept, owners) = (kept.expect("opens"), owners.expect("opens"));
-    let server = RegistryServer::new(bus.clone(), kept, owners, directory, settings);
-    server.start(bus.clone()).await.expect("starts")
-}
+use runtime::{Bus, events::Events, host::Source};
+use tests::{changing::Changing, keeper::registry, nats::Nats, within};
 
 async fn declare(bus: &Bus, id: &str) -> u64 {
     let declaration = Declaration::new(id.parse().expect("an id"), "https://nobody.example");
@@ -46,7 +35,10 @@ async fn each_change_of_a_server_is_told_once_by_any_number_of_registries() {
     let (listening, hosting) = (nats.bus().await, nats.bus().await);
     let (one, two) = (nats.bus().await, nats.bus().await);
     let mut events = Events::start(&listening, "default").await.expect("starts");
-    let mut registries = Vec::from(<[_; 2]>::from(tokio::join!(registry(&one), registry(&two))));
+    let mut registries = Vec::from(<[_; 2]>::from(tokio::join!(
+        registry(&one, None),
+        registry(&two, None)
+    )));
     let is = |was, now| ("a".to_owned(), was, now);
     for round in 0..3 {
         // In the end one of them does what both did.
@@ -82,7 +74,7 @@ async fn a_server_that_was_never_there_is_told_of_as_down_and_what_happened_whil
     let (listening, hosting) = (nats.bus().await, nats.bus().await);
     let looking = nats.bus().await;
     let mut events = Events::start(&listening, "default").await.expect("starts");
-    let first = registry(&looking).await;
+    let first = registry(&looking, None).await;
     let revision = declare(&listening, "nowhere").await;
     let event = within("an event", events.next()).await.expect("an event");
     let StatusEvent { server, was, now }: StatusEvent = event;
@@ -105,7 +97,7 @@ async fn a_server_that_was_never_there_is_told_of_as_down_and_what_happened_whil
     first.stop().await;
     host.stop().await;
     // Who looks next finds that one is gone; the other was down already, and its end is no news.
-    let _second = registry(&looking).await;
+    let _second = registry(&looking, None).await;
     let gone = ("a".to_owned(), Some(Status::Healthy), Status::Down);
     assert_eq!(next(&mut events).await, gone);
     let _host = Arc::<Changing>::default().serve(&hosting, "b").await;

@@ -84,3 +84,60 @@ async fn records_outlive_the_broker_and_a_full_bucket_says_so() {
     assert!(matches!(full, Some(StoreError::Full)), "{full:?}");
     assert!(bucket.get("kept").await.expect("asks").is_some());
 }
+
+#[tokio::test]
+async fn some_of_the_records_are_listed_and_followed_by_their_keys() {
+    let mut nats = Nats::start().await;
+    let bus = nats.bus().await;
+    let options = || BucketOptions {
+        name: "credentials",
+        ..options()
+    };
+    let bucket = Bucket::open(&bus, options()).await.expect("opens");
+    let keys = async |filter: &str, most| {
+        let listed = bucket.list(filter, most).await.expect("lists");
+        let mut keys: Vec<_> = listed.into_iter().map(|(key, _)| key).collect();
+        keys.sort();
+        keys
+    };
+    assert_eq!(keys("a.*.x", 9).await, [""; 0]);
+    let mut changes = bucket.changes("a.*.x");
+    for key in ["a.1.x", "a.2.x", "a.1.y", "b.1.x", "a.1.x.z"] {
+        bucket.create(key, key.to_owned().into()).await.expect("creates");
+    }
+    assert_eq!(keys("a.*.x", 9).await, ["a.1.x", "a.2.x"]);
+    assert_eq!(keys("a.1.*", 9).await, ["a.1.x", "a.1.y"]);
+    assert_eq!(keys("a.*.x", 1).await.len(), 1);
+    let one = bucket.get("a.1.x").await.expect("asks").expect("is there");
+    bucket.remove_at("a.1.x", one.revision).await.expect("removes");
+    assert_eq!(keys("a.*.x", 9).await, ["a.2.x"]);
+    // Whoever follows hears of the newest of each at least, and nothing of the others.
+    let mut heard = Vec::new();
+    while heard.last() != Some(&("a.1.x".to_owned(), false)) {
+        let change = within("a change", changes.next()).await;
+        heard.push((change.key, change.value.is_some()));
+    }
+    assert!(heard.contains(&("a.2.x".to_owned(), true)), "{heard:?}");
+    assert!(
+        heard
+            .iter()
+            .all(|(key, _)| key.ends_with(".x") && key.starts_with("a.")),
+        "{heard:?}"
+    );
+    // What happens while the broker is away from whoever follows is told afterwards.
+    nats.restart().await;
+    let again = nats.bus().await;
+    let bucket = within("the bucket", Bucket::open(&again, options()))
+        .await
+        .expect("opens");
+    bucket.create("a.3.x", "new".into()).await.expect("creates");
+    let change = within("a change", async {
+        loop {
+            let change = changes.next().await;
+            if change.key == "a.3.x" {
+                break change;
+            }
+        }
+    });
+    assert_eq!(change.await.value.as_deref(), Some(b"new".as_slice()));
+}

@@ -1,6 +1,7 @@
 //! TLS at the door, and clients that come with a certificate.
 
 use bus_schema::audit::{Kind, Record};
+use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tests::{
     certificates::{Authority, Certificate, Named, connect},
@@ -13,7 +14,11 @@ use tests::{
     whoami::WhoAmI,
     within,
 };
-use tokio_tungstenite::{client_async, tungstenite::Error};
+use tokio_tungstenite::{
+    client_async,
+    tungstenite::{Error, Message},
+};
+use trunkline::node::Adds;
 
 const PATH: &str = "/servers/whoami/mcp";
 
@@ -66,6 +71,15 @@ impl Stage {
     /// The status of a call on a connection of its own, and who the server saw.
     async fn call(&self, shows: Option<&Certificate>, headers: &[(&str, &str)]) -> (u16, Value) {
         call(&mut self.connect(shows).await, headers).await
+    }
+
+    /// Has the platform read another file.
+    async fn reload(&mut self, file: &std::path::Path, text: &str) {
+        std::fs::write(file, text).expect("the file is written");
+        let new = self.platform.config.again().expect("it is right");
+        let node = &mut self.platform.node;
+        node.reload(&self.platform.config, &new, Adds::AllOfTheFile).await;
+        self.platform.config = new;
     }
 
     fn client(&self, named: Named) -> Certificate {
@@ -386,6 +400,54 @@ async fn changed_files_are_for_new_connections_and_old_ones_go_on() {
 }
 
 #[tokio::test]
+async fn other_files_that_the_configuration_names_are_taken_while_the_door_is_open() {
+    let mut stage = Stage::start(LINES, "").await;
+    let ops = stage.client(Named {
+        cn: "ops",
+        ..Named::default()
+    });
+    let mut open = stage.connect(Some(&ops)).await;
+    let (file, other) = (stage.platform.folder().join("trunkline.toml"), Authority::new());
+    let before = std::fs::read_to_string(&file).expect("the file");
+    let elsewhere = tempfile::tempdir().expect("a folder");
+    let named = |folder: &std::path::Path| folder.display().to_string();
+    let new = before
+        .replace(
+            &named(&stage.folder.path().join("door.crt")),
+            &named(&elsewhere.path().join("door.crt")),
+        )
+        .replace(
+            &named(&stage.folder.path().join("door.key")),
+            &named(&elsewhere.path().join("door.key")),
+        );
+    assert_ne!(new, before);
+    // Where there is nothing yet, nothing changes.
+    stage.reload(&file, &new).await;
+    assert_eq!(stage.call(Some(&ops), &[]).await.0, 200);
+    other.for_door().write(elsewhere.path());
+    eventually("the new certificate", async || {
+        connect(stage.at(), &other.pem(), None, &[]).await.is_ok()
+    })
+    .await;
+    assert_eq!(call(&mut open, &[]).await.0, 200, "who is connected goes on");
+    // Who has to show a certificate is a setting, too.
+    let required = new.replace("[auth]", "client_certificates = \"required\"\n[auth]");
+    stage.reload(&file, &required).await;
+    eventually("nobody comes in without", async || {
+        match connect(stage.at(), &other.pem(), None, &["http/1.1"]).await {
+            Ok(stream) => {
+                let mut raw = Raw::over(stream);
+                // The client hears of it instead of its first answer.
+                !raw.send(post(PATH, &[], "{}")).await || raw.reply().await.is_none()
+            }
+            Err(_) => true,
+        }
+    })
+    .await;
+    stage.platform.stop().await;
+}
+
+#[tokio::test]
 async fn who_never_finishes_a_handshake_keeps_nobody_out() {
     let stage = Stage::start(LINES, "").await;
     let mut slow = Vec::new();
@@ -429,5 +491,54 @@ async fn a_websocket_opens_behind_tls_with_a_certificate() {
     )
     .await;
     assert!(matches!(refused, Err(Error::Http(answer)) if answer.status() == 401));
+    stage.platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_websocket_whose_certificate_is_taken_back_is_closed() {
+    let stage = Stage::start(LINES, "").await;
+    let url = "wss://localhost/servers/whoami/ws";
+    let ops = stage.client(Named {
+        cn: "ops",
+        ..Named::default()
+    });
+    let bot = stage.client(Named {
+        cn: "x",
+        uris: &["spiffe://acme.example/bot"],
+        ..Named::default()
+    });
+    let open = async |shows: &Certificate| {
+        let stream = connect(stage.at(), &stage.authority.pem(), Some(shows), &["http/1.1"]).await;
+        let opening = Box::pin(client_async(url, stream.expect("a handshake")));
+        within("the WebSocket", opening).await.expect("opens").0
+    };
+    let (mut of_ops, mut of_bot) = (open(&ops).await, open(&bot).await);
+    stage.write("clients.crl", &stage.clients.taken_back(&[&ops]));
+    let last = within("the close", async {
+        loop {
+            match of_ops.next().await.expect("a close").expect("a frame") {
+                Message::Close(frame) => return frame.expect("a reason"),
+                other => assert!(other.is_ping(), "{other:?}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(u16::from(last.code), 3000, "{last:?}");
+    assert!(last.reason.contains("certificate"), "{last:?}");
+    // Others go on.
+    let list = modern_body("tools/list", json!({}));
+    of_bot
+        .send(Message::text(list.to_string()))
+        .await
+        .expect("it is open");
+    let answer = within("an answer", async {
+        loop {
+            if let Message::Text(text) = of_bot.next().await.expect("an answer").expect("a frame") {
+                return text.to_string();
+            }
+        }
+    })
+    .await;
+    assert!(answer.contains("\"tools\""), "{answer}");
     stage.platform.stop().await;
 }

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
+use actors::registry::RunningRegistry;
 use bus_schema::{ProtocolVersion, mcp::meta, upstream::BreakerKnob};
 use reqwest::{Method, StatusCode};
 use runtime::{Breaker, Bus, Directory, Host};
@@ -28,12 +29,14 @@ struct Stage {
     old: Arc<Versioned>,
     new: Arc<Versioned>,
     hosts: Vec<Host>,
+    _registry: RunningRegistry,
     cluster: Cluster,
 }
 
 impl Stage {
     async fn set() -> Self {
         let cluster = Cluster::start().await;
+        let registry = cluster.registry().await;
         let (old, new) = (Versioned::new(OLD), Versioned::new(NEW));
         let (one, other) = tokio::join!(cluster.nats.bus(), cluster.nats.bus());
         let hosts = vec![old.serve(&one, |_| {}).await, new.serve(&other, |_| {}).await];
@@ -43,6 +46,7 @@ impl Stage {
             old,
             new,
             hosts,
+            _registry: registry,
             cluster,
         };
         knows(&stage.bridge, 2).await;
@@ -323,6 +327,7 @@ async fn all_calls_of_a_principal_go_to_one_version_at_every_bridge() {
 #[tokio::test]
 async fn a_canary_whose_circuit_is_open_costs_no_call_and_its_copies_try_no_other_version() {
     let cluster = Cluster::start().await;
+    let _registry = cluster.registry().await;
     let (one, two, looking) = tokio::join!(cluster.nats.bus(), cluster.nats.bus(), cluster.nats.bus());
     let directory = Directory::start(&looking, "default").await.expect("starts");
     let (old, new) = (Versioned::new(OLD), Versioned::new(NEW));
@@ -411,6 +416,7 @@ async fn copies_of_what_reads_go_to_a_version_on_trial_and_hold_nobody_up() {
 #[tokio::test]
 async fn the_nearest_replica_that_has_room_is_called_first() {
     let cluster = Cluster::start().await;
+    let _registry = cluster.registry().await;
     let nats = &cluster.nats;
     let (far, region, node) = tokio::join!(
         nats.bus_in("n3", "r2"),
@@ -457,6 +463,7 @@ async fn the_nearest_replica_that_has_room_is_called_first() {
 #[tokio::test]
 async fn a_server_that_is_upgraded_where_it_runs_takes_the_calls_to_its_new_version_only() {
     let cluster = Cluster::start().await;
+    let _registry = cluster.registry().await;
     let (one, two, looking) = tokio::join!(cluster.nats.bus(), cluster.nats.bus(), cluster.nats.bus());
     let directory = Directory::start(&looking, "default").await.expect("starts");
     let (upgraded, stays) = (Versioned::new(OLD), Versioned::new(OLD));

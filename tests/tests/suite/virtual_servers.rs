@@ -34,7 +34,7 @@ items = [
 "#;
 
 async fn platform(file: &str, probe: &Arc<Probe>) -> (Platform, runtime::Host) {
-    let platform = Platform::start(file, &["products"]).await;
+    let platform = Platform::start(file, &["products", "registry"]).await;
     let host = fixture::serve(platform.node.bus(), Arc::clone(probe), |options| {
         options.tags = vec!["small".to_owned()];
     })
@@ -218,7 +218,7 @@ async fn changes_of_members_reach_who_listens_in_either_era() {
 id = "view"
 items = [{ server = "changing", tools = ["*"], prompts = ["*"], resources = ["test://a"], prefix = "c-" }]
 "#;
-    let platform = Platform::start(file, &[]).await;
+    let platform = Platform::start(file, &["registry"]).await;
     let server = Arc::<Changing>::default();
     let _host = server.serve(platform.node.bus(), "changing").await;
     platform.knows("changing").await;

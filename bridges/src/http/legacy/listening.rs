@@ -68,7 +68,7 @@ pub(super) async fn listen(
     }
     let notices = Notices::begin(
         room.front.clone(),
-        held.endpoint.clone(),
+        (who.principal.clone(), held.endpoint.clone()),
         held.promised,
         held.subscribed.clone(),
         (since, changes),

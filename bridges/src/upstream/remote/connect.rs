@@ -13,6 +13,7 @@ use std::{
 use bus_schema::{ServerId, mcp::Era};
 use futures::{FutureExt as _, future::BoxFuture};
 use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use url::Url;
 
@@ -103,9 +104,8 @@ impl Server {
         options.check()?;
         let credentials = Credentials::new(options, &dialer)?;
         let client = Client::new(dialer.clone(), options.standing_headers()?, credentials);
-        let reach = Reach::of(options.allow_private);
         let users = options.users.as_ref();
-        let users = users.map(|users| Users::new(users, &url, dialer.clone(), reach));
+        let users = users.map(|users| Users::new(users, options, &url, dialer.clone()));
         Ok(Self {
             id: options.id.clone(),
             users,
@@ -120,11 +120,18 @@ impl Server {
     }
 
     /// A client that shows what a user has given, and shares nothing with those of others.
-    fn client_of(&self, whose: &Whose, users: &Arc<Users>) -> Result<Arc<Client>, RemoteError> {
+    /// Beside it is what tells that this counts no more.
+    fn client_of(
+        &self,
+        whose: &Whose,
+        users: &Arc<Users>,
+    ) -> Result<(Arc<Client>, CancellationToken), RemoteError> {
         let token = UserToken::new(Arc::clone(users), whose.clone());
+        let gone = token.gone();
         let credentials = Credentials::of_user(&self.options, token)?;
         let standing = self.options.standing_headers()?;
-        Ok(Arc::new(Client::new(self.dialer.clone(), standing, credentials)))
+        let client = Client::new(self.dialer.clone(), standing, credentials);
+        Ok((Arc::new(client), gone))
     }
 
     /// Opens a connection.
@@ -137,9 +144,12 @@ impl Server {
         opening: &Opening,
         limits: Limits,
     ) -> Result<(Remote, Session), UpstreamError> {
-        let client = match (&opening.user, &self.users) {
-            (Some(whose), Some(users)) => self.client_of(whose, users)?,
-            _ => Arc::clone(&self.client),
+        let (client, gone) = match (&opening.user, &self.users) {
+            (Some(whose), Some(users)) => {
+                let (client, gone) = self.client_of(whose, users)?;
+                (client, Some(gone))
+            }
+            _ => (Arc::clone(&self.client), None),
         };
         let attempt = Attempt {
             server: self,
@@ -155,9 +165,12 @@ impl Server {
             EraKnob::Auto => known,
             era => Found { era, ..known },
         };
-        timeout(CONNECT_LIMIT, attempt.open(known))
-            .await
-            .unwrap_or(Err(RemoteError::Late(CONNECT_LIMIT).into()))
+        let connected = timeout(CONNECT_LIMIT, attempt.open(known)).await;
+        let (remote, session) = connected.unwrap_or(Err(RemoteError::Late(CONNECT_LIMIT).into()))?;
+        Ok(match gone {
+            Some(gone) => (remote.until_forgotten(gone), session),
+            None => (remote, session),
+        })
     }
 }
 

@@ -4,11 +4,13 @@ use std::{sync::Arc, time::Duration};
 
 use bus_schema::{RpcError, mcp::Era};
 use futures::{FutureExt as _, future::BoxFuture};
+use runtime::Verdict;
 use serde_json::Value;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::upstream::{
@@ -38,6 +40,8 @@ pub(in crate::upstream) struct Remote {
     found: Found,
     /// The session to end in order, if there is one.
     session: Option<Arc<Legacy>>,
+    /// Cancelled when the credential of its user counts no more, if it has one.
+    forgotten: Option<CancellationToken>,
     /// What moves messages; ends by itself when the conversation is closed.
     carrying: JoinSet<()>,
     /// What goes on beside that, and ends with the connection.
@@ -53,6 +57,7 @@ impl Remote {
             health,
             found,
             session: None,
+            forgotten: None,
             carrying: JoinSet::new(),
             tasks,
         }
@@ -60,6 +65,17 @@ impl Remote {
 
     pub(super) fn in_session(mut self, session: Arc<Legacy>) -> Self {
         self.session = Some(session);
+        self
+    }
+
+    /// The connection ends when this is cancelled, as the credential of its user was forgotten, or given anew.
+    pub(super) fn until_forgotten(mut self, forgotten: CancellationToken) -> Self {
+        self.forgotten = Some(forgotten.clone());
+        let link = Arc::clone(&self.link);
+        self.accompany(async move {
+            forgotten.cancelled().await;
+            link.break_off();
+        });
         self
     }
 
@@ -105,6 +121,19 @@ impl Remote {
     /// Waits until the server cannot be spoken with any more. Then its calls are answered.
     pub(in crate::upstream) async fn ended(&mut self) -> UpstreamError {
         self.link.broken().await;
+        if self
+            .forgotten
+            .as_ref()
+            .is_some_and(CancellationToken::is_cancelled)
+        {
+            // That says nothing of the server.
+            let verdict = Verdict::Unasked;
+            self.close_saying(
+                verdict,
+                "worked on the call with your account there, which is not connected to this platform any more",
+            );
+            return RemoteError::Gone("the account of its user is not connected any more".to_owned()).into();
+        }
         let why = self
             .health
             .gone()
@@ -129,8 +158,13 @@ impl Remote {
     }
 
     fn close(&self, what: &str) {
+        self.close_saying(Verdict::Failed, what);
+    }
+
+    fn close_saying(&self, verdict: Verdict, what: &str) {
         let server = &self.link.server;
-        self.link.pending.close(
+        self.link.pending.close_saying(
+            verdict,
             &RpcError::internal(format!("server `{server}` {what}")),
             RpcError::internal(format!(
                 "server `{server}` is not connected; the call was not begun"

@@ -5,20 +5,31 @@ use std::{
     time::Duration,
 };
 
-use bus_schema::registry::{Auth, Declaration, SecretRef};
+use bus_schema::registry::{Auth, Credentials, Declaration, SecretRef};
 use url::Url;
 
 use super::{
     error::RemoteError,
     options::{Bearer, ClientCredentials, HEALTH_EVERY, IssuedAt, RemoteOptions},
+    users::{Connections, MOST_AT_ONCE, UserOptions},
 };
 use crate::{
     secrets::{Permitted, Secret, Source},
     upstream::AskingOptions,
 };
 
+/// Says which member of a declaration no process could use, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct BadMember {
+    /// Which member.
+    pub field: &'static str,
+    /// What is wrong, and what would be right.
+    pub error: RemoteError,
+}
+
 impl RemoteOptions {
-    /// The options of a declared server. `secret` looks up what the declaration names.
+    /// The options of a declared server, as far as they are not about accounts of users. `secret` looks up what the declaration names.
     ///
     /// # Errors
     /// [`RemoteError`] when there is no such secret, or it is not for where it would be sent.
@@ -26,15 +37,9 @@ impl RemoteOptions {
         declaration: &Declaration,
         secret: impl Fn(SecretRef<'_>) -> Option<Permitted>,
     ) -> Result<Self, RemoteError> {
-        let find = |goes_to: Option<&str>| {
-            let Some(named) = declaration.auth.secret() else {
-                return Err(RemoteError::NoSecret(String::new()));
-            };
-            let found = secret(named).ok_or_else(|| match named {
-                SecretRef::Variable(name) => RemoteError::NoVariable(name.to_owned()),
-                SecretRef::Named(name) => RemoteError::NoSecret(name.to_owned()),
-            })?;
-            permitted(named, found, goes_to)
+        let find = |goes_to: Option<&str>| match declaration.auth.secret() {
+            Some(named) => found(named, &secret, goes_to),
+            None => Err(RemoteError::NoSecret(String::new())),
         };
         let bearer = match &declaration.auth {
             Auth::None => Bearer::None,
@@ -77,21 +82,83 @@ impl RemoteOptions {
             breaker: declaration.breaker,
             retry: declaration.retry,
             tasks: declaration.tasks.clone(),
-            asking: AskingOptions::default(),
+            asking: asking(declaration.credentials),
         })
     }
 
     /// Finds what of a declaration no process could use, whatever its secrets are.
     ///
     /// # Errors
-    /// [`RemoteError`] that names the setting and what would be right.
-    pub fn check_declared(declaration: &Declaration) -> Result<(), RemoteError> {
+    /// [`BadMember`] that names the member and what would be right.
+    pub fn check_declared(declaration: &Declaration) -> Result<(), BadMember> {
         let any = Source::Fixed {
             name: String::new(),
             secret: Secret::new("any"),
         };
-        Self::declared(declaration, |_| Some(Permitted::anywhere(any.clone())))?.check()
+        let in_url = |error| BadMember { field: "url", error };
+        let options = Self::declared(declaration, |_| Some(Permitted::anywhere(any.clone())));
+        let options = options.map_err(in_url)?;
+        options.check().map_err(in_url)?;
+        let issuer = declaration
+            .connect
+            .as_ref()
+            .and_then(|connect| connect.issuer.as_ref());
+        let judged = issuer.map_or(Ok(()), |issuer| options.page(issuer).map(drop));
+        judged.map_err(|error| BadMember {
+            field: "connect.issuer",
+            error,
+        })
     }
+}
+
+impl UserOptions {
+    /// How users connect to a declared server that takes their own accounts. `secret` looks up what the declaration names.
+    ///
+    /// # Errors
+    /// [`RemoteError`] when there is no such secret, or it is not for where it would be sent.
+    pub fn declared(
+        declaration: &Declaration,
+        connections: &Connections,
+        secret: impl Fn(SecretRef<'_>) -> Option<Permitted>,
+    ) -> Result<Self, RemoteError> {
+        let connect = declaration.connect.clone().unwrap_or_default();
+        let goes_to = connect.issuer.as_deref();
+        let own = connect
+            .secret()
+            .map(|named| found(named, &secret, goes_to))
+            .transpose()?;
+        Ok(Self {
+            connections: connections.clone(),
+            at: connect.issuer.clone().map_or(IssuedAt::Told, IssuedAt::Issuer),
+            client: connect.client_id.map(|id| (id, own)),
+            scopes: connect.scopes,
+        })
+    }
+}
+
+/// Each user of a server that takes their own accounts has a connection.
+fn asking(credentials: Credentials) -> AskingOptions {
+    let usual = AskingOptions::default();
+    match credentials {
+        Credentials::Platform => usual,
+        Credentials::User => AskingOptions {
+            max_children: MOST_AT_ONCE,
+            ..usual
+        },
+    }
+}
+
+/// What a declaration calls a secret, if it may be sent there.
+fn found(
+    named: SecretRef<'_>,
+    secret: impl Fn(SecretRef<'_>) -> Option<Permitted>,
+    goes_to: Option<&str>,
+) -> Result<Source, RemoteError> {
+    let found = secret(named).ok_or_else(|| match named {
+        SecretRef::Variable(name) => RemoteError::NoVariable(name.to_owned()),
+        SecretRef::Named(name) => RemoteError::NoSecret(name.to_owned()),
+    })?;
+    permitted(named, found, goes_to)
 }
 
 /// The secret, if it may be sent there; `None` is wherever the server itself says.

@@ -33,9 +33,13 @@ mod users;
 mod ws;
 
 pub(super) use connect::RemoteConnector;
+pub use declared::BadMember;
 pub use documents::{Addresses, Documents};
 pub use error::{ForbiddenKind, RemoteError};
 pub use options::{Bearer, ClientCredentials, HEALTH_EVERY, IssuedAt, RemoteOptions, TransportKnob};
 pub(super) use users::Users;
+pub use users::{
+    Account, Accounts, ConnectError, ConnectOptions, Connections, Forgotten, LoginOptions, MOST_ACCOUNTS,
+    MOST_AT_ONCE, Own, Revocation, UserOptions, Which,
+};
 pub(crate) use users::{Answered, NotConnected, Whose};
-pub use users::{ConnectError, ConnectOptions, Connections, LoginOptions, UserOptions};

@@ -164,7 +164,7 @@ impl RemoteOptions {
     }
 
     /// A URL that is asked by plain HTTP, under the same rules as the server's.
-    fn page(&self, url: &str) -> Result<Url, RemoteError> {
+    pub(super) fn page(&self, url: &str) -> Result<Url, RemoteError> {
         let url = self.usable(url)?;
         match url.scheme() {
             "http" | "https" => Ok(url),

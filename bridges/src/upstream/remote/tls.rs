@@ -1,13 +1,19 @@
 //! TLS towards remote servers: rustls with ring, and the certificates that the operator's system trusts, or those of one file.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio_rustls::{
     TlsConnector,
     rustls::{
         ClientConfig, RootCertStore,
         crypto::ring,
-        pki_types::{CertificateDer, pem::PemObject as _},
+        pki_types::{
+            CertificateDer,
+            pem::{self, PemObject as _},
+        },
     },
 };
 use tracing::warn;
@@ -24,6 +30,25 @@ pub(super) fn connector(ca_file: Option<&Path>) -> Result<TlsConnector, RemoteEr
         Some(path) => from_file(path)?,
         None => of_system(),
     };
+    with(roots)
+}
+
+/// The same with what was read of such a file.
+///
+/// # Errors
+/// As [`connector`].
+pub(super) fn connector_of(pem: Option<&str>) -> Result<TlsConnector, RemoteError> {
+    let Some(pem) = pem else {
+        return connector(None);
+    };
+    let certificates = CertificateDer::pem_slice_iter(pem.as_bytes());
+    with(trusted(certificates).map_err(|why| RemoteError::BadCa {
+        path: PathBuf::from("what is kept of a ca_file"),
+        why,
+    })?)
+}
+
+fn with(roots: RootCertStore) -> Result<TlsConnector, RemoteError> {
     let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| RemoteError::NoTls(error.to_string()))?
@@ -37,16 +62,22 @@ fn from_file(path: &Path) -> Result<RootCertStore, RemoteError> {
         path: path.to_owned(),
         why,
     };
-    let mut roots = RootCertStore::empty();
     let certificates = CertificateDer::pem_file_iter(path).map_err(|error| bad(error.to_string()))?;
+    trusted(certificates).map_err(bad)
+}
+
+fn trusted(
+    certificates: impl Iterator<Item = Result<CertificateDer<'static>, pem::Error>>,
+) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        let certificate = certificate.map_err(|error| bad(error.to_string()))?;
-        roots.add(certificate).map_err(|error| bad(error.to_string()))?;
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
     }
-    if roots.is_empty() {
-        return Err(bad("there is no certificate in PEM form".to_owned()));
+    match roots.is_empty() {
+        true => Err("there is no certificate in PEM form".to_owned()),
+        false => Ok(roots),
     }
-    Ok(roots)
 }
 
 /// A system without certificates is no error yet: each server that is connected to will say so.

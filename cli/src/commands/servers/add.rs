@@ -3,8 +3,7 @@
 use anyhow::{Context as _, bail};
 use bridges::{admin::Private, upstream::remote::RemoteOptions};
 use bus_schema::{
-    Principal,
-    registry::{Auth, Declaration, Over, Put, Was},
+    registry::{Auth, Connect, Declaration, Over, Put, Was},
     upstream::{BreakerKnob, RetryKnob},
 };
 use runtime::Bus;
@@ -12,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::output;
 use crate::{
-    args::{AddServer, LimitFlags},
+    args::{AddServer, ConnectFlags, LimitFlags},
     config::Config,
     fleet_file,
     node::Node,
@@ -57,12 +56,7 @@ pub(in crate::commands) async fn register(
 ) -> anyhow::Result<Was> {
     let id = declaration.id.clone();
     judge(config, &declaration).with_context(|| format!("server `{id}` cannot be registered"))?;
-    let written = bus
-        .register(
-            &Principal::developer_of(&config.tenant),
-            &Put { declaration, over },
-        )
-        .await;
+    let written = bus.register(&config.operator(), &Put { declaration, over }).await;
     let written = written.with_context(|| format!("server `{id}` was not registered"))?;
     for place in written.entry.declaration.hidden() {
         output::warn(&format!(
@@ -92,6 +86,7 @@ fn declared(add: &AddServer) -> anyhow::Result<Declaration> {
     let knob = |name: &str, text: &str| -> anyhow::Result<Value> {
         let known = match name {
             "era" => ["auto", "legacy", "modern"].as_slice(),
+            "credentials" => ["platform", "user"].as_slice(),
             _ => ["auto", "http", "sse", "ws"].as_slice(),
         };
         if !known.contains(&text) {
@@ -116,6 +111,8 @@ fn declared(add: &AddServer) -> anyhow::Result<Declaration> {
         version: add.server_version.clone(),
         tags: add.tags.clone(),
         auth: auth(add),
+        credentials: serde_json::from_value(knob("credentials", &add.credentials)?)?,
+        connect: connect(&add.connect),
         headers: serde_json::from_value(Value::Object(headers))?,
         allow_private: add.allow_private,
         health_url: add.health_url.clone(),
@@ -147,6 +144,18 @@ fn auth(add: &AddServer) -> Auth {
         },
         None => Auth::None,
     }
+}
+
+/// How users connect, where a flag says something of that.
+fn connect(flags: &ConnectFlags) -> Option<Connect> {
+    let connect = Connect {
+        issuer: flags.issuer.clone(),
+        client_id: flags.client_id.clone(),
+        client_secret_env: flags.client_secret_env.clone(),
+        client_secret_name: flags.client_secret_name.clone(),
+        scopes: flags.scopes.clone(),
+    };
+    (connect != Connect::default()).then_some(connect)
 }
 
 fn breaker(limits: &LimitFlags) -> BreakerKnob {

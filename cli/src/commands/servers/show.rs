@@ -1,7 +1,7 @@
 //! `trunkline servers show` and `remove`: one server.
 
 use anyhow::anyhow;
-use bus_schema::{Principal, ServerId, registry::Remove};
+use bus_schema::{ServerId, registry::Remove};
 
 use super::output;
 use crate::{args::NamedServer, config::Config, node::Node};
@@ -24,10 +24,7 @@ pub(super) async fn remove(node: &Node, config: &Config, named: &NamedServer) ->
         id: named.id.parse()?,
         revision: None,
     };
-    let removed = node
-        .bus()
-        .unregister(&Principal::developer_of(&config.tenant), &remove)
-        .await?;
+    let removed = node.bus().unregister(&config.operator(), &remove).await?;
     if named.ask.json {
         return output::json(&removed);
     }

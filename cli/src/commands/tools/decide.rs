@@ -3,7 +3,7 @@
 use anyhow::{Context as _, bail};
 use bridges::admin::{Flag, ToolState};
 use bus_schema::{
-    Principal, ServerId,
+    ServerId,
     integrity::{Change, Decide, Decision},
 };
 
@@ -113,7 +113,7 @@ pub(super) async fn run(
     let decided = node
         .fleet(config)
         .await?
-        .decide(&Principal::developer_of(&config.tenant), decision, &wish)
+        .decide(&config.operator(), decision, &wish)
         .await?;
     if typed.ask.json {
         return output::json(&decided);

@@ -146,6 +146,59 @@ async fn a_change_over_rest_is_in_force_at_every_host() {
 }
 
 #[tokio::test]
+async fn earlier_versions_are_read_and_taken_again_over_rest() {
+    let world = World::start("").await;
+    world
+        .keep(json!([{ "name": "mails", "check": "sensitive", "find": ["email"] }]))
+        .await;
+    world.keep(json!([])).await;
+    let http = reqwest::Client::new();
+    let get = async |path: &str| {
+        let request = http.get(world.platform.url(path)).send();
+        let answer = within("an answer", request).await.expect("an answer");
+        let status = answer.status().as_u16();
+        (status, answer.json::<Value>().await.expect("JSON"))
+    };
+    let (status, told) = get("/guardrails/history").await;
+    let versions = told["versions"].as_array().expect("versions");
+    let numbers: Vec<_> = versions
+        .iter()
+        .map(|version| version["version"].clone())
+        .collect();
+    assert_eq!((status, numbers), (200, vec![json!(2), json!(1)]));
+    let (status, first) = get("/guardrails/history/1").await;
+    assert_eq!(
+        (status, &first["document"]["steps"][0]["name"]),
+        (200, &json!("mails"))
+    );
+    for unknown in ["/guardrails/history/3", "/guardrails/history/none"] {
+        let (status, told) = get(unknown).await;
+        assert_eq!((status, &told["error"]["code"]), (404, &json!("not_found")));
+    }
+    let back = async |to: u64, over: &str| {
+        let request = http
+            .post(world.platform.url("/guardrails/rollback"))
+            .header("content-type", "application/json")
+            .header("if-match", over)
+            .body(json!({ "to": to, "comment": "again" }).to_string());
+        within("an answer", request.send()).await.expect("an answer")
+    };
+    assert_eq!(back(1, "\"1\"").await.status(), 412);
+    assert_eq!(back(7, "*").await.status(), 404);
+    let answer = back(1, "\"2\"").await;
+    assert_eq!(
+        (answer.status().as_u16(), answer.headers()["etag"].to_str().ok()),
+        (200, Some("\"3\""))
+    );
+    let kept: Value = answer.json().await.expect("JSON");
+    assert_eq!(
+        (&kept["document"], &kept["comment"]),
+        (&first["document"], &json!("again"))
+    );
+    world.platform.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_configured_changes_live_and_only_to_what_can_be_meant() {
     let platform = Platform::start("", &["registry"]).await;
     let all = platform.node.bus().guardrails();

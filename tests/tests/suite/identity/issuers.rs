@@ -1,8 +1,11 @@
 //! Keys that change, issuers that cannot be reached, tokens that only their issuer understands, and API keys.
 
+use bus_schema::mcp::method;
 use serde_json::{Value, json};
 use tests::{
+    channel::Channel,
     eventually,
+    http::modern_body,
     issuer::{CLIENT, Issuer},
     platform::Platform,
     program,
@@ -184,9 +187,17 @@ async fn an_opaque_token_means_what_its_issuer_says_for_a_while() {
     let asked = stage.issuer.asked();
     assert_eq!(status(&client, &stage.token("ann")).await, 200);
     assert_eq!(stage.issuer.asked(), asked);
+    let mut socket = Channel::socket_with(&stage.platform, "/servers/whoami/ws", &token).await;
+    let staying = stage.issuer.opaque(&stage.issuer.claims("bob", &audience));
+    let mut stays = Channel::socket_with(&stage.platform, "/servers/whoami/ws", &staying).await;
+    let list = modern_body(method::TOOLS_LIST, json!({}));
+    assert!(socket.ask(&list).await["result"].is_object());
     stage.issuer.revoke(&token);
     eventually("it was taken back", async || status(&client, &token).await == 401).await;
+    // Who stays on it is let go as well, and nobody else.
+    assert!(socket.next().await.is_none(), "the socket is closed");
     stage.issuer.set_down(true);
+    assert!(stays.ask(&list).await["result"].is_object());
     assert_eq!(status(&client, "another").await, 503);
     stage.platform.stop().await;
 }

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use bus_schema::mcp::method;
+use bus_schema::{
+    audit::{Kind, Outcome},
+    mcp::method,
+};
 use serde_json::{Value, json};
 use tests::{
     channel::Channel,
@@ -11,6 +14,7 @@ use tests::{
     http::{Client, modern_body},
     issuer::Issuer,
     platform::Platform,
+    recorded::Recorded,
     session::Session,
     stream::Stream,
     within,
@@ -49,6 +53,7 @@ async fn rest(mut stream: Stream) -> Vec<Value> {
 #[tokio::test]
 async fn a_block_at_the_command_line_ends_what_a_caller_has_at_other_bridges() {
     let cluster = Cluster::start().await;
+    let _registry = cluster.registry().await;
     let probe = Arc::<Probe>::default();
     let bus = cluster.nats.bus().await;
     let _host = fixture::serve(&bus, Arc::clone(&probe), |_| {}).await;
@@ -194,5 +199,59 @@ async fn a_block_closes_channels_and_a_block_of_one_issuer_is_no_others() {
         pipe.ask(&list).await["result"].is_object()
     })
     .await;
+    platform.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_that_a_block_ends_is_on_record_with_who_has_said_so() {
+    let mut platform = Platform::start("", &["registry"]).await;
+    let probe = Arc::<Probe>::default();
+    let _host = fixture::serve(platform.node.bus(), Arc::clone(&probe), |_| {}).await;
+    platform.knows("fixture").await;
+    let recorded = Recorded::start(&platform).await;
+    let hold = json!({ "name": "hold", "arguments": {} });
+    let (client, all) = (platform.client("fixture"), platform.client_of_all());
+    let named = json!({ "name": "fixture__hold", "arguments": {} });
+    let mut socket = Channel::socket(&platform, "/servers/fixture/ws").await;
+    let mut pipe = Channel::pipe(&mut platform, bridges::front::Endpoint::All).await;
+    let running = held(&client);
+    let aggregated = tokio::spawn(all.modern(method::TOOLS_CALL, named.clone()).send());
+    socket.send(&modern_body(method::TOOLS_CALL, hold)).await;
+    pipe.send(&modern_body(method::TOOLS_CALL, named)).await;
+    probe.held.begun.many("calls have begun", 4).await;
+    let op = bus_schema::Principal {
+        issuer: Some("https://id.example".to_owned()),
+        roles: vec!["operator".to_owned()],
+        ..bus_schema::Principal::new("olga", "default")
+    };
+    let wish = bus_schema::block::Stop {
+        subject: "developer".to_owned(),
+        issuer: None,
+        for_secs: Some(60),
+        reason: None,
+    };
+    platform.node.bus().block(&op, &wish).await.expect("blocked");
+    assert_eq!(running.await.expect("it ends").0, 403);
+    let _ = aggregated.await.expect("it ends");
+    probe.held.dropped.many("calls have ended", 4).await;
+    let ended = || {
+        let all = recorded.all();
+        let ended = all.iter().filter(|record| record.outcome == Outcome::Ended);
+        ended.cloned().collect::<Vec<_>>()
+    };
+    eventually("each is on record", async || ended().len() == 4).await;
+    let mut doors = Vec::new();
+    for record in ended() {
+        assert_eq!((record.kind, record.rule.as_str()), (Kind::Block, "ended"));
+        assert_eq!(record.server.as_deref(), Some("fixture"), "{record:?}");
+        assert_eq!(record.name.as_deref(), Some("hold"), "{record:?}");
+        assert_eq!(record.principal.expect("who").subject, "developer");
+        assert!(record.reason.contains("`olga`"), "{}", record.reason);
+        assert!(record.digest.is_some() && record.trace.is_some());
+        doors.push(record.door);
+    }
+    doors.sort();
+    assert_eq!(doors, ["http", "http", "stdio", "ws"]);
+    recorded.stop().await;
     platform.stop().await;
 }

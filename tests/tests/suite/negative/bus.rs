@@ -1,14 +1,15 @@
 //! Requests on the bus that no process of ours would make, by whoever has the password of the doors.
 
 use bus_schema::{ContentType, audit::Kind, mcp::method, subject};
+use tests::vault::forged;
 
-use super::{Attempt, Case, Refused, forged, tool};
+use super::{Attempt, Case, Refused, tool};
 
 const REPLY: (Kind, &str) = (Kind::Forgery, "reply_subject");
 
 pub(super) fn cases() -> Vec<Case> {
     let to = subject::call("default", "vault", method::TOOLS_CALL);
-    let request = forged(method::TOOLS_CALL, method::TOOLS_CALL, tool("open"));
+    let request = forged(method::TOOLS_CALL, method::TOOLS_CALL, &tool("open"));
     let payload = ContentType::MessagePack.encode(&request).expect("MessagePack");
     let mut cases: Vec<Case> = [
         ("deletes what is on record", Some("$JS.API.STREAM.DELETE.AUDIT")),

@@ -6,9 +6,9 @@ use bus_schema::{
     mcp::{error, method},
 };
 use serde_json::{Value, json};
-use tests::{http::modern_body, session::Session};
+use tests::{http::modern_body, session::Session, vault::forged};
 
-use super::{Attempt, Case, Refused, Via, World, forged, tool};
+use super::{Attempt, Case, Refused, Via, World, tool};
 
 const HIDDEN: (Kind, &str) = (Kind::Policy, "hidden");
 const UNKNOWN: (Kind, &str) = (Kind::Policy, "unknown");
@@ -398,7 +398,7 @@ fn hosts() -> Vec<Case> {
     ]
     .into_iter()
     .map(|(what, called, in_envelope, params, record)| {
-        let attempt = Attempt::Bus(Box::new(forged(called, in_envelope, params)));
+        let attempt = Attempt::Bus(Box::new(forged(called, in_envelope, &params)));
         Case::new(
             format!("a broken door: {what}"),
             attempt,
@@ -408,7 +408,7 @@ fn hosts() -> Vec<Case> {
     })
     .collect();
     let twice = br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"open","name":"shut"}}"#;
-    let mut request = forged(method::TOOLS_CALL, method::TOOLS_CALL, tool("open"));
+    let mut request = forged(method::TOOLS_CALL, method::TOOLS_CALL, &tool("open"));
     request.body = twice.to_vec().into();
     let attempt = Attempt::Bus(Box::new(request));
     cases.push(Case::new(

@@ -244,7 +244,10 @@ async fn changed_lines_of_the_file_are_taken_while_the_platform_runs() {
         before,
         "what has not changed goes on"
     );
-    std::fs::write(&path, local("stays", &one.url(), "")).expect("the file is written");
+    let tenants = "tenants = [\"acme\"]\n".to_owned();
+    std::fs::write(&path, tenants + &local("stays", &one.url(), "")).expect("the file is written");
+    let said = up.program.logged("RESTART NEEDED").await;
+    assert!(said.contains("keys=\"tenants\""), "{said}");
     eventually("the others are gone", async || {
         shown(&up, "new").await.is_null() && shown(&up, "changes").await.is_null()
     })

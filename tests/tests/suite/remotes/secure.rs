@@ -6,7 +6,7 @@ use serde_json::json;
 use tests::{
     http::Client,
     platform::Platform,
-    program::Program,
+    program::{Program, http_of},
     remote::{local, server},
     scripted::{Asked, Scripted, status},
     within,
@@ -58,27 +58,10 @@ async fn a_token_is_in_no_log_and_in_no_error() {
     let config = folder.path().join("trunkline.toml");
     std::fs::write(&config, local("there", &refuses.url(), &more)).expect("the file is written");
     let data = folder.path().join("data");
-    let path = |path: &std::path::Path| path.display().to_string();
-    let mut up = Program::start(&[
-        "up",
-        "--json",
-        "--log",
-        "trace",
-        "--listen",
-        "127.0.0.1:0",
-        "--nats-listen",
-        "127.0.0.1:0",
-        "--config",
-        &path(&config),
-        "--data-dir",
-        &path(&data),
-    ]);
+    let mut up = Program::talkative(&config, &data);
     let pid = up.pid();
     let use_it = async {
-        let ready = within("the ready banner", up.output.next_line()).await;
-        let ready = ready.expect("output").expect("a line");
-        let ready: serde_json::Value = serde_json::from_str(&ready).expect("JSON");
-        let base = ready["http"].as_str().expect("an address");
+        let base = http_of(&mut up.output).await;
         let client = Client::new(format!("{base}/servers/there/mcp"));
         let answer = within("an error", client.call("t", json!({}))).await;
         let words = answer["error"]["message"].as_str().expect("a message");

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use bridges::auth::new_api_key;
-use bus_schema::{policy::Scope, subject, subject::CallerClass};
+use bus_schema::{audit::Kind, policy::Scope, subject, subject::CallerClass};
 use runtime::nats_server::Clients;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -15,6 +15,7 @@ use tests::{
     parts::{printed, python},
     platform::Platform,
     program::{self, Program},
+    recorded::Recorded,
     root,
     whoami::WhoAmI,
     within,
@@ -31,16 +32,21 @@ use super::{call, tool};
 const POLICY: &str = "[policy.scopes]\n\"who:read\" = [\"whoami__whoami\"]\n\"who:all\" = [\"whoami__*\"]\n";
 
 /// A platform whose plain clients are asked who they are, with a server whose tools need scopes.
-struct Stage {
-    issuer: Issuer,
-    platform: Platform,
+pub(super) struct Stage {
+    pub(super) issuer: Issuer,
+    pub(super) platform: Platform,
     _host: runtime::Host,
 }
 
 impl Stage {
-    async fn start(more: &str) -> Self {
+    pub(super) async fn start(more: &str) -> Self {
+        Self::start_with(more, &[]).await
+    }
+
+    /// The same with servers of the platform's own.
+    pub(super) async fn start_with(more: &str, servers: &[&str]) -> Self {
         let issuer = Issuer::start().await;
-        let platform = Platform::start(&(issuer.section("") + more + POLICY), &[]).await;
+        let platform = Platform::start(&(issuer.section("") + more + POLICY), servers).await;
         let host = WhoAmI::serve(platform.node.bus()).await;
         platform.knows("whoami").await;
         Self {
@@ -50,15 +56,15 @@ impl Stage {
         }
     }
 
-    fn nats(&self) -> &str {
+    pub(super) fn nats(&self) -> &str {
         self.platform.node.nats_url().expect("a NATS of its own")
     }
 
-    fn token(&self, more: Value) -> String {
+    pub(super) fn token(&self, more: Value) -> String {
         self.issuer.token("ann", &self.platform.url(""), more)
     }
 
-    async fn enter(&self, token: &str) -> Result<Forger, String> {
+    pub(super) async fn enter(&self, token: &str) -> Result<Forger, String> {
         Forger::enter_by(self.nats(), token).await
     }
 }
@@ -510,4 +516,44 @@ impl Joined {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn who_is_kept_out_is_on_record_at_the_tenant_that_it_concerns() {
+    let issuer = Issuer::start().await;
+    let file = format!(
+        "tenants = [\"acme\"]\n[auth]\nmode = \"oauth\"\nrequired_scopes = [\"mcp\"]\n{}",
+        issuer.line("tenant_claim = \"org\"")
+    );
+    let platform = Platform::start(&file, &[]).await;
+    let recorded = Recorded::start(&platform).await;
+    let nats = platform.node.nats_url().expect("a NATS of its own");
+    let token = |subject: &str, more: Value| issuer.token(subject, &platform.url(""), more);
+    // What is shown is genuine, and so it is known whose it is.
+    let known = token("ann", json!({ "org": "acme" }));
+    assert!(Forger::enter_by(nats, &known).await.is_err());
+    // A tenant that is not here has no records, and of a forged token nothing is believed.
+    let elsewhere = token("bob", json!({ "org": "elsewhere", "scope": "mcp" }));
+    assert!(Forger::enter_by(nats, &elsewhere).await.is_err());
+    assert!(Forger::enter_by(nats, &format!("{known}x")).await.is_err());
+    let count = || {
+        let all = recorded.all();
+        all.iter().filter(|record| record.kind == Kind::Callout).count()
+    };
+    eventually("three records", async || count() == 3).await;
+    let mut told: Vec<_> = recorded
+        .all()
+        .iter()
+        .filter(|record| record.kind == Kind::Callout)
+        .map(|record| {
+            let who = record.principal.as_ref().map(|who| who.subject.clone());
+            (record.tenant.clone(), who)
+        })
+        .collect();
+    told.sort();
+    let nobody = ("default".to_owned(), None);
+    let ann = ("acme".to_owned(), Some("ann".to_owned()));
+    assert_eq!(told, [ann, nobody.clone(), nobody]);
+    recorded.stop().await;
+    platform.stop().await;
 }

@@ -1,9 +1,14 @@
 //! What a server wants to know in the middle of a call is asked of the client, whose answer may come to any bridge.
 
-use bus_schema::mcp::{error, method};
+use bus_schema::{
+    Principal,
+    block::Blocked,
+    mcp::{error, method},
+};
+use runtime::blocks::Blocks;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tests::{children::everything, http::text, program::Program, session::messages, within};
+use tests::{children::everything, eventually, http::text, program::Program, session::messages, within};
 
 use super::{Bridge, Opened, Stage, sent, stream};
 
@@ -253,6 +258,54 @@ async fn a_call_that_waits_for_its_client_ends_when_the_client_cancels_it_at_the
         "a cancelled call is answered nothing"
     );
     assert_eq!(session.respond(b, &question, result(&question)).await, 400);
+    stage.end().await;
+}
+
+#[tokio::test]
+async fn a_call_that_waits_for_its_client_ends_when_that_is_blocked_and_with_it_the_question() {
+    let stage = Stage::set().await;
+    let (a, b) = (&stage.a, &stage.b);
+    let (session, other) = (
+        Opened::at(a, "asking", "2025-11-25").await,
+        Opened::at(b, "asking", "2025-11-25").await,
+    );
+    let mut events = stream(session.call(a, "elicit", &json!({}))).await;
+    let question = events.message().await;
+    // Another block changes nothing for this caller.
+    let (blocks, by) = (Blocks::open(&stage.bus).await, Principal::developer());
+    let who = |subject: &str| Blocked {
+        tenant: by.tenant.clone(),
+        issuer: None,
+        subject: subject.to_owned(),
+    };
+    blocks
+        .block(&by, who("mallory"), None, None)
+        .await
+        .expect("blocked");
+    let mut others = stream(other.call(b, "elicit", &json!({}))).await;
+    let theirs = others.message().await;
+    assert_eq!(other.respond(a, &theirs, result(&theirs)).await, 202);
+    assert_eq!(text(&others.message().await), "accept Ada");
+    blocks
+        .block(&by, who(&by.subject), None, None)
+        .await
+        .expect("blocked");
+    assert!(
+        events.event().await.is_none(),
+        "a call that is stopped so has no answer"
+    );
+    eventually("nothing is taken of a blocked caller", async || {
+        session.respond(b, &question, result(&question)).await == 403
+    })
+    .await;
+    // Who is let go finds the session, and nothing of the call.
+    blocks.unblock(&by, &who(&by.subject)).await.expect("let go");
+    eventually("nothing waits for the answer", async || {
+        session.respond(b, &question, result(&question)).await == 400
+    })
+    .await;
+    let (answer, _) = within("a call", converse(&session, a, b, "elicit")).await;
+    assert_eq!(text(&answer), "accept Ada");
     stage.end().await;
 }
 

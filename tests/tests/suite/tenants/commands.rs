@@ -102,7 +102,10 @@ async fn one_process_serves_both_and_each_command_acts_in_one() {
     let started = up.ready["servers"].as_array().expect("servers");
     let of_acme = started.iter().filter(|server| server["tenant"] == "acme");
     assert_eq!(of_acme.count(), 2, "{}", up.ready);
-    assert_eq!(ids(&up.json(&["servers", "--json"]).await), ["products", "small"]);
+    assert_eq!(
+        ids(&up.json(&["servers", "--json"]).await),
+        ["jobs", "products", "small"]
+    );
     let acme = up.json(&["servers", "--json", "--tenant", "acme"]).await;
     assert_eq!(ids(&acme), ["further", "small"]);
     assert_eq!(acme[1]["tags"], json!(["abroad"]));
@@ -232,7 +235,9 @@ async fn a_fleet_of_processes_serves_both_each_with_the_rights_of_its_role() {
         assert_eq!(told["error"]["data"]["reason"], "unknown_server", "{told}");
         let tools = client(&keys[0].0, "/mcp").tool_names().await;
         assert!(
-            tools.iter().all(|tool| tool.starts_with("products__")),
+            tools
+                .iter()
+                .all(|tool| tool.starts_with("products__") || tool.starts_with("jobs__")),
             "{tools:?}"
         );
         let tools = client(&keys[1].0, "/mcp").tool_names().await;

@@ -29,6 +29,7 @@ pub(in crate::upstream::remote) struct Metadata {
     pub(in crate::upstream::remote) token_endpoint: String,
     pub(in crate::upstream::remote) authorization_endpoint: Option<String>,
     pub(in crate::upstream::remote) registration_endpoint: Option<String>,
+    pub(in crate::upstream::remote) revocation_endpoint: Option<String>,
     #[serde(default)]
     code_challenge_methods_supported: Vec<String>,
     #[serde(default)]

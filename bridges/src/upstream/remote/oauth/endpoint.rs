@@ -95,6 +95,49 @@ pub(in crate::upstream::remote) async fn ask(
     read(&answer.map_err(NoToken::Other)?, began)
 }
 
+/// What a token is, for an issuer that takes it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::upstream::remote) enum Hint {
+    Refresh,
+    Access,
+}
+
+/// Has a token taken back (RFC 7009).
+///
+/// # Errors
+/// A text that says what the endpoint answers; never what was shown there.
+pub(in crate::upstream::remote) async fn revoke(
+    asker: &Asker,
+    url: &str,
+    client: Client<'_>,
+    token: &Secret,
+    hint: Hint,
+) -> Result<(), String> {
+    let hint = match hint {
+        Hint::Refresh => "refresh_token",
+        Hint::Access => "access_token",
+    };
+    let fields = [("token", token.expose()), ("token_type_hint", hint)];
+    let (authorization, form) = form(client, &fields).map_err(NoToken::into_text)?;
+    let answer = asker.post_form(url, authorization, form).await?;
+    match answer.status.is_success() {
+        true => Ok(()),
+        false => Err(refusal(&answer).1),
+    }
+}
+
+/// The code of an error, if it has one, and what is said of it.
+fn refusal(answer: &Answer) -> (Option<String>, String) {
+    let status = answer.status;
+    let said = serde_json::from_slice::<Refused>(&answer.body).ok();
+    let code = said.map(|refused| refused.error).filter(|code| is_code(code));
+    let why = match &code {
+        Some(code) => format!("it answers {status} with `{code}`"),
+        None => format!("it answers {status}"),
+    };
+    (code, why)
+}
+
 /// The form, and the header beside it, if the client shows itself there.
 fn form(
     Client { id, secret, shows }: Client<'_>,
@@ -122,17 +165,11 @@ fn form(
 
 fn read(answer: &Answer, began: Instant) -> Result<Token, NoToken> {
     if !answer.status.is_success() {
-        let status = answer.status;
-        let said = serde_json::from_slice::<Refused>(&answer.body).ok();
-        let code = said.map(|refused| refused.error).filter(|code| is_code(code));
-        let why = match &code {
-            Some(code) => format!("it answers {status} with `{code}`"),
-            None => format!("it answers {status}"),
-        };
+        let (code, why) = refusal(answer);
         return Err(match code.as_deref() {
             Some("invalid_client") => NoToken::Client(why),
             Some("invalid_grant") => NoToken::Grant(why),
-            None if status.as_u16() == 401 => NoToken::Client(why),
+            None if answer.status.as_u16() == 401 => NoToken::Client(why),
             _ => NoToken::Other(why),
         });
     }

@@ -10,5 +10,5 @@ mod platform;
 
 pub(super) use asker::Asker;
 pub(super) use discovery::{Metadata, issuers_of, metadata};
-pub(super) use endpoint::{Client, NoToken, Shows, Token, ask};
+pub(super) use endpoint::{Client, Hint, NoToken, Shows, Token, ask, revoke};
 pub(super) use platform::Platform;

@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use serde::Deserialize;
-use serde_json::json;
+use bus_schema::ServerId;
 use tokio::{
     sync::OnceCell,
     time::{Instant, sleep},
@@ -16,7 +16,9 @@ use url::Url;
 
 use super::{
     Connections, UserOptions,
-    store::{Known, LINK_LIFE, Link, Whose},
+    in_use::Uses,
+    registration::Wish,
+    store::{Credential, Issuer, Known, LINK_LIFE, Link, Whose},
 };
 use crate::{
     secrets::Held,
@@ -24,7 +26,7 @@ use crate::{
         dial::Dialer,
         guard::Reach,
         oauth::{self, Asker, Metadata, Shows},
-        options::{IssuedAt, shown},
+        options::{IssuedAt, RemoteOptions, shown},
     },
 };
 
@@ -34,6 +36,8 @@ const GIVEN_AGAIN: Duration = Duration::from_secs(LINK_LIFE.as_secs() / 2);
 const MOST_LINKS: usize = 10_000;
 /// How often it is looked whether a user has connected.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How many bytes of certificates a link may hold.
+const MAX_ROOTS: usize = 32 * 1024;
 /// What the platform is called at issuers.
 pub(super) const CLIENT_NAME: &str = "Trunkline";
 
@@ -41,45 +45,65 @@ pub(super) const CLIENT_NAME: &str = "Trunkline";
 pub(in crate::upstream) struct Users {
     pub(super) connections: Connections,
     pub(super) asker: Asker,
+    pub(super) server: ServerId,
+    /// The credentials that connections work with at this moment.
+    pub(super) uses: Uses,
     options: UserOptions,
+    /// The secret of the client that the operator has registered, if it has one.
+    secret: Option<Held>,
     url: Url,
     private: bool,
+    ca_file: Option<PathBuf>,
     /// What was found out of the issuer; as long as nothing was, it is asked again.
     found: OnceCell<Found>,
-    /// What stands in links that were given, and until when they are given again. Held only to look or add.
-    links: Mutex<HashMap<Whose, (String, Instant)>>,
+    /// Links that were given. Held only to look or add.
+    links: Mutex<HashMap<Whose, Given>>,
 }
 
-/// An issuer, and who the platform is there.
+/// A link that was given.
+#[derive(Clone)]
+struct Given {
+    /// What stands in it.
+    secret: String,
+    /// As which client its user is sent to the issuer.
+    client: String,
+    /// Until when it is given again.
+    until: Instant,
+}
+
+/// An issuer.
 struct Found {
     metadata: Metadata,
     authorization_endpoint: String,
-    client: Known,
-}
-
-#[derive(Deserialize)]
-struct Registered {
-    client_id: String,
-    client_secret: Option<String>,
-    token_endpoint_auth_method: Option<String>,
 }
 
 impl Users {
     pub(in crate::upstream::remote) fn new(
         options: &UserOptions,
+        server: &RemoteOptions,
         url: &Url,
         dialer: Dialer,
-        reach: Reach,
     ) -> Arc<Self> {
+        let reach = Reach::of(server.allow_private);
+        let secret = options.client.as_ref().and_then(|(_, secret)| secret.clone());
         Arc::new(Self {
             connections: options.connections.clone(),
             asker: Asker::new(dialer, reach),
+            server: server.id.clone(),
+            uses: Uses::default(),
+            secret: secret.map(Held::new),
             options: options.clone(),
             url: url.clone(),
-            private: reach == Reach::Private,
+            private: server.allow_private,
+            ca_file: server.ca_file.clone(),
             found: OnceCell::new(),
             links: Mutex::default(),
         })
+    }
+
+    /// Whether a credential was given for the server as it is declared now: one that was given for another is not shown to this one.
+    pub(super) fn is_for_here(&self, credential: &Credential) -> bool {
+        credential.resource == self.url.as_str()
     }
 
     /// Whether a user has a credential.
@@ -87,9 +111,10 @@ impl Users {
     /// # Errors
     /// When that cannot be read at the moment.
     pub(in crate::upstream) async fn knows(&self, whose: &Whose) -> Result<bool, String> {
-        let kept = self.connections.0.store.credential(whose).await;
+        let credentials = &self.connections.0.store.credentials;
+        let kept = credentials.read::<Credential>(&whose.key()).await;
         let kept = kept.map_err(|error| format!("users' credentials cannot be read ({error})"))?;
-        Ok(kept.is_some())
+        Ok(kept.is_some_and(|kept| self.is_for_here(&kept.value)))
     }
 
     /// Waits until a user has a credential, or for so long. Whether there is one then.
@@ -114,26 +139,32 @@ impl Users {
     /// # Errors
     /// Why there can be none at the moment.
     pub(in crate::upstream) async fn link(&self, whose: &Whose) -> Result<String, String> {
+        let found = self.found.get_or_try_init(|| self.find()).await?;
+        let client = self.client(whose, &found.metadata).await?;
         let given = self.links().get(whose).cloned();
-        if let Some((secret, _)) = given.filter(|(_, until)| Instant::now() < *until)
+        let counts = |given: &Given| Instant::now() < given.until && given.client == client.id;
+        if let Some(Given { secret, .. }) = given.filter(counts)
             && self.connections.look(&secret).await.is_ok()
         {
             return Ok(self.connections.at(&secret));
         }
-        let found = self.found.get_or_try_init(|| self.find()).await?;
         let store = &self.connections.0.store;
         let secret = store.keys.draw();
         let link = Link {
             whose: whose.clone(),
             authorization_endpoint: found.authorization_endpoint.clone(),
-            token_endpoint: found.metadata.token_endpoint.clone(),
-            issuer: found.metadata.issuer.clone(),
+            issuer: Issuer {
+                name: found.metadata.issuer.clone(),
+                token_endpoint: found.metadata.token_endpoint.clone(),
+                revocation_endpoint: found.metadata.revocation_endpoint.clone(),
+                private: self.private,
+                roots: self.roots().await?,
+            },
             says_iss: found.metadata.authorization_response_iss_parameter_supported,
-            client: found.client.clone(),
+            client: client.clone(),
             resource: self.url.to_string(),
             scopes: self.options.scopes.clone(),
             verifier: store.keys.draw(),
-            private: self.private,
             browser: None,
             login: None,
         };
@@ -143,10 +174,15 @@ impl Users {
         let mut links = self.links();
         let now = Instant::now();
         if links.len() >= MOST_LINKS {
-            links.retain(|_, (_, until)| now < *until);
+            links.retain(|_, given| now < given.until);
         }
         if links.len() < MOST_LINKS {
-            links.insert(whose.clone(), (secret, now + GIVEN_AGAIN));
+            let given = Given {
+                secret,
+                client: client.id,
+                until: now + GIVEN_AGAIN,
+            };
+            links.insert(whose.clone(), given);
         }
         Ok(url)
     }
@@ -156,7 +192,7 @@ impl Users {
         self.links().remove(whose);
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<Whose, (String, Instant)>> {
+    fn links(&self) -> MutexGuard<'_, HashMap<Whose, Given>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -179,21 +215,18 @@ impl Users {
         if !metadata.binds_codes() {
             return Err("its issuer does not say that it takes PKCE with S256".to_owned());
         }
-        let client = self.client(&metadata).await?;
         Ok(Found {
             authorization_endpoint: endpoint.to_string(),
             metadata,
-            client,
         })
     }
 
     /// Who the platform is at an issuer: as its operator says, else by a document of its own, else by registering itself.
-    async fn client(&self, metadata: &Metadata) -> Result<Known, String> {
-        if let Some((id, secret)) = &self.options.client {
-            let secret = match secret {
-                Some(source) => {
-                    let read = Held::new(source.clone()).get().await;
-                    let read = read.map_err(|error| error.to_string())?;
+    async fn client(&self, whose: &Whose, metadata: &Metadata) -> Result<Known, String> {
+        if let Some((id, _)) = &self.options.client {
+            let secret = match &self.secret {
+                Some(held) => {
+                    let read = held.get().await.map_err(|error| error.to_string())?;
                     Some(read.secret.expose().to_owned())
                 }
                 None => None,
@@ -206,6 +239,7 @@ impl Users {
                 id: id.clone(),
                 secret,
                 shows,
+                registered: None,
             });
         }
         let document = self.connections.document_url();
@@ -214,42 +248,38 @@ impl Users {
                 id,
                 secret: None,
                 shows: Shows::Nothing,
+                registered: None,
             });
         }
-        match &metadata.registration_endpoint {
-            Some(endpoint) => self.register(endpoint).await,
-            None => Err(
+        let Some(endpoint) = &metadata.registration_endpoint else {
+            return Err(
                 "its issuer neither registers clients by itself nor reads their documents; register the platform there, and write client_id"
                     .to_owned(),
-            ),
-        }
+            );
+        };
+        let wish = Wish {
+            asker: &self.asker,
+            whose,
+            issuer: &metadata.issuer,
+            endpoint,
+            scopes: &self.options.scopes,
+        };
+        self.connections.registered(&wish).await
     }
 
-    /// Registers the platform (RFC 7591).
-    async fn register(&self, endpoint: &str) -> Result<Known, String> {
-        let mut wish = self.connections.client_document();
-        wish["scope"] = json!(self.options.scopes.join(" "));
-        let answer = self.asker.post_json(endpoint, wish.to_string()).await?;
-        if !answer.status.is_success() {
-            return Err(format!(
-                "its issuer does not register the platform ({})",
-                answer.status
-            ));
-        }
-        let registered: Registered = serde_json::from_slice(&answer.body)
-            .map_err(|_| "its issuer's answer to a registration holds no client_id".to_owned())?;
-        let shows = match (
-            &registered.client_secret,
-            registered.token_endpoint_auth_method.as_deref(),
-        ) {
-            (None, _) | (_, Some("none")) => Shows::Nothing,
-            (Some(_), Some("client_secret_post")) => Shows::Post,
-            (Some(_), _) => Shows::Basic,
+    /// The certificates that its issuer is checked against, for processes that have no such file.
+    async fn roots(&self) -> Result<Option<String>, String> {
+        let Some(path) = &self.ca_file else {
+            return Ok(None);
         };
-        Ok(Known {
-            id: registered.client_id,
-            secret: registered.client_secret,
-            shows,
-        })
+        let failed = |why: String| format!("its ca_file {} cannot be used: {why}", path.display());
+        let text = tokio::fs::read_to_string(path).await;
+        let text = text.map_err(|error| failed(error.to_string()))?;
+        match text.len() > MAX_ROOTS {
+            true => Err(failed(format!(
+                "it has more than {MAX_ROOTS} bytes, and each link holds a copy; write the authorities of the server and its issuer only"
+            ))),
+            false => Ok(Some(text)),
+        }
     }
 }

@@ -17,13 +17,7 @@ use super::{
 };
 use crate::{
     secrets::Secret,
-    upstream::remote::{
-        RemoteError,
-        dial::Dialer,
-        guard::Reach,
-        oauth::{self, Asker, Client, Token},
-        tls,
-    },
+    upstream::remote::oauth::{self, NoToken, Token},
 };
 
 /// Why nobody is connected.
@@ -222,7 +216,9 @@ impl Connections {
         }
         // RFC 9207: an answer of another issuer is not even looked at.
         match &answered.iss {
-            Some(iss) if *iss != link.issuer => return Err(failed(&link, "another issuer has answered")),
+            Some(iss) if *iss != link.issuer.name => {
+                return Err(failed(&link, "another issuer has answered"));
+            }
             None if link.says_iss => {
                 return Err(failed(&link, "the answer does not say which issuer gives it"));
             }
@@ -232,18 +228,32 @@ impl Connections {
             (None, Some(code)) => Secret::new(code),
             _ => return Err(NotConnected::Refused),
         };
-        let token = exchange(&link, &code, &self.callback()).await;
-        let token = token.map_err(|why| failed(&link, &why))?;
+        let token = match exchange(&link, &code, &self.callback()).await {
+            Ok(token) => token,
+            Err(why) => {
+                if matches!(why, NoToken::Client(_)) {
+                    self.unregister(&link.client).await;
+                }
+                return Err(failed(&link, &why.into_text()));
+            }
+        };
+        let store = &self.0.store;
         let credential = Credential {
             access: token.access.expose().to_owned(),
             ends_ms: ends_ms(&token),
             refresh: token.refresh.map(|refresh| refresh.expose().to_owned()),
-            token_endpoint: link.token_endpoint,
+            issuer: link.issuer,
             client: link.client,
             resource: link.resource,
+            grant: store.keys.draw(),
+            whose: Some(link.whose.clone()),
+            connected_ms: now_ms(),
             exchanging_ms: 0,
         };
-        let kept = self.0.store.keep(&link.whose, &credential, None).await;
+        let kept = store
+            .credentials
+            .write(&link.whose.key(), &credential, None)
+            .await;
         kept.map_err(unavailable)?;
         info!(server.id = %link.whose.server, "a user has connected to a server");
         Ok(link.whose)
@@ -276,16 +286,10 @@ fn authorization(link: &Link, state: &str, callback: &str) -> Option<String> {
     Some(url.into())
 }
 
-async fn exchange(link: &Link, code: &Secret, callback: &str) -> Result<Token, String> {
-    let reach = Reach::of(link.private);
-    let connector = tls::connector(None).map_err(|error: RemoteError| error.to_string())?;
-    let asker = Asker::new(Dialer::new(reach, connector), reach);
-    let secret = link.client.secret.as_deref().map(Secret::new);
-    let client = Client {
-        id: &link.client.id,
-        secret: secret.as_ref(),
-        shows: link.client.shows,
-    };
+async fn exchange(link: &Link, code: &Secret, callback: &str) -> Result<Token, NoToken> {
+    let asker = link.issuer.asker().map_err(NoToken::Other)?;
+    let secret = link.client.secret();
+    let client = link.client.showing(secret.as_ref());
     let fields = [
         ("grant_type", "authorization_code"),
         ("code", code.expose()),
@@ -293,8 +297,7 @@ async fn exchange(link: &Link, code: &Secret, callback: &str) -> Result<Token, S
         ("code_verifier", &link.verifier),
         ("resource", &link.resource),
     ];
-    let token = oauth::ask(&asker, &link.token_endpoint, client, &fields).await;
-    token.map_err(oauth::NoToken::into_text)
+    oauth::ask(&asker, &link.issuer.token_endpoint, client, &fields).await
 }
 
 fn failed(link: &Link, why: &str) -> NotConnected {

@@ -1,12 +1,16 @@
 //! Credentials that single users give the platform for a server: asked for by a link, kept sealed, and used for nobody else.
 //!
 //! `asking` makes a link for a user who has no credential yet, in the process that runs the server. `consent` is what the pages behind it do, in
-//! any process with a door, and `login` finds out who follows it. `token` is a credential in use, `store` keeps, and `seal` closes what is kept. The pages themselves
-//! belong to the HTTP door.
+//! any process with a door, and `login` finds out who follows it. `registration` makes the platform known where users agree. `token` is a
+//! credential in use, `in_use` ends the connections of one that counts no more, and `accounts` lists and forgets. `store` keeps, and `seal`
+//! closes what is kept. The pages themselves belong to the HTTP door.
 
+mod accounts;
 mod asking;
 mod consent;
+mod in_use;
 mod login;
+mod registration;
 mod seal;
 mod store;
 mod token;
@@ -19,10 +23,14 @@ use url::Url;
 use super::options::IssuedAt;
 use crate::secrets::{Held, SecretError, Source};
 
+pub use accounts::{Account, Accounts, Forgotten, MOST_ACCOUNTS, Own, Revocation, Which};
 pub(in crate::upstream) use asking::Users;
 pub(crate) use consent::{Answered, NotConnected};
 pub(crate) use store::Whose;
 pub(in crate::upstream::remote) use token::UserToken;
+
+/// How many users may be connected to a server at once, unless somebody says otherwise. One that is idle gives way.
+pub const MOST_AT_ONCE: usize = 250;
 
 /// What users' credentials need. Not `Debug`, as sources may hold secrets.
 #[derive(Clone)]

@@ -1,11 +1,11 @@
 //! What is kept for users: their credentials for servers, and links that nobody has followed yet. All of it is sealed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bus_schema::{Principal, ServerId, Token};
 use runtime::{
     Bus,
-    store::{Bucket, BucketOptions, StoreError},
+    store::{Bucket, BucketOptions, Changes, Record, StoreError},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -13,7 +13,13 @@ use super::{
     login::Begun,
     seal::{Keys, digest_of},
 };
-use crate::upstream::remote::oauth::Shows;
+use crate::secrets::Secret;
+use crate::upstream::remote::{
+    dial::Dialer,
+    guard::Reach,
+    oauth::{Asker, Client, Shows},
+    tls,
+};
 
 /// How long a link can be followed.
 pub(super) const LINK_LIFE: Duration = Duration::from_secs(600);
@@ -52,15 +58,31 @@ impl Whose {
     }
 
     /// The key of the record: who it is stands there as a digest only.
-    fn key(&self) -> String {
-        let digest = digest_of(&[&self.tenant, &self.issuer, &self.subject]);
-        format!(
-            "{}.{}.{digest}",
-            Token::encode(&self.tenant),
-            Token::encode(self.server.as_str())
-        )
+    pub(super) fn key(&self) -> String {
+        key_of(&self.tenant, self.server.as_str(), &self.person())
+    }
+
+    /// What stands for the user in keys.
+    pub(super) fn person(&self) -> String {
+        digest_of(&[&self.tenant, &self.issuer, &self.subject])
     }
 }
+
+/// The key of a credential, or a filter of such keys.
+pub(super) fn filter_of(tenant: &str, server: Option<&ServerId>, person: Option<&str>) -> String {
+    let server = server.map_or_else(
+        || ANY.to_owned(),
+        |server| Token::encode(server.as_str()).to_string(),
+    );
+    format!("{}.{server}.{}", Token::encode(tenant), person.unwrap_or(ANY))
+}
+
+fn key_of(tenant: &str, server: &str, person: &str) -> String {
+    format!("{}.{}.{person}", Token::encode(tenant), Token::encode(server))
+}
+
+/// Any one piece of a key.
+const ANY: &str = "*";
 
 /// The client that the platform is at an issuer.
 #[derive(Clone, Serialize, Deserialize)]
@@ -68,6 +90,55 @@ pub(super) struct Known {
     pub(super) id: String,
     pub(super) secret: Option<String>,
     pub(super) shows: Shows,
+    /// Whether it registered itself, under which key of what is kept.
+    #[serde(default)]
+    pub(super) registered: Option<String>,
+}
+
+/// An issuer as every process reaches it.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Issuer {
+    /// Its name.
+    #[serde(default, rename = "issuer")]
+    pub(super) name: String,
+    pub(super) token_endpoint: String,
+    /// Where tokens are taken back (RFC 7009), if it does that.
+    #[serde(default)]
+    pub(super) revocation_endpoint: Option<String>,
+    /// Whether it may be at a private address.
+    #[serde(default)]
+    pub(super) private: bool,
+    /// The certificates that it is checked against instead of the system's, in PEM form.
+    #[serde(default)]
+    pub(super) roots: Option<String>,
+}
+
+impl Issuer {
+    /// What asks it.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up with what is kept.
+    pub(super) fn asker(&self) -> Result<Asker, String> {
+        let reach = Reach::of(self.private);
+        let connector = tls::connector_of(self.roots.as_deref()).map_err(|error| error.to_string())?;
+        Ok(Asker::new(Dialer::new(reach, connector), reach))
+    }
+}
+
+impl Known {
+    /// Its secret, for as long as it is shown.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        self.secret.as_deref().map(Secret::new)
+    }
+
+    /// The client, with that.
+    pub(super) fn showing<'a>(&'a self, secret: Option<&'a Secret>) -> Client<'a> {
+        Client {
+            id: &self.id,
+            secret,
+            shows: self.shows,
+        }
+    }
 }
 
 /// What a server takes for a user, and everything that is needed to exchange it before it ends.
@@ -77,9 +148,19 @@ pub(super) struct Credential {
     pub(super) refresh: Option<String>,
     /// When it ends, in milliseconds since 1970.
     pub(super) ends_ms: u64,
-    pub(super) token_endpoint: String,
+    #[serde(flatten)]
+    pub(super) issuer: Issuer,
     pub(super) client: Known,
     pub(super) resource: String,
+    /// What tells one connection of an account from the next, whatever tokens it has had.
+    #[serde(default)]
+    pub(super) grant: String,
+    /// Whose it is: the key has a digest only.
+    #[serde(default)]
+    pub(super) whose: Option<Whose>,
+    /// When the account was connected, in milliseconds since 1970.
+    #[serde(default)]
+    pub(super) connected_ms: u64,
     /// Until when somebody is about to exchange it, in milliseconds since 1970.
     #[serde(default)]
     pub(super) exchanging_ms: u64,
@@ -90,16 +171,14 @@ pub(super) struct Credential {
 pub(super) struct Link {
     pub(super) whose: Whose,
     pub(super) authorization_endpoint: String,
-    pub(super) token_endpoint: String,
-    pub(super) issuer: String,
+    #[serde(flatten)]
+    pub(super) issuer: Issuer,
     /// Whether its answers always say whose they are (RFC 9207).
     pub(super) says_iss: bool,
     pub(super) client: Known,
     pub(super) resource: String,
     pub(super) scopes: Vec<String>,
     pub(super) verifier: String,
-    /// Whether the issuer may be at a private address.
-    pub(super) private: bool,
     /// The digest of what the browser has to show that has followed it.
     #[serde(default)]
     pub(super) browser: Option<String>,
@@ -114,53 +193,35 @@ pub(super) struct Kept<T> {
     pub(super) revision: u64,
 }
 
-/// The two buckets.
+/// What is kept, and the keys that it is sealed with.
 pub(super) struct Store {
-    pub(super) keys: Keys,
-    credentials: Bucket,
+    pub(super) keys: Arc<Keys>,
+    pub(super) credentials: Credentials,
     links: Bucket,
+}
+
+/// The bucket of credentials, and of the clients that the platform has registered.
+#[derive(Clone)]
+pub(super) struct Credentials {
+    keys: Arc<Keys>,
+    bucket: Bucket,
 }
 
 impl Store {
     pub(super) async fn open(bus: &Bus, keys: Keys) -> Result<Self, StoreError> {
+        let keys = Arc::new(keys);
         Ok(Self {
-            keys,
-            credentials: Bucket::open(bus, CREDENTIALS).await?,
+            credentials: Credentials::open(bus, Arc::clone(&keys)).await?,
             links: Bucket::open(bus, LINKS).await?,
+            keys,
         })
-    }
-
-    /// Reads a credential. One that cannot be opened, as its key is gone, is as good as none.
-    pub(super) async fn credential(&self, whose: &Whose) -> Result<Option<Kept<Credential>>, StoreError> {
-        self.read(&self.credentials, &whose.key()).await
-    }
-
-    /// Writes a credential: over the revision that was read, or over whatever is there. Gives the new revision.
-    pub(super) async fn keep(
-        &self,
-        whose: &Whose,
-        credential: &Credential,
-        over: Option<u64>,
-    ) -> Result<u64, StoreError> {
-        let key = whose.key();
-        let sealed: bytes::Bytes = self.keys.seal(&key, credential).into();
-        if let Some(revision) = over {
-            return self.credentials.update(&key, sealed, revision).await;
-        }
-        match self.credentials.get(&key).await? {
-            Some(there) => self.credentials.update(&key, sealed, there.revision).await,
-            None => self.credentials.create(&key, sealed).await,
-        }
-    }
-
-    /// Forgets a credential, if it is the one that was read.
-    pub(super) async fn forget(&self, whose: &Whose, revision: u64) -> Result<(), StoreError> {
-        self.credentials.remove_at(&whose.key(), revision).await
     }
 
     /// Reads a link by what stands in it.
     pub(super) async fn link(&self, secret: &str) -> Result<Option<Kept<Link>>, StoreError> {
-        self.read(&self.links, &digest_of(&[secret])).await
+        let key = digest_of(&[secret]);
+        let record = self.links.get(&key).await?;
+        Ok(record.and_then(|record| opened(&self.keys, &key, &record)))
     }
 
     /// Keeps a link under what stands in it, of which only a digest is kept.
@@ -174,18 +235,89 @@ impl Store {
     pub(super) async fn use_link(&self, secret: &str, revision: u64) -> Result<(), StoreError> {
         self.links.remove_at(&digest_of(&[secret]), revision).await
     }
+}
 
-    async fn read<T: DeserializeOwned>(
-        &self,
-        bucket: &Bucket,
-        key: &str,
-    ) -> Result<Option<Kept<T>>, StoreError> {
-        let record = bucket.get(key).await?;
-        Ok(record.and_then(|record| {
-            Some(Kept {
-                value: self.keys.open(key, &record.value)?,
-                revision: record.revision,
-            })
-        }))
+impl Credentials {
+    pub(super) async fn open(bus: &Bus, keys: Arc<Keys>) -> Result<Self, StoreError> {
+        let bucket = Bucket::open(bus, CREDENTIALS).await?;
+        Ok(Self { keys, bucket })
     }
+
+    /// Reads a record. One that cannot be opened, as its key is gone, is as good as none.
+    pub(super) async fn read<T: DeserializeOwned>(&self, key: &str) -> Result<Option<Kept<T>>, StoreError> {
+        let record = self.bucket.get(key).await?;
+        Ok(record.and_then(|record| opened(&self.keys, key, &record)))
+    }
+
+    /// Writes a record: over the revision that was read, or over whatever is there. Gives the new revision.
+    pub(super) async fn write(
+        &self,
+        key: &str,
+        record: &impl Serialize,
+        over: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        let sealed: bytes::Bytes = self.keys.seal(key, record).into();
+        if let Some(revision) = over {
+            return self.bucket.update(key, sealed, revision).await;
+        }
+        match self.bucket.get(key).await? {
+            Some(there) => self.bucket.update(key, sealed, there.revision).await,
+            None => self.bucket.create(key, sealed).await,
+        }
+    }
+
+    /// Writes a record where none was, or over the revision that was read, and never over anything else.
+    pub(super) async fn claim(
+        &self,
+        key: &str,
+        record: &impl Serialize,
+        over: Option<u64>,
+    ) -> Result<u64, StoreError> {
+        let sealed: bytes::Bytes = self.keys.seal(key, record).into();
+        match over {
+            Some(revision) => self.bucket.update(key, sealed, revision).await,
+            None => self.bucket.create(key, sealed).await,
+        }
+    }
+
+    /// Removes a record, if it is the one that was read.
+    pub(super) async fn remove(&self, key: &str, revision: u64) -> Result<(), StoreError> {
+        self.bucket.remove_at(key, revision).await
+    }
+
+    /// The credentials whose keys fit, each with its key; `None` of those that cannot be opened.
+    pub(super) async fn list(&self, filter: &str, most: usize) -> Result<Vec<Listed>, StoreError> {
+        let records = self.bucket.list(filter, most).await?;
+        let listed = records.into_iter().map(|(key, record)| Listed {
+            revision: record.revision,
+            credential: self.keys.open(&key, &record.value),
+            key,
+        });
+        Ok(listed.collect())
+    }
+
+    /// How the credentials of a server change.
+    pub(super) fn changes(&self, server: &ServerId) -> Changes {
+        self.bucket
+            .changes(&format!("{ANY}.{}.{ANY}", Token::encode(server.as_str())))
+    }
+
+    /// What was written under a key, if it can be opened.
+    pub(super) fn unseal<T: DeserializeOwned>(&self, key: &str, sealed: &[u8]) -> Option<T> {
+        self.keys.open(key, sealed)
+    }
+}
+
+/// A credential in a list.
+pub(super) struct Listed {
+    pub(super) key: String,
+    pub(super) revision: u64,
+    pub(super) credential: Option<Credential>,
+}
+
+fn opened<T: DeserializeOwned>(keys: &Keys, key: &str, record: &Record) -> Option<Kept<T>> {
+    Some(Kept {
+        value: keys.open(key, &record.value)?,
+        revision: record.revision,
+    })
 }

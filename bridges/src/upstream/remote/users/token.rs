@@ -7,11 +7,14 @@ use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
 };
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::{
+    accounts::revoke,
     asking::Users,
     consent::ends_ms,
+    in_use::InUse,
     now_ms,
     store::{Credential, Kept, Whose},
 };
@@ -19,7 +22,7 @@ use crate::{
     secrets::{Read, Secret},
     upstream::remote::{
         error::RemoteError,
-        oauth::{self, Client, NoToken},
+        oauth::{self, NoToken},
     },
 };
 
@@ -38,6 +41,7 @@ const LOOKS: u64 = EXCHANGE_MS / 200 + 10;
 pub(in crate::upstream::remote) struct UserToken {
     users: Arc<Users>,
     whose: Whose,
+    used: Arc<InUse>,
     /// Held while it is read or exchanged, so that this is done once for all who wait.
     state: Mutex<Option<(Arc<Secret>, Instant)>>,
 }
@@ -52,10 +56,16 @@ enum Tried {
 impl UserToken {
     pub(in crate::upstream::remote) fn new(users: Arc<Users>, whose: Whose) -> Self {
         Self {
+            used: users.uses.enter(&whose),
             users,
             whose,
             state: Mutex::default(),
         }
+    }
+
+    /// Cancelled when the credential was forgotten, or its user has connected anew.
+    pub(in crate::upstream::remote) fn gone(&self) -> CancellationToken {
+        self.used.gone().clone()
     }
 
     /// The token, and when it is to be asked for again.
@@ -100,11 +110,13 @@ impl UserToken {
     }
 
     async fn attempt(&self, refused: Option<&Secret>) -> Result<Tried, RemoteError> {
-        let store = &self.users.connections.0.store;
-        let kept = store.credential(&self.whose).await.map_err(unreadable)?;
+        let store = &self.users.connections.0.store.credentials;
+        let kept = store.read(&self.whose.key()).await.map_err(unreadable)?;
+        let kept = kept.filter(|kept: &Kept<Credential>| self.users.is_for_here(&kept.value));
         let Some(Kept { value, revision }) = kept else {
             return Err(RemoteError::NotConnected);
         };
+        self.used.is(&value);
         let now = now_ms();
         let is_refused = refused.is_some_and(|refused| refused.expose() == value.access);
         let early = if value.refresh.is_some() { EARLY_MS } else { 0 };
@@ -115,11 +127,12 @@ impl UserToken {
             return Ok(Tried::Again);
         }
         let Some(refresh) = value.refresh.clone().map(Secret::new) else {
-            return Err(self.lost(revision, "it has ended, and cannot be exchanged").await);
+            let why = "it has ended, and cannot be exchanged";
+            return Err(self.lost(&value, revision, why).await);
         };
         let mut mine = value;
         mine.exchanging_ms = now + EXCHANGE_MS;
-        let revision = match store.keep(&self.whose, &mine, Some(revision)).await {
+        let revision = match store.write(&self.whose.key(), &mine, Some(revision)).await {
             Ok(revision) => revision,
             Err(StoreError::Conflict) => return Ok(Tried::Again),
             Err(error) => return Err(unreadable(error)),
@@ -134,18 +147,14 @@ impl UserToken {
         refresh: &Secret,
         is_refused: bool,
     ) -> Result<Tried, RemoteError> {
-        let secret = mine.client.secret.as_deref().map(Secret::new);
-        let client = Client {
-            id: &mine.client.id,
-            secret: secret.as_ref(),
-            shows: mine.client.shows,
-        };
+        let secret = mine.client.secret();
+        let client = mine.client.showing(secret.as_ref());
         let fields = [
             ("grant_type", "refresh_token"),
             ("refresh_token", refresh.expose()),
             ("resource", mine.resource.as_str()),
         ];
-        let asked = oauth::ask(&self.users.asker, &mine.token_endpoint, client, &fields).await;
+        let asked = oauth::ask(&self.users.asker, &mine.issuer.token_endpoint, client, &fields).await;
         mine.exchanging_ms = 0;
         let failed = match asked {
             Ok(token) => {
@@ -155,13 +164,27 @@ impl UserToken {
                 if let Some(next) = token.refresh {
                     mine.refresh = Some(next.expose().to_owned());
                 }
-                self.keep(&mine, revision).await?;
-                return Ok(Tried::Done(used(&mine, EARLY_MS)));
+                return match self.keep(&mine, revision).await? {
+                    Written::Kept => Ok(Tried::Done(used(&mine, EARLY_MS))),
+                    Written::Gone => {
+                        // Whoever forgets a credential means this token, too.
+                        let (revocation, _) = revoke(&mine).await;
+                        debug!(server.id = %self.whose.server, revocation = revocation.as_str(), "a credential was forgotten while it was exchanged");
+                        Err(RemoteError::NotConnected)
+                    }
+                    Written::Other => Ok(Tried::Again),
+                };
             }
-            Err(NoToken::Grant(why) | NoToken::Client(why)) => return Err(self.lost(revision, &why).await),
+            Err(NoToken::Grant(why)) => return Err(self.lost(&mine, revision, &why).await),
+            Err(NoToken::Client(why)) => {
+                self.users.connections.unregister(&mine.client).await;
+                return Err(self.lost(&mine, revision, &why).await);
+            }
             Err(NoToken::Other(why)) => why,
         };
-        self.keep(&mine, revision).await?;
+        if self.keep(&mine, revision).await? != Written::Kept {
+            return Ok(Tried::Again);
+        }
         if !is_refused && now_ms() < mine.ends_ms {
             warn!(server.id = %self.whose.server, error = failed, "a user's token cannot be exchanged before it ends; it is used until then");
             return Ok(Tried::Done(used(&mine, 0)));
@@ -169,25 +192,39 @@ impl UserToken {
         Err(RemoteError::NoToken(failed))
     }
 
-    async fn keep(&self, mine: &Credential, revision: u64) -> Result<(), RemoteError> {
-        let store = &self.users.connections.0.store;
-        match store.keep(&self.whose, mine, Some(revision)).await {
-            // The user has taken it back, or connected anew, which counts more.
-            Ok(_) | Err(StoreError::Conflict) => Ok(()),
+    /// Writes what has become of the credential, if nobody else has written or forgotten it.
+    async fn keep(&self, mine: &Credential, revision: u64) -> Result<Written, RemoteError> {
+        let (store, key) = (&self.users.connections.0.store.credentials, self.whose.key());
+        match store.write(&key, mine, Some(revision)).await {
+            Ok(_) => Ok(Written::Kept),
+            Err(StoreError::Conflict) => {
+                let there = store.read::<Credential>(&key).await.map_err(unreadable)?;
+                Ok(there.map_or(Written::Gone, |_| Written::Other))
+            }
             Err(error) => Err(unreadable(error)),
         }
     }
 
     /// A credential that counts no more is forgotten, so that its user is asked anew.
-    async fn lost(&self, revision: u64, why: &str) -> RemoteError {
-        debug!(server.id = %self.whose.server, why, "a user's credential counts no more");
+    async fn lost(&self, mine: &Credential, revision: u64, why: &str) -> RemoteError {
+        debug!(server.id = %self.whose.server, issuer = mine.issuer.name, why, "a user's credential counts no more");
         self.users.used(&self.whose);
-        let store = &self.users.connections.0.store;
-        match store.forget(&self.whose, revision).await {
+        let store = &self.users.connections.0.store.credentials;
+        match store.remove(&self.whose.key(), revision).await {
             Ok(()) | Err(StoreError::Conflict) => RemoteError::NotConnected,
             Err(error) => unreadable(error),
         }
     }
+}
+
+/// What has become of a credential that was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Kept,
+    /// It was forgotten.
+    Gone,
+    /// Its user has connected anew, which counts more.
+    Other,
 }
 
 fn used(credential: &Credential, early: u64) -> Read {
