@@ -172,12 +172,6 @@ impl Front {
         &self.0.bus
     }
 
-    /// The tasks on it.
-    #[must_use]
-    pub fn tasks(&self) -> &Tasks {
-        &self.0.tasks
-    }
-
     /// The servers on the bus.
     #[must_use]
     pub fn directory(&self) -> &Directory {

@@ -19,7 +19,7 @@ use bus_schema::{
 };
 use runtime::{
     moment,
-    tasks::{Kept, MAX_CALL_BYTES, TaskError, created, new_id, place_of, told},
+    tasks::{Kept, MAX_CALL_BYTES, TaskError, Tasks, created, new_id, place_of, told},
 };
 use serde_json::{json, value::RawValue};
 
@@ -51,6 +51,12 @@ pub(super) enum Fate {
 }
 
 impl Front {
+    /// The tasks on the bus.
+    #[must_use]
+    pub fn tasks(&self) -> &Tasks {
+        &self.0.tasks
+    }
+
     /// Answers a request about a task of the platform's own; `None` for any other.
     pub(super) async fn hosted_task(
         &self,

@@ -28,7 +28,7 @@ pub(crate) async fn run(config: Config, tasks: args::Tasks) -> anyhow::Result<Ex
     };
     let node = Node::connect(&config, CallerClass::Cli, NatsChoice::Join(config.nats.clone())).await?;
     let desk = TaskDesk::new(Tasks::new(node.bus().clone()), &config.tenant);
-    let done = obey(&desk, &config.tenant, tasks.command, &answers).await;
+    let done = obey(&desk, &config.operator(), tasks.command, &answers).await;
     node.stop().await;
     done
 }
@@ -41,7 +41,7 @@ fn read_answer(wish: &AnswerTask) -> anyhow::Result<BTreeMap<String, Box<RawValu
 
 async fn obey(
     desk: &TaskDesk,
-    tenant: &str,
+    me: &Principal,
     command: TasksCommand,
     answers: &BTreeMap<String, Box<RawValue>>,
 ) -> anyhow::Result<ExitCode> {
@@ -59,14 +59,12 @@ async fn obey(
             tell(&task, named.ask, "is tried again")?;
         }
         TasksCommand::Discard(named) => {
-            let by = Principal::developer_of(tenant).subject;
-            let task = desk.discard(&named.id, &by).await?;
+            let task = desk.discard(&named.id, &me.subject).await?;
             tell(&task, named.ask, "is given up")?;
         }
         TasksCommand::Answer(wish) => {
             // Whoever may start programs of the platform may answer for its callers.
-            let by = Principal::developer_of(tenant);
-            let answered = desk.answer(all, Answerer::Bus(&by), &wish.id, answers).await?;
+            let answered = desk.answer(all, Answerer::Bus(me), &wish.id, answers).await?;
             if wish.ask.json {
                 let told = json!({
                     "id": answered.id,

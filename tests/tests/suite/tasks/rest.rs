@@ -25,7 +25,7 @@ impl Stage {
         let issuer = Issuer::start().await;
         let own = issuer.section("tenant_claim = \"tenant\"");
         let file = format!("tenants = [\"acme\"]\nlimits = []\n{own}");
-        let platform = Platform::start(&file, &[]).await;
+        let platform = Platform::start(&file, &["registry"]).await;
         let tasks = Tasks::new(platform.node.bus().clone());
         Self {
             issuer,
