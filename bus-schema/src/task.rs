@@ -7,6 +7,7 @@ mod asking;
 mod happened;
 mod moves;
 mod order;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -19,8 +20,9 @@ use crate::{principal::Identity, token::Token};
 
 pub use asking::Asked;
 pub use happened::Happened;
-pub use moves::{Delivery, Illegal, MAX_ASKED, MAX_IDLE, MAX_STEPS_BYTES, State, Step, Task, Turn};
+pub use moves::{MAX_ASKED, MAX_IDLE, MAX_STEPS_BYTES, Task};
 pub use order::{Approval, Mode, Order, Priority, TaskKnob, Word};
+pub use state::{Delivery, Illegal, State, Step, Turn};
 
 /// Who works on calls to servers that know nothing of tasks: the platform's own workers.
 pub const HOSTED: &str = "_tasks";

@@ -407,12 +407,8 @@ async fn handle(door: Arc<Door>, endpoint: Endpoint, who: &Admitted, request: Re
 
 fn method_not_allowed() -> Response {
     let allow = [(http_header::ALLOW, "GET, POST, DELETE")];
-    (
-        StatusCode::METHOD_NOT_ALLOWED,
-        allow,
-        "send MCP messages with POST; GET needs a session of protocol version 2025-11-25 or older",
-    )
-        .into_response()
+    let why = "send MCP messages with POST; GET needs a session of protocol version 2025-11-25 or older";
+    (StatusCode::METHOD_NOT_ALLOWED, allow, why).into_response()
 }
 
 async fn post(door: Arc<Door>, endpoint: Endpoint, who: &Admitted, request: Request) -> Response {

@@ -186,11 +186,18 @@ impl Store {
     ) -> Result<Option<TaskPlace>, TaskError> {
         let opened = self.opened().await?;
         let key = format!("{KEY}{tenant}.*.{id}");
+        let of_record = |message: StreamMessage| {
+            let key = message.subject.strip_prefix(KEY);
+            key.and_then(TaskPlace::of_key)
+        };
         if let Some(message) = last(&opened.records, &key).await? {
-            return Ok(message.subject.strip_prefix(KEY).and_then(TaskPlace::of_key));
+            return Ok(of_record(message));
         }
-        let order = last(&opened.queue, &subject::order_of_anybody(tenant, id)).await?;
-        Ok(order.and_then(|message| TaskPlace::of_word(&message.subject)))
+        if let Some(message) = last(&opened.queue, &subject::order_of_anybody(tenant, id)).await? {
+            return Ok(TaskPlace::of_word(&message.subject));
+        }
+        // It may have left the queue in between.
+        Ok(last(&opened.records, &key).await?.and_then(of_record))
     }
 
     /// The next record of somebody's tasks, or of anybody's in a tenant, from a place in the stream on.

@@ -16,12 +16,14 @@ enum Reads {
     Watched,
     /// The names of its records only, to count or to find them.
     Counted,
+    /// Those of one key's beginning, by a consumer that is asked for them.
+    Pulled,
     /// One by one, by a consumer that many share and that stays.
     Taken,
 }
 
 /// Who may make consumers of each stream. Of one that is not here, nobody may.
-const READERS: [(&str, Reads, &[CallerClass]); 14] = [
+const READERS: [(&str, Reads, &[CallerClass]); 16] = [
     ("KV_blocks", Reads::Watched, &EVERYBODY),
     ("KV_guardrails", Reads::Watched, &EVERYBODY),
     ("KV_nodes", Reads::Watched, &[Node, Host]),
@@ -29,6 +31,7 @@ const READERS: [(&str, Reads, &[CallerClass]); 14] = [
     ("KV_pins", Reads::Watched, &EVERYBODY),
     ("KV_policy", Reads::Watched, &EVERYBODY),
     ("KV_registry", Reads::Watched, &EVERYBODY),
+    ("KV_results", Reads::Counted, &[Node, Host, Worker]),
     ("KV_sessions", Reads::Counted, &[Node, Bridge]),
     ("KV_statuses", Reads::Watched, &[Node, Registry]),
     ("KV_traffic", Reads::Watched, &EVERYBODY),
@@ -37,7 +40,9 @@ const READERS: [(&str, Reads, &[CallerClass]); 14] = [
     ("TASKS", Reads::Taken, &[Node, Host]),
     // What nobody reads as a whole: the rest is in the log, or asked for by name.
     ("AUDIT", Reads::Watched, &[]),
-    ("KV_credentials", Reads::Watched, &[]),
+    // Who runs servers follows what is forgotten; who shows accounts reads a list of them.
+    ("KV_credentials", Reads::Watched, &[Node, Host]),
+    ("KV_credentials", Reads::Pulled, &[Node, Bridge, Cli]),
 ];
 
 /// Who may write into the inboxes of a role.
@@ -89,24 +94,22 @@ async fn of_each_stream_only_those_make_consumers_who_read_it() {
     }
     for (name, role, mut forger) in everybody(&nats).await {
         for stream in &known {
-            let reader = READERS.iter().find(|(of, ..)| of == stream);
-            let reads = reader.filter(|(.., who)| role.is_some_and(|role| who.contains(&role)));
-            let reads = reads.map(|(_, reads, _)| *reads);
-            let (makes, takes) = (
-                matches!(reads, Some(Reads::Watched | Reads::Counted)),
-                reads == Some(Reads::Taken),
-            );
+            let reads = |way: Reads| {
+                let mut readers = READERS
+                    .iter()
+                    .filter(|(of, reads, _)| of == stream && *reads == way);
+                readers.any(|(.., who)| role.is_some_and(|role| who.contains(&role)))
+            };
+            let (watches, pulls, takes) = (reads(Reads::Watched), reads(Reads::Pulled), reads(Reads::Taken));
+            let makes = watches || pulls || reads(Reads::Counted);
             let bucket = stream.strip_prefix("KV_").unwrap_or(stream);
             for (request, expected) in [
                 (format!("CREATE.{stream}"), makes),
-                (
-                    format!("CREATE.{stream}.x.$KV.{bucket}.y"),
-                    takes || reads == Some(Reads::Watched),
-                ),
+                (format!("CREATE.{stream}.x.$KV.{bucket}.y"), takes || watches),
                 (format!("DELETE.{stream}.x"), makes),
                 // By a filter of another bucket, by a name alone, and in the ways of consumers that stay.
                 (format!("CREATE.{stream}.x.$KV.other.y"), takes),
-                (format!("MSG.NEXT.{stream}.x"), takes),
+                (format!("MSG.NEXT.{stream}.x"), takes || pulls),
                 (format!("INFO.{stream}.x"), takes),
                 (format!("CREATE.{stream}.x"), false),
                 (format!("DURABLE.CREATE.{stream}.x"), false),

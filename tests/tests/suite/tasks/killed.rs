@@ -30,7 +30,11 @@ async fn client(cluster: &Cluster) -> (HttpBridge, Dialogue) {
 }
 
 async fn look(client: &Dialogue, id: &str) -> Value {
-    client.ask(method::TASKS_GET, json!({ "taskId": id })).await.answer["result"].clone()
+    client
+        .ask(method::TASKS_GET, json!({ "taskId": id }))
+        .await
+        .answer["result"]
+        .clone()
 }
 
 #[tokio::test]
@@ -66,7 +70,10 @@ async fn a_task_outlives_its_worker_its_bridge_and_its_broker() {
     probe.held.begun.many("the calls again", 2).await;
     probe.release.notify_waiters();
     for id in &ids {
-        eventually("its end", async || look(&second, id).await["status"] == "completed").await;
+        eventually("its end", async || {
+            look(&second, id).await["status"] == "completed"
+        })
+        .await;
     }
     assert!(probe.counted.load(Ordering::SeqCst) >= 1);
     within("the host", host.stop()).await;

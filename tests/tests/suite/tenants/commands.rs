@@ -137,7 +137,10 @@ async fn one_process_serves_both_and_each_command_acts_in_one() {
         ids(&acme) == ["further", "later", "small"]
     })
     .await;
-    assert_eq!(ids(&up.json(&["servers", "--json"]).await), ["products", "small"]);
+    assert_eq!(
+        ids(&up.json(&["servers", "--json"]).await),
+        ["jobs", "products", "small"]
+    );
     // Unauthenticated clients on this machine are of the tenant `default`.
     let http = up.ready["http"].as_str().expect("a URL");
     let client = Client::new(format!("{http}/servers/further/mcp"));
