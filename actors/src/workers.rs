@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::{FutureExt as _, future::BoxFuture};
 use runtime::{
     Answer, Bus, CallError, Catalogue,
+    blocks::Blocks,
     tasks::{
         Ended, Later, TaskContext, Work,
         hosted::{Came, STATE, came, outgoing, progress},
@@ -21,6 +22,8 @@ use runtime::{
     traffic::{Begun, Plan},
 };
 
+/// What the calls of workers say in place of a door.
+const DOOR: &str = "worker";
 /// The longest pause before a call is made again that never began.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How old a task may be whose call has never begun.
@@ -31,6 +34,8 @@ const SENT: &str = "sent";
 /// What makes calls for tasks.
 pub struct Hosted {
     bus: Bus,
+    /// Whose work stops.
+    blocks: Blocks,
     /// What there is, of each tenant.
     catalogues: HashMap<String, Catalogue>,
 }
@@ -38,8 +43,23 @@ pub struct Hosted {
 impl Hosted {
     /// Works for these tenants.
     #[must_use]
-    pub fn new(bus: Bus, catalogues: HashMap<String, Catalogue>) -> Self {
-        Self { bus, catalogues }
+    pub fn new(bus: Bus, blocks: Blocks, catalogues: HashMap<String, Catalogue>) -> Self {
+        Self {
+            bus,
+            blocks,
+            catalogues,
+        }
+    }
+
+    /// Works on a task unless its caller is stopped, and no longer than until then.
+    async fn work_unless_stopped(&self, task: &TaskContext) -> Result<Ended, RpcError> {
+        tokio::select! {
+            biased;
+            () = self.blocks.stopped(task.principal()) => {
+                Err(RpcError::invalid_request("the caller of the task is blocked"))
+            }
+            ended = self.work(task) => ended,
+        }
     }
 
     async fn work(&self, task: &TaskContext) -> Result<Ended, RpcError> {
@@ -74,6 +94,8 @@ impl Hosted {
         let request = Request {
             body: Body(body),
             protocol_version: ProtocolVersion::MODERN.to_string(),
+            // Who asks is the task's caller, and by whom is told with it.
+            door: DOOR.to_owned(),
             ..order.clone()
         };
         match self.call(task, catalogue, request).await {
@@ -144,7 +166,7 @@ impl Hosted {
 impl Work for Hosted {
     fn run(self: Arc<Self>, task: TaskContext) -> BoxFuture<'static, Ended> {
         async move {
-            match self.work(&task).await {
+            match self.work_unless_stopped(&task).await {
                 Ok(ended) => ended,
                 Err(error) => Ended::error(&error),
             }

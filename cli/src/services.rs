@@ -26,6 +26,7 @@ use futures::{
 };
 use runtime::{
     Bus, Catalogue, Directory,
+    blocks::Blocks,
     placement::{Make, Owners, Placement},
     registry::Registry,
     store::StoreError,
@@ -67,7 +68,8 @@ impl Part for WorkersPart {
 
     fn start(&self, stop: CancellationToken) -> BoxFuture<'_, Result<RunningPart, PartError>> {
         async move {
-            let hosted = Hosted::new(self.bus.clone(), self.catalogues.clone());
+            let blocks = Blocks::open(&self.bus).await;
+            let hosted = Hosted::new(self.bus.clone(), blocks, self.catalogues.clone());
             let (tasks, options) = (Tasks::new(self.bus.clone()), WorkerOptions::new(HOSTED));
             let worker = Worker::start(tasks, Arc::new(hosted), options).await?;
             let running = async move {

@@ -4,8 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use bus_schema::{
     Body,
+    subject::TaskPlace,
     task::{Order, Task, Word},
 };
+use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
 
 use super::{Ended, Kept, TaskError, Tasks, hand::Hand, hosted::STATE, place_of_order};
@@ -23,7 +25,7 @@ impl Tasks {
     /// Makes a task of a call that runs. When this returns it is on disk.
     ///
     /// # Errors
-    /// Then there is no task, or one that nobody works on and that a worker takes in a minute.
+    /// Then the broker may have the task all the same; it is cancelled before a worker takes it, if the broker answers by then.
     pub async fn adopt(&self, order: Order) -> Result<Adopted, TaskError> {
         let now = moment::now_ms();
         let mut task = Task::new(order);
@@ -34,11 +36,27 @@ impl Tasks {
             kept: Kept { task, revision: 0 },
             giving_up: CancellationToken::new(),
         };
-        let adopted = Adopted::renew_in(&hand).await;
-        adopted?;
-        hand.kept.revision = self.0.store.write(&hand.place, &hand.kept).await?;
+        Adopted::renew_in(&hand).await?;
+        match self.0.store.write(&hand.place, &hand.kept).await {
+            Ok(revision) => hand.kept.revision = revision,
+            Err(error) => {
+                tokio::spawn(withdraw(self.clone(), hand.place));
+                return Err(error);
+            }
+        }
         self.tell(&hand.kept.task).await;
         Ok(Adopted(hand))
+    }
+}
+
+/// Cancels a task of which nobody knows, should it be there.
+async fn withdraw(tasks: Tasks, place: TaskPlace) {
+    let mut again = interval(LEASE / 12);
+    for _ in 0..12 {
+        again.tick().await;
+        if tasks.cancel(&place).await.is_ok() {
+            return;
+        }
     }
 }
 

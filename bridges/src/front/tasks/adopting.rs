@@ -96,6 +96,7 @@ impl Adopting {
 
 /// Goes on with the call to its end.
 async fn drive(remote: &mut Remote, mut adopted: Adopted, mut watched: WatchedTasks) {
+    let stop = remote.front.stop(&adopted.task().order.request.principal);
     let mut renewing = interval(RENEW_EVERY);
     renewing.set_missed_tick_behavior(MissedTickBehavior::Delay);
     renewing.reset();
@@ -123,6 +124,10 @@ async fn drive(remote: &mut Remote, mut adopted: Adopted, mut watched: WatchedTa
                     return adopted.end(Ended::error(&error)).await;
                 }
             },
+            () = stop.pulled() => {
+                let error = RpcError::invalid_request("the caller of the task is blocked");
+                return adopted.end(Ended::error(&error)).await;
+            }
             happened = watched.next() => {
                 if happened.iter().any(|happened| happened.standing == "cancelled") {
                     return;

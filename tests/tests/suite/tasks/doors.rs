@@ -3,11 +3,14 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use bus_schema::{
-    ProtocolVersion as Version,
+    Principal, ProtocolVersion as Version,
     mcp::{error, meta, method, task},
-    task::{Mode, TaskKnob},
+    task::{Mode, TaskId, TaskKnob},
 };
-use runtime::Host;
+use runtime::{
+    Host,
+    tasks::{Tasks, place_of},
+};
 use serde_json::{Value, json};
 use tests::{
     dialogue::Dialogue,
@@ -30,7 +33,7 @@ struct Stage {
 }
 
 async fn stage(knob: TaskKnob) -> Stage {
-    let platform = Box::pin(Platform::start("", &["workers"])).await;
+    let platform = Box::pin(Platform::start("", &["registry", "workers"])).await;
     let probe = Arc::<Probe>::default();
     let host = fixture::serve(platform.node.bus(), probe.clone(), |options| options.tasks = knob).await;
     platform.knows("fixture").await;
@@ -301,5 +304,43 @@ async fn a_task_outlives_the_door_that_has_made_it() {
     assert_eq!(look(&again, &id).await["result"]["status"], "working");
     stage.probe.release.notify_waiters();
     until(&again, &id, "completed").await;
+    stage.platform.stop().await;
+}
+
+#[tokio::test]
+async fn the_work_of_a_caller_who_is_blocked_ends_wherever_it_is() {
+    let knob = TaskKnob {
+        tools: [("hold_safe".to_owned(), Mode::Always)].into(),
+        ..mode(Mode::Auto)
+    };
+    let stage = Box::pin(stage(knob)).await;
+    let client = stage.modern(knows_tasks()).await;
+    // One is in the hands of its door, the other in those of a worker.
+    let ids = [make(&client, "hold").await, make(&client, "hold_safe").await];
+    stage.probe.held.begun.many("the calls", 2).await;
+    let op = Principal {
+        issuer: Some("https://id.example".to_owned()),
+        roles: vec!["operator".to_owned()],
+        ..Principal::new("olga", "default")
+    };
+    let wish = bus_schema::block::Stop {
+        subject: "developer".to_owned(),
+        issuer: None,
+        for_secs: Some(60),
+        reason: None,
+    };
+    let bus = stage.platform.node.bus();
+    bus.block(&op, &wish).await.expect("blocked");
+    stage.probe.held.dropped.many("the end of the calls", 2).await;
+    let tasks = Tasks::new(bus.clone());
+    for id in ids {
+        let id = TaskId::parse(&id).expect("an id");
+        let place = place_of(&Principal::developer(), &id);
+        eventually("it has failed", async || {
+            let kept = tasks.get(&place).await.ok().flatten();
+            kept.is_some_and(|kept| kept.task.standing() == "failed")
+        })
+        .await;
+    }
     stage.platform.stop().await;
 }
