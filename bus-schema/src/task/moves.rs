@@ -390,6 +390,9 @@ impl Task {
     /// When it is not the worker's any more.
     pub fn complete(&mut self, attempt: u32, result: Body, now_ms: u64) -> Result<(), Illegal> {
         self.check(attempt)?;
+        // What was last told of its way is over.
+        self.note = None;
+        self.fraction = self.fraction.map(|_| 1.0);
         self.end(State::Completed { result }, now_ms);
         Ok(())
     }
